@@ -1,0 +1,150 @@
+// Package parts puts real, unmodified NTP daemons beside the agent: each is a
+// Debian 12 package unpacked with its whole dependency closure into a root of
+// its own in the repository's git-ignored .parts folder. Nothing is installed
+// and no root is needed. For tests and the laboratory only.
+package parts
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// ChronyVersion is the upstream version Debian 12 ships. What we know of
+// chrony's bytes was measured on it, so another version is refused.
+const ChronyVersion = "4.3"
+
+//go:embed unpack.sh
+var unpackScript []byte
+
+// Root is the absolute path of an unpacked package, laid out like a file system.
+type Root string
+
+// Chrony returns the unpacked Debian 12 chrony, unpacking it on first use. A
+// test that needs chrony and cannot have it fails; it is never skipped.
+func Chrony(t testing.TB) Root {
+	t.Helper()
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatalf("find the repository: %v", err)
+	}
+	repo, err := RepoDir(wd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := UnpackChrony(t.Context(), repo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// UnpackChrony returns the Debian 12 chrony of the repository at repoDir. The
+// first call downloads it from the mirror the system's apt uses (about 10 s);
+// processes that call it at the same time wait for one download.
+func UnpackChrony(ctx context.Context, repoDir string) (Root, error) {
+	root, err := unpack(ctx, filepath.Join(repoDir, ".parts"), "chrony")
+	if err != nil {
+		return "", err
+	}
+	out, err := root.Command(ctx, "chronyd", "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("run the unpacked chronyd of %s: %w", root, err)
+	}
+	// "chronyd (chrony) version 4.3 (+CMDMON +NTP …)"
+	words := strings.Fields(string(out))
+	if len(words) < 4 || words[3] != ChronyVersion {
+		return "", fmt.Errorf("%s holds %q, not chrony %s: remove it, and have apt sources that serve Debian 12",
+			root, strings.TrimSpace(string(out)), ChronyVersion)
+	}
+	return root, nil
+}
+
+// unpack runs the script, which does nothing when the root is already there.
+func unpack(ctx context.Context, parts, pkg string) (Root, error) {
+	parts, err := filepath.Abs(parts)
+	if err != nil {
+		return "", fmt.Errorf("unpack %s: %w", pkg, err)
+	}
+	root := filepath.Join(parts, "bookworm", pkg)
+	if info, err := os.Stat(root); err == nil && info.IsDir() {
+		return Root(root), nil
+	}
+	cmd := exec.CommandContext(ctx, "sh", "-s", "--", parts, pkg)
+	cmd.Stdin = bytes.NewReader(unpackScript)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("unpack Debian 12's %s into %s: %w: %s", pkg, parts, err, lastLine(out))
+	}
+	return Root(root), nil
+}
+
+func lastLine(out []byte) string {
+	out = bytes.TrimSpace(out)
+	return string(out[bytes.LastIndexByte(out, '\n')+1:])
+}
+
+// RepoDir walks up from dir to the folder that holds go.mod.
+func RepoDir(dir string) (string, error) {
+	for d := dir; ; d = filepath.Dir(d) {
+		_, err := os.Stat(filepath.Join(d, "go.mod"))
+		if err == nil {
+			return d, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("find the repository: %w", err)
+		}
+		if d == filepath.Dir(d) {
+			return "", fmt.Errorf("find the repository: no go.mod in %s or above it", dir)
+		}
+	}
+}
+
+// Command prepares a program of the root's usr/sbin or usr/bin. It runs through
+// the root's own loader and libraries, so the machine's own do not matter. When
+// the program is not there, running the command returns the reason.
+func (r Root) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	loader, err := r.loader()
+	if err != nil {
+		return &exec.Cmd{Err: err}
+	}
+	path, err := r.program(program)
+	if err != nil {
+		return &exec.Cmd{Err: err}
+	}
+	lib := filepath.Join(string(r), "usr/lib", triplet())
+	return exec.CommandContext(ctx, loader, append([]string{"--library-path", lib, "--argv0", program, path}, args...)...)
+}
+
+func (r Root) program(name string) (string, error) {
+	for _, dir := range []string{"usr/sbin", "usr/bin"} {
+		path := filepath.Join(string(r), dir, name)
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s has no program %s", r, name)
+}
+
+func (r Root) loader() (string, error) {
+	name, ok := map[string]string{"amd64": "lib64/ld-linux-x86-64.so.2", "arm64": "lib/ld-linux-aarch64.so.1"}[runtime.GOARCH]
+	if !ok {
+		return "", fmt.Errorf("run a program of %s: no loader known for %s", r, runtime.GOARCH)
+	}
+	return filepath.Join(string(r), name), nil
+}
+
+func triplet() string {
+	if runtime.GOARCH == "arm64" {
+		return "aarch64-linux-gnu"
+	}
+	return "x86_64-linux-gnu"
+}
