@@ -1,0 +1,124 @@
+package tcp
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime/debug"
+	"syscall"
+	"time"
+)
+
+// conn is an accepted connection below TLS. Its fields belong to the one
+// goroutine that serves it; only Close may be called by others.
+type conn struct {
+	net.Conn
+	class  Class  // why the handshake is about to fail, where the ClientHello tells
+	answer []byte // written in place of the next octets, once
+}
+
+// noApplicationProtocol is a fatal alert (RFC 8446 section 6, RFC 7301
+// section 3.2) as a whole TLS record, sent in clear before any key exists.
+var noApplicationProtocol = []byte{21, 3, 3, 0, 2, 2, 120}
+
+// Write lets admit choose the alert that crypto/tls cannot be asked for.
+func (c *conn) Write(b []byte) (int, error) {
+	if c.answer == nil {
+		return c.Conn.Write(b)
+	}
+	answer := c.answer
+	c.answer = nil
+	if _, err := c.Conn.Write(answer); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// serve takes one connection from its first octet to its last.
+func (s *Server) serve(c *conn) {
+	defer s.conns.remove(c)
+	defer c.Close()
+	deadline := time.Now().Add(s.timeout)
+	if err := c.SetDeadline(deadline); err != nil {
+		return // closed already: it was evicted before it ran
+	}
+	s.talk(c, deadline)
+	s.conns.finished(c)
+	c.finish()
+}
+
+// talk does everything that happens above TCP.
+func (s *Server) talk(c *conn, deadline time.Time) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.observe(Event{Kind: Panicked})
+			s.panicOnce.Do(func() {
+				s.log.Error("a service panicked; the connection is closed, later ones are only counted",
+					"panic", p, "stack", string(debug.Stack()))
+			})
+		}
+	}()
+	tc := tls.Server(c, s.tls)
+	if err := tc.Handshake(); err != nil {
+		class := c.class
+		if class == 0 {
+			class = classify(err)
+		}
+		s.observe(Event{Kind: HandshakeFailed, Class: class})
+		s.log.Debug("handshake failed", "peer", c.RemoteAddr().String(), "class", class.String())
+		return
+	}
+	protocol := tc.ConnectionState().NegotiatedProtocol
+	service := s.services[protocol]
+	if service == nil {
+		s.observe(Event{Kind: NoALPN})
+		tc.CloseWrite()
+		return
+	}
+	s.observe(Event{Kind: Dispatched, Protocol: protocol})
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	service.ServeConn(ctx, tc)
+	tc.CloseWrite() // close_notify, if the service has not sent it
+}
+
+// finish ends the connection so that what was written last arrives: closing
+// with unread input makes TCP send a reset, which discards it at the peer. So
+// our direction is closed first and the peer's is read, a little and not past
+// the deadline, until it ends.
+func (c *conn) finish() {
+	const maxDrain = 64 << 10
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	var scrap [2048]byte
+	for n := 0; n < maxDrain; {
+		m, err := c.Conn.Read(scrap[:])
+		if n += m; err != nil {
+			return
+		}
+	}
+}
+
+// classify names the reason of a failed handshake from crypto/tls's error.
+func classify(err error) Class {
+	var header tls.RecordHeaderError
+	var op *net.OpError
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return TimedOut
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return PeerGone
+	case errors.As(err, &header):
+		return NotTLS
+	case errors.As(err, &op) && op.Op == "remote error":
+		return PeerAlert
+	default:
+		return Refused
+	}
+}
