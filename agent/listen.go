@@ -1,0 +1,188 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+)
+
+// A book holds the sockets that listen, by what they are for. It outlives a
+// reload: an address that stays in the configuration keeps its socket, so that
+// the kernel queues newcomers while the parts behind it are exchanged.
+type book struct {
+	mu   sync.Mutex
+	rows map[string]*page
+}
+
+// A page is the sockets of one purpose. Its addresses are those asked for;
+// port is what the kernel chose for every entry that asked for port 0, and it
+// is kept when the sockets are closed, so that they open again where they were.
+type page struct {
+	asked     []netip.AddrPort
+	port      uint16
+	listeners []net.Listener
+}
+
+func newBook() *book { return &book{rows: map[string]*page{}} }
+
+// open returns the sockets of purpose, opening them when they are not open or
+// when the addresses asked for have changed. New sockets are open before old
+// ones close; on an error the old ones stay as they were.
+func (b *book) open(ctx context.Context, purpose string, asked []netip.AddrPort) ([]net.Listener, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	old := b.rows[purpose]
+	if old != nil && len(old.listeners) > 0 && slices.Equal(old.asked, asked) {
+		return old.listeners, nil
+	}
+	next := &page{asked: asked}
+	if old != nil && slices.Equal(old.asked, asked) {
+		next.port = old.port
+	}
+	kept := map[string]net.Listener{}
+	if old != nil {
+		for _, l := range old.listeners {
+			kept[l.Addr().String()] = l
+		}
+	}
+	if err := next.listen(ctx, kept); err != nil {
+		return nil, err
+	}
+	for _, l := range next.listeners {
+		delete(kept, l.Addr().String())
+	}
+	closeAll(kept)
+	b.rows[purpose] = next
+	return next.listeners, nil
+}
+
+// close ends the sockets of purpose: from here on its clients are refused.
+func (b *book) close(purpose string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p := b.rows[purpose]
+	if p == nil {
+		return
+	}
+	for _, l := range p.listeners {
+		_ = l.Close()
+	}
+	p.listeners = nil
+}
+
+// addresses are where purpose listens now; empty when it does not.
+func (b *book) addresses(purpose string) []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var out []string
+	if p := b.rows[purpose]; p != nil {
+		for _, l := range p.listeners {
+			out = append(out, l.Addr().String())
+		}
+	}
+	return out
+}
+
+func (b *book) closeAll() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range b.rows {
+		for _, l := range p.listeners {
+			_ = l.Close()
+		}
+		p.listeners = nil
+	}
+}
+
+// portTries bounds the search for one port that is free on every address of a
+// list that left the choice to the kernel.
+const portTries = 32
+
+func (p *page) listen(ctx context.Context, kept map[string]net.Listener) error {
+	for try := 1; ; try++ {
+		chosen, err := p.listenOnce(ctx, kept)
+		if err == nil || !errors.Is(err, syscall.EADDRINUSE) || !chosen || try == portTries {
+			return err
+		}
+	}
+}
+
+// listenOnce opens every address of the page. chosen tells that the kernel
+// picked the port, so that another try may fare better.
+func (p *page) listenOnce(ctx context.Context, kept map[string]net.Listener) (chosen bool, err error) {
+	opened := map[string]net.Listener{}
+	port := p.port
+	var out []net.Listener
+	var missing error
+	for _, a := range p.asked {
+		free := a.Port() == 0
+		if free {
+			chosen = chosen || p.port == 0
+			a = netip.AddrPortFrom(a.Addr(), port)
+		}
+		if l, ok := kept[a.String()]; ok {
+			out = append(out, l)
+			continue
+		}
+		l, err := listenTCP(ctx, a)
+		if unavailable(err) && a.Addr().IsUnspecified() && len(p.asked) > 1 {
+			missing = err // a host without IPv6 serves IPv4, and the other way round
+			continue
+		}
+		if err != nil {
+			closeAll(opened)
+			return chosen, err
+		}
+		if free && port == 0 {
+			port = uint16(l.Addr().(*net.TCPAddr).Port)
+		}
+		opened[l.Addr().String()] = l
+		out = append(out, l)
+	}
+	if len(out) == 0 {
+		return chosen, missing
+	}
+	p.port, p.listeners = port, out
+	return chosen, nil
+}
+
+// listenTCP opens one address of one family: without the family in its name
+// the network "tcp" would make [::] answer for IPv4 as well, and 0.0.0.0 beside
+// it would find its port taken. The daemon may hold SO_REUSEPORT sockets, so
+// that option is never set here: two processes must not share a port by chance.
+func listenTCP(ctx context.Context, a netip.AddrPort) (net.Listener, error) {
+	network := "tcp4"
+	if a.Addr().Is6() && !a.Addr().Is4In6() {
+		network = "tcp6"
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, network, a.String())
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w%s", a, err, listenHint(err))
+	}
+	return l, nil
+}
+
+func listenHint(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "; another program holds that port: `ss -ltnp` names it"
+	case errors.Is(err, syscall.EACCES):
+		return "; ports below 1024 need CAP_NET_BIND_SERVICE"
+	}
+	return ""
+}
+
+func unavailable(err error) bool {
+	return errors.Is(err, syscall.EAFNOSUPPORT) || errors.Is(err, syscall.EADDRNOTAVAIL)
+}
+
+func closeAll(m map[string]net.Listener) {
+	for _, l := range m {
+		_ = l.Close()
+	}
+}
