@@ -1,0 +1,311 @@
+// Package config turns the agent's YAML file into one typed, valid Config.
+//
+// Load and Parse are the only ways in: unknown keys, wrong types, values out of
+// range and keys that this version does not act on yet are all refused, each
+// with file, line, key and a hint, so that the rest of the agent never has to
+// ask whether a value makes sense. Every key has a default (Default); a file
+// needs no more than the names, the consent to the CA's terms and an e-mail.
+//
+// This is the only package that imports a YAML library.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"os"
+	"time"
+
+	"ntsagent/hostcheck"
+)
+
+// DefaultPath is where the agent looks for its configuration.
+const DefaultPath = "/etc/ntsagent/ntsagent.yaml"
+
+// maxSize bounds a configuration file in octets; a real one has some 3000.
+const maxSize = 256 << 10
+
+// Config is the whole configuration. Its shape is the shape of the file: the
+// yaml tags are the keys, and `auto` in a tag says that the word "auto" stands
+// for the zero value of that field. A Config from Parse or Load is valid and
+// must not be changed.
+type Config struct {
+	Names           []hostcheck.Name `yaml:"names"`                 // one certificate each, in order; never empty
+	PublicAddresses []netip.Addr     `yaml:"public_addresses,auto"` // nil = auto
+	ACME            ACME             `yaml:"acme"`
+	Certificate     Certificate      `yaml:"certificate"`
+	KE              KE               `yaml:"ke"`
+	Daemon          Daemon           `yaml:"daemon"`
+	Keys            Keys             `yaml:"keys"`
+	Pools           []Pool           `yaml:"pools"`
+	Services        Services         `yaml:"services"`
+	Observe         Observe          `yaml:"observe"`
+	Log             Log              `yaml:"log"`
+	StateDir        string           `yaml:"state_dir"`
+}
+
+// ACME says where and how certificates are ordered.
+type ACME struct {
+	Directory         string    `yaml:"directory"` // https URL
+	Email             string    `yaml:"email"`     // may be empty
+	AgreeToTerms      bool      `yaml:"agree_to_terms"`
+	Profile           string    `yaml:"profile"`
+	KeyType           string    `yaml:"key_type"`
+	Challenges        []string  `yaml:"challenges"` // ChallengeHTTP01, ChallengeTLSALPN01, in the order to try
+	HTTP01            HTTP01    `yaml:"http01"`
+	TLSALPN01         TLSALPN01 `yaml:"tls_alpn01"`
+	EAB               EAB       `yaml:"eab"`
+	CAFile            string    `yaml:"ca_file"` // PEM file with one more root for the directory; "" = none
+	FallbackDirectory string    `yaml:"fallback_directory"`
+}
+
+// The challenges of acme.challenges, by their names in RFC 8555 and RFC 8737.
+const (
+	ChallengeHTTP01    = "http-01"
+	ChallengeTLSALPN01 = "tls-alpn-01"
+)
+
+// HTTP01 says who answers on port 80.
+type HTTP01 struct {
+	Mode      string           `yaml:"mode"`
+	Listen    []netip.AddrPort `yaml:"listen"`
+	HostPorts []uint16         `yaml:"host_ports"` // ports the Host field may name besides 80 and those of Listen
+	Redirect  Redirect         `yaml:"redirect"`
+}
+
+// Redirect sends other requests for these hosts elsewhere.
+type Redirect struct {
+	Hosts []string `yaml:"hosts"`
+	To    string   `yaml:"to"`
+}
+
+// TLSALPN01 says where acme-tls/1 is answered.
+type TLSALPN01 struct {
+	Listen []netip.AddrPort `yaml:"listen"`
+}
+
+// EAB is an external account binding; the HMAC key stays in its own file.
+type EAB struct {
+	KID      string `yaml:"kid"`
+	HMACFile string `yaml:"hmac_file"`
+}
+
+// The two values of certificate.source.
+const (
+	SourceACME  = "acme"  // the agent orders and renews
+	SourceFiles = "files" // someone else writes PEM files, the agent watches them
+)
+
+// Certificate says whose work the certificates are. Cert and Key are the short
+// form for exactly one name; Files is the list for several.
+type Certificate struct {
+	Source string             `yaml:"source"`
+	Cert   string             `yaml:"cert"`
+	Key    string             `yaml:"key"`
+	Files  []CertificateFiles `yaml:"files"`
+}
+
+// CertificateFiles are the PEM files, absolute paths, of one name.
+type CertificateFiles struct {
+	Name hostcheck.Name `yaml:"name"`
+	Cert string         `yaml:"cert"` // leaf first, then the chain
+	Key  string         `yaml:"key"`
+}
+
+// CertificateFiles lists the files of every name in the order of c.Names,
+// whichever form the file used. It is empty unless certificate.source is files.
+func (c *Config) CertificateFiles() []CertificateFiles {
+	if c.Certificate.Source != SourceFiles {
+		return nil
+	}
+	if len(c.Certificate.Files) == 0 {
+		return []CertificateFiles{{Name: c.Names[0], Cert: c.Certificate.Cert, Key: c.Certificate.Key}}
+	}
+	files := make([]CertificateFiles, 0, len(c.Names))
+	for _, name := range c.Names {
+		for _, f := range c.Certificate.Files {
+			if f.Name == name {
+				files = append(files, f)
+			}
+		}
+	}
+	return files
+}
+
+// KE configures the NTS key exchange service (RFC 8915).
+type KE struct {
+	Listen          []netip.AddrPort `yaml:"listen"`
+	Timeout         time.Duration    `yaml:"timeout"` // one absolute deadline per connection, TLS included
+	MaxSessions     int              `yaml:"max_sessions"`
+	MaxPoolSessions int              `yaml:"max_pool_sessions"`
+	Cookies         int              `yaml:"cookies"`    // per exchange, 1 to 8
+	AEADs           []uint16         `yaml:"aeads,auto"` // IANA numbers; nil = auto: what the daemon can open
+	NTP             NTP              `yaml:"ntp"`
+	Allow           []netip.Prefix   `yaml:"allow,auto"` // nil = auto
+	Limits          Limits           `yaml:"limits"`
+}
+
+// NTP is the NTP server announced to clients. The zero value announces none:
+// clients then use the address of the key exchange and port 123.
+type NTP struct {
+	Host string `yaml:"host"` // ASCII host name or IP address
+	Port uint16 `yaml:"port"`
+}
+
+// Limits bound how often one address prefix may start a key exchange.
+type Limits struct {
+	PerPrefix Rate `yaml:"per_prefix"` // zero = no limit
+	Burst     int  `yaml:"burst"`
+	V4Prefix  int  `yaml:"v4_prefix"`
+	V6Prefix  int  `yaml:"v6_prefix"`
+}
+
+// The values of daemon.kind that this version acts on.
+const (
+	KindAuto   = "auto"
+	KindChrony = "chrony"
+)
+
+// Daemon says which NTP daemon runs beside the agent and how it is reached.
+type Daemon struct {
+	Kind    string         `yaml:"kind"`
+	Address netip.AddrPort `yaml:"address"` // where the daemon answers NTP
+	Chrony  Chrony         `yaml:"chrony"`
+	NTPsec  KeysFile       `yaml:"ntpsec"`
+	NTPDRS  KeysFile       `yaml:"ntpd_rs"`
+	Gateway Gateway        `yaml:"gateway"`
+}
+
+// Chrony holds chronyd's paths.
+type Chrony struct {
+	KeysFile      string `yaml:"keys_file"`      // ntskeys in chronyd's ntsdumpdir
+	CommandSocket string `yaml:"command_socket"` // chronyd's Unix command socket
+	ConfigFile    string `yaml:"config_file"`    // "" = the distribution's place
+	ParkedKEPort  uint16 `yaml:"parked_ke_port"`
+}
+
+// KeysFile is where a daemon we follow keeps its cookie keys.
+type KeysFile struct {
+	KeysFile string `yaml:"keys_file"`
+}
+
+// Gateway configures the UDP gateway for daemons without NTS.
+type Gateway struct {
+	Listen []netip.AddrPort `yaml:"listen"`
+	Mode   string           `yaml:"mode"`
+}
+
+// Keys configures the rotation of cookie keys.
+type Keys struct {
+	RotateEvery time.Duration `yaml:"rotate_every,auto"` // 0 = auto: 7 days when leading chrony
+	Keep        int           `yaml:"keep"`              // the gateway's alone
+}
+
+// Pool is one pool this server is a member of.
+type Pool struct {
+	Name       hostcheck.Name `yaml:"name"`
+	Kind       string         `yaml:"kind"`
+	Member     string         `yaml:"member"`
+	TokensFile string         `yaml:"tokens_file"`
+}
+
+// Services configures the NTP TCP services.
+type Services struct {
+	Monitor Monitor `yaml:"monitor"`
+	Control Control `yaml:"control"`
+}
+
+// Monitor is read-only monitoring over TLS.
+type Monitor struct {
+	Listen []netip.AddrPort `yaml:"listen"`
+	Access string           `yaml:"access"`
+}
+
+// Control is authenticated control over TLS.
+type Control struct {
+	KeysFile string   `yaml:"keys_file"`
+	Trusted  []uint32 `yaml:"trusted"`
+}
+
+// Observe says how the agent is looked at from outside.
+type Observe struct {
+	Socket     string        `yaml:"socket"`
+	Metrics    string        `yaml:"metrics"`
+	StatusPage string        `yaml:"status_page"`
+	SelfCheck  time.Duration `yaml:"self_check"`
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level  string `yaml:"level"`  // trace, debug, info, warn, error
+	Format string `yaml:"format"` // text, json
+}
+
+// Load reads and parses the file at path; "-" is the standard input. Every error it returns is an *Error
+// or an Errors list of them.
+func Load(path string) (*Config, error) {
+	b, err := read(path)
+	if path == "-" {
+		path = "standard input"
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, &Error{File: path, Problem: "no such file", Hint: "write one with: ntsagent config example > " + path}
+	case errors.Is(err, fs.ErrPermission):
+		return nil, &Error{File: path, Problem: "permission denied", Hint: "run as root or as the agent's user"}
+	case err != nil:
+		return nil, &Error{File: path, Problem: err.Error()}
+	}
+	return Parse(path, b)
+}
+
+// read returns the octets of a regular file of at most maxSize, or of the
+// standard input, so that a configuration can be checked before it is a file.
+func read(path string) ([]byte, error) {
+	f := os.Stdin
+	if path != "-" {
+		info, err := os.Stat(path)
+		if err == nil && !info.Mode().IsRegular() {
+			err = errors.New("not a regular file")
+		}
+		if err != nil {
+			return nil, err
+		}
+		if f, err = os.Open(path); err != nil {
+			return nil, err
+		}
+		defer f.Close()
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err == nil && len(b) > maxSize {
+		err = errTooLarge()
+	}
+	return b, err
+}
+
+func errTooLarge() error { return fmt.Errorf("larger than %d KiB", maxSize>>10) }
+
+// Parse turns the octets of a configuration file into a Config. The name stands
+// for the file in error messages. It returns an *Error or an Errors list and
+// never panics.
+func Parse(name string, b []byte) (*Config, error) {
+	if len(b) > maxSize {
+		return nil, &Error{File: name, Problem: errTooLarge().Error()}
+	}
+	root, err := document(name, b)
+	if err != nil {
+		return nil, err
+	}
+	c := Default()
+	d := decoder{file: name, lines: map[string]int{}}
+	d.mapping(root, c, "")
+	if len(d.errs) == 0 {
+		validate(c, &d)
+	}
+	if err := d.errs.sorted(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}

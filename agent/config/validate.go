@@ -1,0 +1,267 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"ntsagent/hostcheck"
+)
+
+// maxSocketPath is what sun_path of Linux holds besides its final NUL.
+const maxSocketPath = 107
+
+// validator checks a decoded Config; every check names the key it is about.
+type validator struct {
+	d *decoder
+}
+
+func (v validator) fail(key, problem, hint string) {
+	v.d.errs = append(v.d.errs, &Error{File: v.d.file, Line: v.d.line(key), Key: key, Problem: problem, Hint: hint})
+}
+
+// validate checks ranges and what belongs together. It appends to d.errs.
+func validate(c *Config, d *decoder) {
+	v := validator{d}
+	v.names(c)
+	v.certificate(c)
+	if c.Certificate.Source == SourceACME {
+		v.acme(c)
+	}
+	v.listen("acme.http01.listen", c.ACME.HTTP01.Listen)
+	v.listen("acme.tls_alpn01.listen", c.ACME.TLSALPN01.Listen)
+	v.ke(&c.KE)
+	v.daemon(&c.Daemon)
+	if every := c.Keys.RotateEvery; every != 0 {
+		v.duration("keys.rotate_every", every, 10*time.Second, 366*day)
+	}
+	v.path("observe.socket", c.Observe.Socket)
+	if len(c.Observe.Socket) > maxSocketPath {
+		v.fail("observe.socket", fmt.Sprintf("longer than the %d octets a Unix socket path may have", maxSocketPath), "choose a shorter path")
+	}
+	v.oneOf("log.level", c.Log.Level, "trace", "debug", "info", "warn", "error")
+	v.oneOf("log.format", c.Log.Format, "text", "json")
+	v.path("state_dir", c.StateDir)
+	v.notYet(c)
+}
+
+func (v validator) names(c *Config) {
+	if len(c.Names) == 0 {
+		v.fail("names", "no name given", "write names: [your.host.name]")
+	}
+	for i, name := range c.Names {
+		if slices.Contains(c.Names[:i], name) {
+			v.fail(fmt.Sprintf("names[%d]", i), name.String()+" is listed twice", "remove one")
+		}
+	}
+}
+
+// certificate checks that every name has its files when someone else renews.
+func (v validator) certificate(c *Config) {
+	cert := c.Certificate
+	if !v.oneOf("certificate.source", cert.Source, SourceACME, SourceFiles) {
+		return
+	}
+	short := cert.Cert != "" || cert.Key != ""
+	switch {
+	case cert.Source == SourceACME:
+		if short || len(cert.Files) > 0 {
+			v.fail("certificate", "cert, key and files belong to certificate.source: files", "set source: files or remove them")
+		}
+		return
+	case short && len(cert.Files) > 0:
+		v.fail("certificate", "both cert with key and files are given", "use one of them")
+		return
+	case len(cert.Files) > 0:
+		v.certificateFiles(c)
+		return
+	case len(c.Names) > 1:
+		v.fail("certificate", "several names need certificate.files", "write files: [{name: ..., cert: ..., key: ...}], one for each name")
+		return
+	}
+	v.path("certificate.cert", cert.Cert)
+	v.path("certificate.key", cert.Key)
+}
+
+func (v validator) certificateFiles(c *Config) {
+	given := map[string]bool{}
+	for i, f := range c.Certificate.Files {
+		at := fmt.Sprintf("certificate.files[%d]", i)
+		v.path(at+".cert", f.Cert)
+		v.path(at+".key", f.Key)
+		switch {
+		case !slices.Contains(c.Names, f.Name):
+			v.fail(at+".name", fmt.Sprintf("%q is not one of names", f.Name), "add it to names or remove the entry")
+		case given[f.Name.String()]:
+			v.fail(at+".name", f.Name.String()+" is listed twice", "remove one")
+		}
+		given[f.Name.String()] = true
+	}
+	for _, name := range c.Names {
+		if !given[name.String()] {
+			v.fail("certificate.files", "no entry for "+name.String(), "every name needs one")
+		}
+	}
+}
+
+func (v validator) acme(c *Config) {
+	a := &c.ACME
+	u, err := url.Parse(a.Directory)
+	switch {
+	case err != nil || u.Scheme != "https" || u.Host == "":
+		v.fail("acme.directory", fmt.Sprintf("%q is not an https URL", printable(a.Directory)), "take it from the CA's documentation")
+	case u.User != nil:
+		v.fail("acme.directory", "holds a user name or password", "remove it; accounts are made by the agent")
+	}
+	if a.Email != "" && !looksLikeEmail(a.Email) {
+		v.fail("acme.email", fmt.Sprintf("%q is not an e-mail address", a.Email), "")
+	}
+	if !a.AgreeToTerms {
+		v.fail("acme.agree_to_terms", "must be true to order certificates", "read the CA's terms of service, then set it")
+	}
+	v.oneOf("acme.key_type", a.KeyType, "ecdsa-p256")
+	if len(a.Challenges) == 0 {
+		v.fail("acme.challenges", "the list is empty", "name http-01, tls-alpn-01 or both")
+	}
+	for i, ch := range a.Challenges {
+		at := fmt.Sprintf("acme.challenges[%d]", i)
+		if v.oneOf(at, ch, ChallengeHTTP01, ChallengeTLSALPN01) && slices.Contains(a.Challenges[:i], ch) {
+			v.fail(at, ch+" is listed twice", "remove one")
+		}
+	}
+	if slices.Contains(a.Challenges, ChallengeHTTP01) && len(a.HTTP01.Listen) == 0 {
+		v.fail("acme.http01.listen", "the list is empty", "http-01 needs an address, or remove it from acme.challenges")
+	}
+	if slices.Contains(a.Challenges, ChallengeTLSALPN01) && len(a.TLSALPN01.Listen) == 0 {
+		v.fail("acme.tls_alpn01.listen", "the list is empty", "tls-alpn-01 needs an address, or remove it from acme.challenges")
+	}
+	for i, port := range a.HTTP01.HostPorts {
+		if port == 0 {
+			v.fail(fmt.Sprintf("acme.http01.host_ports[%d]", i), "0 is not a port", "")
+		}
+	}
+	v.optionalPath("acme.ca_file", a.CAFile)
+}
+
+func looksLikeEmail(s string) bool {
+	local, host, ok := strings.Cut(s, "@")
+	return ok && local != "" && strings.Contains(host, ".") && !strings.ContainsAny(s, " ,;<>\"") && !strings.Contains(host, "@")
+}
+
+func (v validator) ke(ke *KE) {
+	if len(ke.Listen) == 0 {
+		v.fail("ke.listen", "the list is empty", "the key exchange needs an address")
+	}
+	v.listen("ke.listen", ke.Listen)
+	v.duration("ke.timeout", ke.Timeout, 500*time.Millisecond, 30*time.Second)
+	v.between("ke.max_sessions", ke.MaxSessions, 1, 65536)
+	v.between("ke.cookies", ke.Cookies, 1, 8)
+	for i, id := range ke.AEADs {
+		at := fmt.Sprintf("ke.aeads[%d]", i)
+		if id != 15 {
+			v.fail(at, fmt.Sprintf("AEAD %d is not supported yet in this version", id), "write auto or [15]")
+		} else if slices.Contains(ke.AEADs[:i], id) {
+			v.fail(at, "15 is listed twice", "remove one")
+		}
+	}
+	if ke.NTP.Host != "" {
+		if _, err := netip.ParseAddr(ke.NTP.Host); err != nil {
+			if _, err := hostcheck.ParseName(ke.NTP.Host); err != nil {
+				v.fail("ke.ntp.host", err.Error(), "give an ASCII host name or an IP address")
+			}
+		}
+	}
+}
+
+func (v validator) daemon(d *Daemon) {
+	if d.Address.Port() == 0 || d.Address.Addr().IsUnspecified() {
+		v.fail("daemon.address", fmt.Sprintf("%s is no address to send to", d.Address), "name the address and port the daemon answers NTP on")
+	}
+	v.path("daemon.chrony.keys_file", d.Chrony.KeysFile)
+	v.path("daemon.chrony.command_socket", d.Chrony.CommandSocket)
+	v.optionalPath("daemon.chrony.config_file", d.Chrony.ConfigFile)
+}
+
+// listen refuses an address that is listed twice; port 0 lets the kernel choose.
+func (v validator) listen(key string, addrs []netip.AddrPort) {
+	for i, a := range addrs {
+		if a.Port() != 0 && slices.Contains(addrs[:i], a) {
+			v.fail(fmt.Sprintf("%s[%d]", key, i), a.String()+" is listed twice", "remove one")
+		}
+	}
+}
+
+func (v validator) path(key, path string) {
+	switch {
+	case path == "":
+		v.fail(key, "no path given", "give the absolute path of the file")
+	case !filepath.IsAbs(path):
+		v.fail(key, fmt.Sprintf("%q is not an absolute path", path), "start it with /")
+	}
+}
+
+func (v validator) optionalPath(key, path string) {
+	if path != "" {
+		v.path(key, path)
+	}
+}
+
+func (v validator) between(key string, n, low, high int) {
+	if n < low || n > high {
+		v.fail(key, fmt.Sprintf("%d is out of range", n), fmt.Sprintf("from %d to %d", low, high))
+	}
+}
+
+func (v validator) duration(key string, d, low, high time.Duration) {
+	if d < low || d > high {
+		v.fail(key, formatDuration(d)+" is out of range", fmt.Sprintf("from %s to %s", formatDuration(low), formatDuration(high)))
+	}
+}
+
+func (v validator) oneOf(key, value string, allowed ...string) bool {
+	if slices.Contains(allowed, value) {
+		return true
+	}
+	v.fail(key, fmt.Sprintf("%q is not known", value), "one of "+strings.Join(allowed, ", "))
+	return false
+}
+
+// notYet refuses values of keys that this version does not act on, instead of
+// ignoring what an operator relies on. The default of such a key is always
+// accepted; so is the value that says "none" where none is what there is.
+func (v validator) notYet(c *Config) {
+	def := Default()
+	same := func(key string, value, standard any, none ...any) {
+		if reflect.DeepEqual(value, standard) || slices.ContainsFunc(none, func(n any) bool { return reflect.DeepEqual(value, n) }) {
+			return
+		}
+		v.fail(key, "not supported yet in this version", "remove the key")
+	}
+	same("public_addresses", c.PublicAddresses, def.PublicAddresses)
+	same("acme.http01.mode", c.ACME.HTTP01.Mode, def.ACME.HTTP01.Mode)
+	same("acme.http01.redirect", c.ACME.HTTP01.Redirect, def.ACME.HTTP01.Redirect)
+	same("acme.eab", c.ACME.EAB, def.ACME.EAB)
+	same("acme.fallback_directory", c.ACME.FallbackDirectory, def.ACME.FallbackDirectory)
+	same("ke.max_pool_sessions", c.KE.MaxPoolSessions, def.KE.MaxPoolSessions)
+	same("ke.allow", c.KE.Allow, def.KE.Allow)
+	same("ke.limits.per_prefix", c.KE.Limits.PerPrefix, def.KE.Limits.PerPrefix, Rate{})
+	same("ke.limits.burst", c.KE.Limits.Burst, def.KE.Limits.Burst)
+	same("ke.limits.v4_prefix", c.KE.Limits.V4Prefix, def.KE.Limits.V4Prefix)
+	same("ke.limits.v6_prefix", c.KE.Limits.V6Prefix, def.KE.Limits.V6Prefix)
+	same("daemon.kind", c.Daemon.Kind, def.Daemon.Kind, KindChrony)
+	same("daemon.chrony.parked_ke_port", c.Daemon.Chrony.ParkedKEPort, def.Daemon.Chrony.ParkedKEPort)
+	same("daemon.ntpsec", c.Daemon.NTPsec, def.Daemon.NTPsec)
+	same("daemon.ntpd_rs", c.Daemon.NTPDRS, def.Daemon.NTPDRS)
+	same("daemon.gateway", c.Daemon.Gateway, def.Daemon.Gateway)
+	same("keys.keep", c.Keys.Keep, def.Keys.Keep)
+	same("pools", c.Pools, def.Pools)
+	same("services", c.Services, def.Services)
+	same("observe.metrics", c.Observe.Metrics, def.Observe.Metrics, "")
+	same("observe.status_page", c.Observe.StatusPage, def.Observe.StatusPage, "")
+	same("observe.self_check", c.Observe.SelfCheck, def.Observe.SelfCheck)
+}
