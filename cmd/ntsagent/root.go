@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ntsagent/agent/config"
+)
+
+// The exit codes of every verb.
+const (
+	exitGood         = 0
+	exitFailed       = 1 // a check failed, or the agent is unhealthy
+	exitUsage        = 2 // usage, or an invalid configuration
+	exitNotRunning   = 3
+	exitNotPermitted = 4
+	exitTemporary    = 5 // trying again later helps
+)
+
+// exitError carries an exit code up to main beside the line to print; a nil err
+// prints nothing.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// exit makes err end the program with code; a nil err ends it without a word.
+func exit(code int, err error) error { return &exitError{code, err} }
+
+// globals are the flags every verb has.
+type globals struct {
+	Config, Socket                string
+	JSON, Quiet, Verbose, NoColor bool
+	Timeout                       time.Duration
+}
+
+// socketPath is the agent's control socket: --socket, else what the readable
+// configuration says, else the default.
+func (g *globals) socketPath() string {
+	if g.Socket != "" {
+		return g.Socket
+	}
+	if c, err := config.Load(g.Config); err == nil {
+		return c.Observe.Socket
+	}
+	return config.Default().Observe.Socket
+}
+
+// rootCommand is the whole command line.
+func rootCommand() *cobra.Command {
+	g := &globals{}
+	root := &cobra.Command{
+		Use:                "ntsagent",
+		Short:              "NTS key exchange with its own certificate, beside an unmodified NTP daemon",
+		SilenceErrors:      true,
+		DisableSuggestions: true, // they would make an error three lines long
+		SilenceUsage:       true,
+		Args:               cobra.NoArgs,
+		RunE:               func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return exit(exitUsage, fmt.Errorf("%w; see: %s --help", err, cmd.CommandPath()))
+	})
+	f := root.PersistentFlags()
+	f.StringVar(&g.Config, "config", config.DefaultPath, "configuration `file`")
+	f.StringVar(&g.Socket, "socket", "", "the agent's control socket `file` (default: the one in the configuration)")
+	f.BoolVar(&g.JSON, "json", false, "print JSON")
+	f.BoolVar(&g.Quiet, "quiet", false, "print errors only")
+	f.BoolVar(&g.Verbose, "verbose", false, "print more")
+	f.BoolVar(&g.NoColor, "no-color", os.Getenv("NO_COLOR") != "", "print no colour; so does a set NO_COLOR")
+	f.DurationVar(&g.Timeout, "timeout", 10*time.Second, "give up after this `duration`")
+	root.AddCommand(
+		configCommand(g),
+		versionCommand(g),
+	)
+	return root
+}
+
+// execute runs the command line and returns the exit code. Whatever goes wrong
+// is one line on stderr (a configuration may have several things wrong).
+func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := rootCommand()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitGood
+	}
+	var e *exitError
+	if !errors.As(err, &e) {
+		e = &exitError{exitUsage, fmt.Errorf("%w; see: ntsagent --help", err)} // only cobra itself returns bare errors: unknown verbs, argument counts
+	}
+	var invalid *config.Error
+	switch {
+	case errors.As(e.err, &invalid):
+		fmt.Fprintln(stderr, e.err) // starts with file and line, one line each
+	case e.err != nil:
+		fmt.Fprintf(stderr, "ntsagent: %v\n", e.err)
+	}
+	return e.code
+}
+
+func printJSON(cmd *cobra.Command, v any) error {
+	enc := json.NewEncoder(cmd.OutOrStdout())
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
