@@ -1,0 +1,44 @@
+// Package acme keeps a valid certificate for each name of the agent.
+//
+// One Manager looks after one name: it decides when to order, asks an Issuer, verifies what came back, puts it in the store
+// and only then into service. Whatever goes wrong on the way, the certificate that serves stays as it is; the failure is
+// remembered on disk, told in one line, and tried again later and later. Package acme/issuer has the Issuer that speaks ACME
+// (RFC 8555).
+package acme
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"fmt"
+
+	"ntsagent/hostcheck"
+)
+
+// Order is the wish for one certificate with one name.
+type Order struct {
+	Name    hostcheck.Name
+	CSR     *x509.CertificateRequest // signed with the certificate's own key, which the Issuer never sees; Raw is set
+	Profile string                   // wanted certificate profile, "" for the CA's default
+}
+
+// Issuer obtains certificates: all the agent asks of an ACME library.
+type Issuer interface {
+	// Issue returns the PEM chain, leaf first, that the CA made for o.CSR. It returns soon after ctx is done, and within
+	// minutes in any case. An *Error tells what kind of failure it was. The answer has yet to be verified by the caller.
+	Issue(ctx context.Context, o Order) (chainPEM []byte, err error)
+}
+
+// newRequest makes the certificate signing request for one name: one dNSName and no common name, as RFC 9525 has it.
+func newRequest(name hostcheck.Name, key crypto.Signer) (*x509.CertificateRequest, error) {
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{name.String()}}, key)
+	if err != nil {
+		return nil, fmt.Errorf("make certificate request for %s: %w", name, err)
+	}
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		return nil, fmt.Errorf("read back certificate request for %s: %w", name, err)
+	}
+	return csr, nil
+}

@@ -1,0 +1,81 @@
+package acme
+
+import (
+	"crypto/x509"
+	"strings"
+	"time"
+)
+
+// State is what a Manager knows of its certificate, for status pages. All of it may be shown to anybody.
+type State struct {
+	Name        string
+	Issuer      string    // common name of the issuing certificate, "" while nothing is served
+	Serial      string    // hexadecimal
+	NotBefore   time.Time // zero while nothing is served
+	NotAfter    time.Time
+	RenewAt     time.Time // when a third of the life is left
+	Ordering    bool      // an order is under way
+	LastSuccess time.Time
+	LastFailure time.Time
+	LastError   string // one line, "" after a success
+	LastHint    string // one line: what to do
+	Failures    int    // since the last success
+	NextAttempt time.Time
+}
+
+// Kind is what an Event tells of.
+type Kind string
+
+const (
+	Installed Kind = "installed" // a stored certificate was put into service at start
+	Obtained  Kind = "obtained"  // a new certificate was put into service
+	Failed    Kind = "failed"    // an attempt failed
+)
+
+// Event is one thing that happened to a certificate.
+type Event struct {
+	Time time.Time
+	Name string
+	Kind Kind
+	Text string // one line
+}
+
+// State returns a snapshot. It never blocks.
+func (m *Manager) State() State { return *m.state.Load() }
+
+func (m *Manager) publish(ordering bool) {
+	leaf, r := m.leaf(), m.renewal
+	s := State{Name: m.cfg.Name.String(), Ordering: ordering, LastSuccess: r.LastSuccess, LastFailure: r.LastFailure,
+		LastError: r.LastError, LastHint: r.LastHint, Failures: r.Failures, NextAttempt: due(time.Now(), leaf, r)}
+	if leaf != nil {
+		s.Issuer, s.Serial = issuerName(leaf), leaf.SerialNumber.Text(16)
+		s.NotBefore, s.NotAfter, s.RenewAt = leaf.NotBefore, leaf.NotAfter, RenewAt(leaf)
+	}
+	m.state.Store(&s)
+}
+
+func (m *Manager) event(k Kind, text string) {
+	m.cfg.Event(Event{Time: time.Now(), Name: m.cfg.Name.String(), Kind: k, Text: text})
+}
+
+// issuerName is how an operator knows a CA: the common name of the issuing certificate, else its organization.
+func issuerName(leaf *x509.Certificate) string {
+	if cn := oneLine(leaf.Issuer.CommonName); cn != "" {
+		return cn
+	}
+	return oneLine(strings.Join(leaf.Issuer.Organization, " "))
+}
+
+func minute(t time.Time) string { return t.UTC().Format("2006-01-02T15:04Z") }
+
+// short writes a wait as an operator reads it: 40s, 9m, 2h, 1h40m.
+func short(d time.Duration) string {
+	if d < time.Minute {
+		return max(d, 0).Round(time.Second).String()
+	}
+	s := strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
