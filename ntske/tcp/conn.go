@@ -47,7 +47,7 @@ func (s *Server) serve(c *conn) {
 	}
 	s.talk(c, deadline)
 	s.conns.finished(c)
-	c.finish()
+	c.finish(deadline)
 }
 
 // talk does everything that happens above TCP.
@@ -87,16 +87,22 @@ func (s *Server) talk(c *conn, deadline time.Time) {
 
 // finish ends the connection so that what was written last arrives: closing
 // with unread input makes TCP send a reset, which discards it at the peer. So
-// our direction is closed first and the peer's is read, a little and not past
-// the deadline, until it ends.
-func (c *conn) finish() {
-	const maxDrain = 64 << 10
+// our direction is closed first and the peer's is read until it ends, but only
+// a little, not for long and not past the deadline.
+func (c *conn) finish(deadline time.Time) {
+	const (
+		maxOctets = 64 << 10
+		maxTime   = 500 * time.Millisecond
+	)
 	half, ok := c.Conn.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil {
 		return
 	}
+	if short := time.Now().Add(maxTime); short.Before(deadline) {
+		c.SetReadDeadline(short)
+	}
 	var scrap [2048]byte
-	for n := 0; n < maxDrain; {
+	for n := 0; n < maxOctets; {
 		m, err := c.Conn.Read(scrap[:])
 		if n += m; err != nil {
 			return

@@ -1,0 +1,177 @@
+package tcp
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+)
+
+const testName = "alice.pool.example"
+
+// identity makes a self-signed certificate and the pool that verifies it.
+func identity(t *testing.T) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{testName},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(leaf)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
+}
+
+// serviceFunc makes a Service of a func.
+type serviceFunc func(context.Context, *tls.Conn)
+
+func (f serviceFunc) ServeConn(ctx context.Context, c *tls.Conn) { f(ctx, c) }
+
+// answer reads one line's worth and writes text.
+func answer(text string) Service {
+	return serviceFunc(func(_ context.Context, c *tls.Conn) {
+		if _, err := c.Read(make([]byte, 64)); err == nil {
+			io.WriteString(c, text)
+		}
+	})
+}
+
+// events collects what a Server observes.
+type events struct {
+	mu  sync.Mutex
+	all []Event
+}
+
+func (e *events) observe(ev Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, ev)
+}
+
+func (e *events) has(want Event) bool { return e.count(want) > 0 }
+
+func (e *events) count(want Event) (n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, ev := range e.all {
+		if ev == want {
+			n++
+		}
+	}
+	return n
+}
+
+// running is a Server at work on a loopback listener.
+type running struct {
+	*Server
+	t      *testing.T
+	ln     net.Listener
+	events *events
+	roots  *x509.CertPool
+	stop   func() error // cancels Serve and returns its error
+}
+
+// start serves cfg's services, whose TLS part it fills in.
+func start(t *testing.T, cfg Config) *running {
+	t.Helper()
+	cert, roots := identity(t)
+	r := &running{t: t, events: new(events), roots: roots}
+	cfg.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true}
+	for protocol := range cfg.Services {
+		cfg.TLS.NextProtos = append(cfg.TLS.NextProtos, protocol)
+	}
+	cfg.Observe = r.events.observe
+	var err error
+	if r.Server, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if r.ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.ln.Close() })
+	r.serve()
+	return r
+}
+
+// serve starts Serve and leaves its end to the test or its cleanup.
+func (r *running) serve() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Serve(ctx, r.ln) }()
+	r.stop = sync.OnceValue(func() error { cancel(); return <-done })
+	r.t.Cleanup(func() {
+		if err := r.stop(); err != nil {
+			r.t.Errorf("Serve returned %v", err)
+		}
+	})
+}
+
+func (r *running) dial() net.Conn {
+	r.t.Helper()
+	c, err := net.Dial("tcp", r.ln.Addr().String())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	return c
+}
+
+func (r *running) client(nc net.Conn, protocols ...string) *tls.Conn {
+	return tls.Client(nc, &tls.Config{RootCAs: r.roots, ServerName: testName, NextProtos: protocols})
+}
+
+// ask does a whole session and returns the answer.
+func (r *running) ask(nc net.Conn, protocol string) (string, error) {
+	c := r.client(nc, protocol)
+	if _, err := io.WriteString(c, "?"); err != nil {
+		return "", err
+	}
+	b, err := io.ReadAll(c)
+	return string(b), err
+}
+
+// eventually waits for a condition that nothing signals.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); {
+		if time.Now().After(end) {
+			t.Fatalf("still not so: %s", what)
+		}
+		runtime.Gosched()
+		<-time.After(time.Millisecond)
+	}
+}
+
+// hungUp reads until the other side closes and reports how long that took.
+func hungUp(t *testing.T, c net.Conn) time.Duration {
+	t.Helper()
+	begin := time.Now()
+	_, err := io.Copy(io.Discard, c)
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		t.Fatalf("the server did not hang up in %v", time.Since(begin))
+	}
+	return time.Since(begin)
+}

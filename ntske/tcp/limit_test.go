@@ -1,0 +1,148 @@
+package tcp
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"testing"
+	"time"
+)
+
+// hello returns the octets of a ClientHello without ALPN.
+func hello(t *testing.T) []byte {
+	t.Helper()
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	go tls.Client(near, &tls.Config{ServerName: testName, CurvePreferences: []tls.CurveID{tls.X25519}}).Handshake()
+	b := make([]byte, 4096)
+	n, err := far.Read(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b[:n]
+}
+
+func TestEveryConnectionEndsByTheDeadline(t *testing.T) {
+	const timeout = 400 * time.Millisecond
+	r := start(t, Config{Timeout: timeout, Services: map[string]Service{
+		"wait":  serviceFunc(func(_ context.Context, c *tls.Conn) { io.Copy(io.Discard, c) }),
+		"close": serviceFunc(func(context.Context, *tls.Conn) {}),
+		"write": serviceFunc(func(_ context.Context, c *tls.Conn) {
+			for b := make([]byte, 1<<14); ; {
+				if _, err := c.Write(b); err != nil {
+					return
+				}
+			}
+		}),
+	}})
+	handshake := func(t *testing.T, protocol string) {
+		if err := r.client(r.dial(), protocol).Handshake(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests := map[string]func(t *testing.T){
+		"connect and say nothing":              func(*testing.T) { r.dial() },
+		"half a ClientHello":                   func(t *testing.T) { h := hello(t); r.dial().Write(h[:len(h)/2]) },
+		"a record header only":                 func(*testing.T) { r.dial().Write([]byte{22, 3, 1, 2, 0}) },
+		"a handshake, then silence":            func(t *testing.T) { handshake(t, "wait") },
+		"a handshake, answered and never shut": func(t *testing.T) { handshake(t, "close") },
+		"a reader with a zero window":          func(t *testing.T) { handshake(t, "write") },
+		"an octet of ClientHello at a time": func(t *testing.T) {
+			c := r.dial()
+			for _, b := range hello(t) {
+				if _, err := c.Write([]byte{b}); err != nil {
+					return
+				}
+				<-time.After(5 * time.Millisecond)
+			}
+		},
+	}
+	for name, misbehave := range tests {
+		t.Run(name, func(t *testing.T) {
+			begin, before := time.Now(), r.events.count(Event{Kind: Accepted})
+			misbehave(t)
+			eventually(t, "connection taken", func() bool { return r.events.count(Event{Kind: Accepted}) == before+1 })
+			eventually(t, "connection gone", func() bool { return r.Open() == 0 })
+			if took := time.Since(begin); took < timeout/2 || took > 4*timeout {
+				t.Errorf("gone after %v, deadline is %v", took, timeout)
+			}
+		})
+	}
+	if !r.events.has(Event{Kind: HandshakeFailed, Class: TimedOut}) {
+		t.Error("no handshake was counted as timed out")
+	}
+}
+
+func TestServiceIsToldTheDeadline(t *testing.T) {
+	left := make(chan time.Duration, 1)
+	r := start(t, Config{Timeout: 5 * time.Second, Services: map[string]Service{"one": serviceFunc(func(ctx context.Context, _ *tls.Conn) {
+		end, _ := ctx.Deadline()
+		left <- time.Until(end)
+	})}})
+	r.ask(r.dial(), "one")
+	if d := <-left; d <= 0 || d > 5*time.Second {
+		t.Errorf("%v left of 5 s", d)
+	}
+}
+
+func TestTheOldestUnfinishedConnectionMakesRoom(t *testing.T) {
+	r := start(t, Config{MaxConns: 3, Timeout: 15 * time.Second, Services: map[string]Service{"one": answer("fine")}})
+	var idle []net.Conn
+	for i := range 3 {
+		idle = append(idle, r.dial())
+		eventually(t, "idle connection taken", func() bool { return r.Open() == i+1 })
+	}
+	if got, err := r.ask(r.dial(), "one"); err != nil || got != "fine" {
+		t.Errorf("newcomer at a full server: %q, %v", got, err)
+	}
+	if d := hungUp(t, idle[0]); d > 5*time.Second {
+		t.Errorf("oldest connection lived on for %v", d)
+	}
+	if !r.events.has(Event{Kind: Evicted}) {
+		t.Error("no evicted event")
+	}
+	for i, c := range idle[1:] {
+		if got, err := r.ask(c, "one"); err != nil || got != "fine" {
+			t.Errorf("younger connection %d was not spared: %q, %v", i+1, got, err)
+		}
+	}
+}
+
+func TestFinishedConnectionMakesRoomBeforeAnUnfinishedOne(t *testing.T) {
+	tab := newTable(3)
+	old, mid, done := new(conn), new(conn), new(conn)
+	for _, c := range []*conn{old, mid, done} {
+		if e := tab.add(c); e != nil {
+			t.Fatal("evicted with room left")
+		}
+	}
+	tab.finished(done)
+	if e := tab.add(new(conn)); e != done {
+		t.Error("the finished connection was spared")
+	}
+	if e := tab.add(new(conn)); e != old {
+		t.Error("the oldest connection was spared")
+	}
+	tab.remove(old) // evicted already
+	tab.remove(mid)
+	if n := tab.len(); n != 2 {
+		t.Errorf("%d connections, want 2", n)
+	}
+}
+
+func TestFloodOfIdleConnectionsStarvesNobody(t *testing.T) {
+	r := start(t, Config{MaxConns: 16, Timeout: 15 * time.Second, Services: map[string]Service{"one": answer("fine")}})
+	for i := range 50 {
+		for range 4 {
+			r.dial()
+		}
+		if got, err := r.ask(r.dial(), "one"); err != nil || got != "fine" {
+			t.Fatalf("session %d: %q, %v", i, got, err)
+		}
+		if n := r.Open(); n > 16 {
+			t.Fatalf("%d connections open, limit 16", n)
+		}
+	}
+}
