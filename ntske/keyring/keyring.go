@@ -1,0 +1,220 @@
+// Package keyring keeps the agent and the NTP daemon on the same cookie keys
+// (RFC 8915 section 6) when the agent leads, as it does with chrony.
+//
+// One straight line: timer → a new Ring with one more future key → our own file
+// → hand-over to the daemon → proof → publish. The daemon's word proves nothing
+// (chronyd says OK to a broken file), so a key is minted under only after an
+// NTS query with a cookie sealed under it has been answered and authenticated.
+//
+// What the answers mean is decided by pure functions: judge (what do these
+// observations say of the daemon?) and plan (what is to be done now?). One
+// goroutine, Run, acts on them; everybody else reads immutable snapshots.
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"ntsagent/ntske/cookie"
+)
+
+// Answer is what became of one NTS query to the daemon.
+type Answer uint8
+
+const (
+	Silent   Answer = iota // no reply that authenticates, in time
+	Answered               // a reply that authenticates: the daemon opened the cookie
+	Refused                // an NTS NAK: the daemon cannot open the cookie
+)
+
+// String names the answer.
+func (a Answer) String() string {
+	switch a {
+	case Answered:
+		return "answered"
+	case Refused:
+		return "refused"
+	}
+	return "silent"
+}
+
+// Defaults and bounds of a Config.
+const (
+	DefaultRotateEvery = 7 * 24 * time.Hour // chrony holds four keys: a cookie lives two to three weeks
+	DefaultCheckEvery  = time.Minute
+	answerWithin       = 2 * time.Second  // for one query on the same host
+	handOverWithin     = 30 * time.Second // for one hand-over
+)
+
+// Config is what a Keyring needs of the world. All funcs are called from Run's
+// goroutine, one at a time.
+type Config struct {
+	Format      cookie.Chrony
+	RotateEvery time.Duration // 0 = DefaultRotateEvery
+	CheckEvery  time.Duration // 0 = DefaultCheckEvery
+
+	// Load reads our own key file; an error that is os.ErrNotExist means there
+	// is none yet. Save replaces it and is durable when it returns.
+	Load func() ([]byte, error)
+	Save func([]byte) error
+
+	// HandOver asks the daemon to take the key file, in the daemon's format. A
+	// nil error proves nothing: the daemon may take it later, or never.
+	HandOver func(ctx context.Context, keyFile []byte) error
+	// Prove sends one NTS query with that cookie to the daemon.
+	Prove func(ctx context.Context, cookie []byte, s *cookie.Session) Answer
+	// Plain sends one NTP query without NTS: was it answered?
+	Plain func(ctx context.Context) bool
+	// Spacing is the least time between two queries to the daemon. It must stay
+	// below the daemon's rate limit.
+	Spacing time.Duration
+
+	Help    Help      // what an operator is told to do
+	Rand    io.Reader // a cryptographic random source
+	Log     hclog.Logger
+	Changed func() // called after each change of State; must not block
+}
+
+// Help holds one sentence per trouble: what is wrong and what to do. An empty
+// one is replaced by a general sentence.
+type Help struct {
+	Unseen  string // the daemon answers nothing
+	Refused string // the daemon refuses our cookies
+	NoNTS   string // the daemon answers plain queries, but none with NTS
+}
+
+// Keyring keeps the current Ring. Current and State are safe for concurrent use.
+type Keyring struct {
+	cfg    Config
+	ring   atomic.Pointer[cookie.Ring]
+	state  atomic.Pointer[State]
+	rotate chan chan<- error
+	lead   lead // Run's alone
+}
+
+// New loads the key file, or makes the first four keys and saves them when
+// there is none. It asks the daemon nothing and publishes nothing.
+func New(cfg Config) (*Keyring, error) {
+	cfg, err := withDefaults(cfg)
+	if err != nil {
+		return nil, err
+	}
+	k := &Keyring{cfg: cfg, rotate: make(chan chan<- error)}
+	b, err := cfg.Load()
+	switch {
+	case err == nil:
+		k.lead.file, err = parseFile(cfg.Format, b)
+		if err != nil {
+			// Fresh keys cost each client one key exchange. Staying down costs
+			// new clients everything.
+			cfg.Log.Error("own key file is damaged, making new keys", "error", err)
+			err = k.firstKeys(time.Now())
+		}
+	case errors.Is(err, os.ErrNotExist):
+		err = k.firstKeys(time.Now())
+	default:
+		err = fmt.Errorf("load own key file: %w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if k.lead.file.rotated.IsZero() { // adopted keys of unknown age
+		k.lead.file.rotated = wall(time.Now())
+	}
+	k.lead.provenAt = k.lead.file.provenAt
+	k.lead.resume = k.lead.file.mintingKey() != nil
+	s := k.snapshot()
+	k.state.Store(&s)
+	return k, nil
+}
+
+func withDefaults(cfg Config) (Config, error) {
+	if cfg.Load == nil || cfg.Save == nil || cfg.HandOver == nil || cfg.Prove == nil || cfg.Plain == nil || cfg.Rand == nil {
+		return cfg, errors.New("keyring: Load, Save, HandOver, Prove, Plain and Rand are needed")
+	}
+	if cfg.RotateEvery < 0 || cfg.CheckEvery < 0 || cfg.Spacing < 0 {
+		return cfg, errors.New("keyring: RotateEvery, CheckEvery and Spacing cannot be negative")
+	}
+	if cfg.RotateEvery == 0 {
+		cfg.RotateEvery = DefaultRotateEvery
+	}
+	if cfg.CheckEvery == 0 {
+		cfg.CheckEvery = DefaultCheckEvery
+	}
+	if cfg.Log == nil {
+		cfg.Log = hclog.NewNullLogger()
+	}
+	if cfg.Changed == nil {
+		cfg.Changed = func() {}
+	}
+	cfg.Help = cfg.Help.orGeneral()
+	return cfg, nil
+}
+
+func (h Help) orGeneral() Help {
+	if h.Unseen == "" {
+		h.Unseen = "the NTP daemon does not answer queries from this host: allow them, or correct the daemon's address"
+	}
+	if h.Refused == "" {
+		h.Refused = "the NTP daemon cannot open our cookies: it has not loaded our key file"
+	}
+	if h.NoNTS == "" {
+		h.NoNTS = "the NTP daemon answers plain queries but none with NTS: switch NTS on in its configuration"
+	}
+	return h
+}
+
+func (k *Keyring) firstKeys(now time.Time) error {
+	ring, err := k.cfg.Format.NewRing(k.cfg.Rand)
+	if err != nil {
+		return fmt.Errorf("make the first cookie keys: %w", err)
+	}
+	f := file{ring: ring, rotated: wall(now)}
+	if err := k.save(f); err != nil {
+		return err
+	}
+	k.lead.file = f
+	return nil
+}
+
+func (k *Keyring) save(f file) error {
+	b, err := f.append(nil, k.cfg.Format)
+	if err != nil {
+		return err
+	}
+	if err := k.cfg.Save(b); err != nil {
+		return fmt.Errorf("save own key file: %w", err)
+	}
+	return nil
+}
+
+// Current returns the Ring to mint with, or nil: mint nothing. It never blocks.
+func (k *Keyring) Current() *cookie.Ring { return k.ring.Load() }
+
+// State returns a snapshot for status and health.
+func (k *Keyring) State() State { return *k.state.Load() }
+
+// Rotate makes the next key current now and returns when the daemon has proven
+// it (nil), or with the reason why it has not yet; Run keeps trying then. It
+// needs Run to be running, and the last rotation and the daemon proven.
+func (k *Keyring) Rotate(ctx context.Context) error {
+	done := make(chan error, 1)
+	select {
+	case k.rotate <- done:
+	case <-ctx.Done():
+		return fmt.Errorf("rotate cookie keys: %w", ctx.Err())
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("rotate cookie keys: %w", ctx.Err())
+	}
+}

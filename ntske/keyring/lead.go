@@ -1,0 +1,273 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"ntsagent/ntske/cookie"
+)
+
+// lead is what Run knows. Only Run's goroutine touches it.
+type lead struct {
+	file     file
+	standing Standing // "" before the first verdict
+	resume   bool
+	provenAt time.Time
+	unsaved  bool // file differs from what is on disk
+
+	checkAt, tryAt time.Time
+	failures       int // attempts to hand over in a row without proof
+	why            string
+	lastError      string
+	lastErrorAt    time.Time
+
+	asked      time.Time // the last query to the daemon
+	unanswered int       // queries in a row
+}
+
+// Run hands over, proves, publishes, checks and rotates until ctx is done; then
+// it returns nil. It must be called once.
+func (k *Keyring) Run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		todo, pause := plan(k.situation(time.Now()))
+		switch todo {
+		case check:
+			k.check(ctx)
+		case handOver:
+			_ = k.handOver(ctx) // kept in the state
+		case rotate:
+			_ = k.rotateNow(ctx)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if todo != wait {
+			k.note()
+			continue
+		}
+		timer.Reset(pause)
+		select {
+		case <-ctx.Done():
+			return nil
+		case done := <-k.rotate:
+			err := k.rotateNow(ctx)
+			k.note()
+			done <- err
+		case <-timer.C:
+		}
+	}
+}
+
+// situation also mends the time of the last rotation after a clock jumped back.
+func (k *Keyring) situation(now time.Time) situation {
+	l := &k.lead
+	rotateIn, rotated := untilRotation(now, l.file.rotated, k.cfg.RotateEvery)
+	if !rotated.Equal(l.file.rotated) {
+		l.file.rotated, l.unsaved = rotated, true
+		k.saveLate()
+	}
+	return situation{
+		standing: l.standing, resume: l.resume, minting: k.ring.Load() != nil, pending: l.file.pending(),
+		rotateIn: rotateIn, tryIn: l.tryAt.Sub(now), checkIn: l.checkAt.Sub(now), checkEvery: k.cfg.CheckEvery,
+	}
+}
+
+// check asks whether the daemon still opens the key we mint under.
+func (k *Keyring) check(ctx context.Context) {
+	l := &k.lead
+	k.saveLate()
+	v := k.ask(ctx, l.file.minting)
+	if ctx.Err() != nil {
+		return
+	}
+	l.checkAt = time.Now().Add(k.cfg.CheckEvery)
+	k.believe(v)
+}
+
+// believe draws the conclusion from a verdict about the key we mint under.
+func (k *Keyring) believe(v verdict) {
+	l := &k.lead
+	was := l.standing
+	switch {
+	case v == proven:
+		l.standing, l.why, l.provenAt = Proven, "", time.Now()
+		k.publish(l.file.published())
+	case v == unseen:
+		l.standing, l.why = Unseen, k.cfg.Help.Unseen
+		k.publish(l.file.published())
+	case v.isRefusal():
+		if k.ring.Swap(nil) != nil { // before anything that takes time
+			l.failures, l.tryAt = 0, time.Time{}
+		}
+		l.standing, l.why = Refuses, k.cfg.Help.Refused
+		if v == noNTS {
+			l.why = k.cfg.Help.NoNTS
+		}
+		l.file, l.unsaved = l.file.withRefused(), true
+		k.saveLate()
+	}
+	l.resume = false
+	if was != l.standing {
+		k.logStanding()
+	}
+}
+
+func (k *Keyring) logStanding() {
+	switch l := &k.lead; l.standing {
+	case Proven:
+		k.cfg.Log.Info("daemon opens our cookies", "current", hexID(l.file.minting))
+	case Unseen:
+		k.cfg.Log.Warn("cannot see the daemon from here", "minting", k.ring.Load() != nil, "hint", l.why)
+	case Refuses:
+		k.cfg.Log.Error("daemon refuses our cookies, minting stopped", "hint", l.why)
+	}
+}
+
+func (k *Keyring) publish(ring *cookie.Ring) {
+	if k.ring.Load() != ring {
+		k.ring.Store(ring)
+	}
+}
+
+// handOver gives the ring on disk to the daemon and publishes it when proven.
+// The daemon is asked even when the hand-over failed: somebody else may have
+// given it the file.
+func (k *Keyring) handOver(ctx context.Context) error {
+	l := &k.lead
+	k.saveLate()
+	handErr := k.handOverFile(ctx)
+	v := k.ask(ctx, l.file.unproven()...)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if v == proven {
+		k.accept()
+		return nil
+	}
+	err := k.explain(ctx, v, handErr)
+	k.tryLater()
+	return err
+}
+
+// unproven lists the keys to ask about after a hand-over: those that may be
+// minted under now or next, and at the first hand-over all.
+func (f file) unproven() []uint32 {
+	need := []uint32{f.ring.Current().ID()}
+	if next := f.next(); next != nil {
+		need = append(need, next.ID())
+	}
+	if f.provenAt.IsZero() {
+		for _, key := range f.ring.Keys() {
+			if key.ID() != need[0] && (len(need) < 2 || key.ID() != need[1]) {
+				need = append(need, key.ID())
+			}
+		}
+	}
+	return need
+}
+
+func (k *Keyring) handOverFile(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, handOverWithin)
+	defer cancel()
+	err := k.cfg.HandOver(ctx, k.cfg.Format.AppendKeys(nil, k.lead.file.ring))
+	if err != nil {
+		err = fmt.Errorf("hand keys over to the daemon: %w", err)
+		k.fail(err)
+	}
+	return err
+}
+
+// accept publishes the ring on disk, which the daemon has just proven.
+func (k *Keyring) accept() {
+	l := &k.lead
+	need := l.file.unproven()
+	now := time.Now()
+	l.file = l.file.withProven(need...)
+	l.file.minting, l.file.provenAt, l.unsaved = l.file.ring.Current().ID(), wall(now), true
+	l.failures, l.tryAt = 0, time.Time{}
+	l.checkAt = now.Add(k.cfg.CheckEvery)
+	k.believe(proven)
+	k.cfg.Log.Info("keys handed over", "current", hexID(l.file.minting), "proven", true)
+	k.saveLate()
+}
+
+// explain keeps the reason of an unproven hand-over. What is published goes on
+// serving unless the daemon refuses that too, which is asked at once.
+func (k *Keyring) explain(ctx context.Context, v verdict, handErr error) error {
+	l := &k.lead
+	switch {
+	case k.ring.Load() == nil:
+		k.believe(v)
+	case v == unseen:
+		k.believe(v)
+	default:
+		k.check(ctx)
+	}
+	if handErr != nil {
+		l.why = handErr.Error()
+		return handErr
+	}
+	if l.standing == Proven { // then only the new keys are refused
+		return errors.New(notTaken)
+	}
+	return errors.New(l.why)
+}
+
+const notTaken = "the daemon has not taken the new keys yet: minting goes on under the last proven key and the hand-over is tried again"
+
+// tryLater sets the time of the next hand-over after a failed one.
+func (k *Keyring) tryLater() {
+	k.lead.failures++
+	k.lead.tryAt = time.Now().Add(backOff(k.lead.failures))
+}
+
+// rotateNow puts one more key on disk and hands the ring over.
+func (k *Keyring) rotateNow(ctx context.Context) error {
+	l := &k.lead
+	if s := k.situation(time.Now()); !s.mayRotate() {
+		return fmt.Errorf("rotate cookie keys: not now, the daemon is %s (keys pending: %t): %s", k.State().Standing, s.pending, l.why)
+	}
+	ring, err := k.cfg.Format.Next(l.file.ring, k.cfg.Rand)
+	if err == nil {
+		next := l.file.withRing(ring, time.Now())
+		if err = k.save(next); err == nil {
+			l.file, l.unsaved = next, false
+		}
+	}
+	if err != nil {
+		k.tryLater()
+		err = fmt.Errorf("rotate cookie keys: %w", err)
+		k.fail(err)
+		return err
+	}
+	l.tryAt = time.Time{}
+	if err := k.handOver(ctx); err != nil {
+		return fmt.Errorf("rotate cookie keys: %w", err)
+	}
+	k.cfg.Log.Info("keys rotated", "current", hexID(l.file.minting), "next", hexID(l.file.next().ID()), "proven", true)
+	return nil
+}
+
+// saveLate saves what a verdict changed. It may be lost without harm: a start
+// asks the daemon before it believes the file.
+func (k *Keyring) saveLate() {
+	l := &k.lead
+	if !l.unsaved {
+		return
+	}
+	if err := k.save(l.file); err != nil {
+		k.fail(err)
+		return
+	}
+	l.unsaved = false
+}
+
+func (k *Keyring) fail(err error) {
+	l := &k.lead
+	l.lastError, l.lastErrorAt = err.Error(), time.Now()
+	k.cfg.Log.Error("cookie keys not handed on", "error", err)
+}
