@@ -1,0 +1,95 @@
+package status
+
+import (
+	"fmt"
+	"time"
+)
+
+// renewalOverdue is how much of a certificate's life may be left before a
+// renewal that has not happened worries someone: a quarter.
+const renewalOverdue = 4
+
+// expirySoon is when an expiry worries someone whatever the life was.
+const expirySoon = 48 * time.Hour
+
+// Judge decides the state of d as of now and why. It is pure and ignores
+// d.State and d.Reasons. What hurts clients outranks a daemon without time, and
+// that outranks what merely wants a look; all reasons are given, worst first.
+func Judge(d Document, now time.Time) (State, []string) {
+	var hurt, look, unsynchronised []string
+	valid := 0
+	for _, c := range d.Certificates {
+		if c.Valid(now) {
+			valid++
+		}
+		if why := judgeCertificate(c, now); why != "" {
+			look = append(look, why)
+		}
+	}
+	if valid == 0 {
+		hurt = append(hurt, "no valid certificate, the key exchange is closed")
+	}
+	switch d.Keys.State {
+	case KeysProven:
+	case KeysUnseen:
+		look = append(look, "cookie keys: cannot see the daemon from here"+because(d.Keys.Why))
+	case KeysRefused:
+		hurt = append(hurt, "cookie keys: refused by the daemon"+because(d.Keys.Why))
+	default:
+		hurt = append(hurt, "cookie keys: not proven yet"+because(d.Keys.Why))
+	}
+	for _, l := range d.Listeners {
+		switch {
+		case l.Open:
+		case l.Service != ServiceKE:
+			look = append(look, fmt.Sprintf("listener %s %s is closed%s", l.Service, l.Address, because(l.Reason)))
+		case valid > 0: // without a certificate it is closed on purpose, and said above
+			hurt = append(hurt, fmt.Sprintf("listener %s %s is closed%s", l.Service, l.Address, because(l.Reason)))
+		}
+	}
+	if d.Daemon.LastError != "" {
+		look = append(look, "daemon: "+d.Daemon.LastError)
+	}
+	if d.Daemon.Known && !d.Daemon.Synchronised {
+		unsynchronised = append(unsynchronised, "the daemon is not synchronised, see its own sources")
+	}
+	if d.Agent.ReloadError != "" {
+		look = append(look, "the last reload changed nothing: "+d.Agent.ReloadError)
+	}
+	reasons := append(append(hurt, unsynchronised...), look...)
+	switch {
+	case len(hurt) > 0:
+		return Unhealthy, reasons
+	case len(unsynchronised) > 0:
+		return NotSynchronised, reasons
+	case len(look) > 0:
+		return Degraded, reasons
+	}
+	return Healthy, nil
+}
+
+// judgeCertificate says why someone should look at c, "" when nobody needs to.
+func judgeCertificate(c Certificate, now time.Time) string {
+	left := c.NotAfter.Sub(now)
+	life := c.NotAfter.Sub(c.NotBefore)
+	switch {
+	case c.NotAfter.IsZero():
+		return fmt.Sprintf("certificate %s: none yet%s", c.Name, because(c.LastError))
+	case left <= 0:
+		return fmt.Sprintf("certificate %s: expired %s ago%s", c.Name, Span(-left), because(c.LastError))
+	case now.Before(c.NotBefore):
+		return fmt.Sprintf("certificate %s: not valid for another %s; check the clock", c.Name, Span(c.NotBefore.Sub(now)))
+	case left < expirySoon && left < life/2 || left < life/renewalOverdue:
+		return fmt.Sprintf("certificate %s: only %s left%s", c.Name, Span(left), because(c.LastError))
+	case c.LastError != "":
+		return fmt.Sprintf("certificate %s: renewal failed %d times, %s left%s", c.Name, c.Failures, Span(left), because(c.LastError))
+	}
+	return ""
+}
+
+func because(why string) string {
+	if why == "" {
+		return ""
+	}
+	return ": " + why
+}

@@ -1,0 +1,107 @@
+package status
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"ntsagent/agent/config"
+)
+
+// Server answers on the control socket. All funcs must be set and safe for
+// concurrent use. It speaks HTTP with JSON bodies:
+//
+//	GET  /status  /keys  /cert      the Document, or its part
+//	GET  /config                    the configuration in effect
+//	POST /reload  /keys/rotate      root and the agent's own user only
+type Server struct {
+	Status func() Document
+	Config func() *config.Config
+	Reload func(ctx context.Context) error // a config.Error among its errors means: the file is bad
+	Rotate func(ctx context.Context) error
+	Log    hclog.Logger
+}
+
+// failure is the body of every answer that is not 200.
+type failure struct {
+	Error string `json:"error"`
+}
+
+// Serve answers on ln until ctx ends, lets running requests finish within five
+// seconds, and closes ln. Rotating keys takes as long as proving them does.
+func (s Server) Serve(ctx context.Context, ln net.Listener) error {
+	srv := &http.Server{
+		Handler:           s.handler(uint32(os.Geteuid())),
+		ConnContext:       withPeer,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		IdleTimeout:       10 * time.Second,
+		MaxHeaderBytes:    8 << 10,
+		ErrorLog:          s.Log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+	}
+	stopped := make(chan struct{})
+	release := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if srv.Shutdown(drain) != nil {
+			srv.Close()
+		}
+	})
+	err := srv.Serve(ln)
+	if release() { // ctx has not ended: Serve failed by itself
+		return err
+	}
+	<-stopped
+	return nil
+}
+
+func (s Server) handler(self uint32) http.Handler {
+	mux := http.NewServeMux()
+	get := func(path string, value func() any) {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, value()) })
+	}
+	get("/status", func() any { return s.Status() })
+	get("/keys", func() any { return s.Status().Keys })
+	get("/cert", func() any { return s.Status().Certificates })
+	get("/config", func() any { return s.Config() })
+	post := func(path string, do func(context.Context) error) {
+		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
+			if !mayChange(r.Context(), self) {
+				reply(w, http.StatusForbidden, failure{"not permitted; run as root or as the agent's user"})
+				return
+			}
+			s.change(w, r, do)
+		})
+	}
+	post("/reload", s.Reload)
+	post("/keys/rotate", s.Rotate)
+	return mux
+}
+
+func (s Server) change(w http.ResponseWriter, r *http.Request, do func(context.Context) error) {
+	err := do(r.Context())
+	var invalid *config.Error
+	switch {
+	case err == nil:
+		reply(w, http.StatusOK, struct{}{})
+	case errors.As(err, &invalid):
+		reply(w, http.StatusUnprocessableEntity, failure{err.Error()})
+	default:
+		reply(w, http.StatusServiceUnavailable, failure{err.Error()})
+	}
+}
+
+func reply(w http.ResponseWriter, code int, value any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	// A peer that has gone is its own affair.
+	_ = json.NewEncoder(w).Encode(value)
+}

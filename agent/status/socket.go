@@ -1,0 +1,93 @@
+package status
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrInUse says that another agent answers on the control socket.
+var ErrInUse = errors.New("another agent answers there")
+
+// socketMode lets the agent's group read the status; what changes something is
+// checked per peer.
+const socketMode = 0o660
+
+// Listen opens the control socket at path. Its folder is made private (0750)
+// when it does not exist. A socket nobody answers on is a leftover and is
+// replaced; a live one is ErrInUse, and any other kind of file stays.
+func Listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return nil, fmt.Errorf("make the folder of the control socket: %w", err)
+	}
+	if err := removeStale(path); err != nil {
+		return nil, fmt.Errorf("control socket %s: %w", path, err)
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("open the control socket: %w", err)
+	}
+	if err := os.Chmod(path, socketMode); err != nil {
+		ln.Close()
+		return nil, fmt.Errorf("open the control socket: %w", err)
+	}
+	return ln, nil
+}
+
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return errors.New("is in the way and no socket; move it or set observe.socket")
+	}
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		conn.Close()
+		return ErrInUse
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// peerKey is where a connection's context keeps the uid of its peer.
+type peerKey struct{}
+
+// withPeer puts the uid of the process at the other end of c into ctx. A
+// connection whose peer cannot be told gets none, and so may change nothing.
+func withPeer(ctx context.Context, c net.Conn) context.Context {
+	uc, ok := c.(*net.UnixConn)
+	if !ok {
+		return ctx
+	}
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return ctx
+	}
+	var cred *unix.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) { cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err != nil || credErr != nil {
+		return ctx
+	}
+	return context.WithValue(ctx, peerKey{}, cred.Uid)
+}
+
+// mayChange says whether the peer of a connection may use a mutating verb: root
+// and the agent's own user may.
+func mayChange(ctx context.Context, self uint32) bool {
+	uid, known := ctx.Value(peerKey{}).(uint32)
+	return known && (uid == 0 || uid == self)
+}

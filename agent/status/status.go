@@ -1,0 +1,133 @@
+// Package status is what the agent says about itself: a typed Document, the
+// pure functions that judge and print it, the counters behind it, and the
+// control socket it travels over.
+//
+// The parts of the agent fill a Document from their own snapshots; Judge alone
+// decides what the whole amounts to.
+package status
+
+import (
+	"time"
+)
+
+// Schema is the version of Document's JSON. It grows when a key changes its
+// meaning or goes away, not when one is added.
+const Schema = 1
+
+// State is what an operator has to know first.
+type State string
+
+// The states, from good to bad.
+const (
+	Healthy         State = "HEALTHY"
+	Degraded        State = "DEGRADED"         // it works, someone should look
+	NotSynchronised State = "NOT SYNCHRONISED" // the daemon has no time to give; nothing of ours is wrong
+	Unhealthy       State = "UNHEALTHY"        // clients are hurt
+)
+
+// Document is the whole status. Its JSON keys are stable. Zero times mean "never" or
+// "not known" and are left out of the JSON.
+type Document struct {
+	Schema       int           `json:"schema"`
+	Time         time.Time     `json:"time"` // when this was written
+	State        State         `json:"state"`
+	Reasons      []string      `json:"reasons"` // why it is not HEALTHY
+	Agent        Agent         `json:"agent"`
+	Certificates []Certificate `json:"certificates"`
+	KeyExchange  KeyExchange   `json:"key_exchange"`
+	Daemon       Daemon        `json:"daemon"`
+	Keys         Keys          `json:"keys"`
+	Listeners    []Listener    `json:"listeners"`
+	LastErrors   []Event       `json:"last_errors"` // newest first
+}
+
+// Agent is the process itself.
+type Agent struct {
+	Version     string    `json:"version"`
+	PID         int       `json:"pid"`
+	Started     time.Time `json:"started,omitzero"`
+	Config      string    `json:"config"`                  // path of the file in effect
+	ReloadError string    `json:"reload_error,omitempty"`  // why the last reload changed nothing
+	Reloaded    time.Time `json:"last_reload_ok,omitzero"` // the configuration in effect was read then
+}
+
+// Certificate is the state of one name.
+type Certificate struct {
+	Name        string    `json:"name"`
+	Source      string    `json:"source"`            // acme, files
+	Profile     string    `json:"profile,omitempty"` // ACME profile asked for
+	Issuer      string    `json:"issuer,omitempty"`
+	Serial      string    `json:"serial,omitempty"`
+	NotBefore   time.Time `json:"not_before,omitzero"`
+	NotAfter    time.Time `json:"not_after,omitzero"` // zero: there is no certificate
+	RenewAt     time.Time `json:"renew_at,omitzero"`
+	LastSuccess time.Time `json:"last_success,omitzero"`
+	LastError   string    `json:"last_error,omitempty"` // "" after a success
+	Failures    int       `json:"failures"`             // in a row
+	NextAttempt time.Time `json:"next_attempt,omitzero"`
+}
+
+// Valid says whether clients can be served with c at this time.
+func (c Certificate) Valid(now time.Time) bool {
+	return !c.NotAfter.IsZero() && now.Before(c.NotAfter) && !now.Before(c.NotBefore)
+}
+
+// The states of Keys.
+const (
+	KeysStarting = "starting" // not proven yet, nothing is minted
+	KeysProven   = "proven"   // the daemon has shown to hold them
+	KeysUnseen   = "unseen"   // the daemon cannot be seen from here; minting goes on
+	KeysRefused  = "refused"  // the daemon refuses the cookies, nothing is minted
+)
+
+// Keys is the state of the cookie keys; there is no key in it.
+type Keys struct {
+	Mode         string    `json:"mode"`  // lead, follow
+	State        string    `json:"state"` // KeysStarting...
+	Current      Key       `json:"current,omitzero"`
+	Next         Key       `json:"next,omitzero"`
+	Held         []Key     `json:"held"`
+	ProvenAt     time.Time `json:"proven_at,omitzero"`
+	NextRotation time.Time `json:"next_rotation,omitzero"`
+	Why          string    `json:"why,omitempty"` // why the state is not proven, and what to do
+}
+
+// Key names a cookie key without giving it away.
+type Key struct {
+	ID          string `json:"id"` // eight hex digits
+	Fingerprint string `json:"fingerprint"`
+}
+
+// Daemon is what we know of the NTP daemon.
+type Daemon struct {
+	Kind         string    `json:"kind"` // chrony
+	Version      string    `json:"version,omitempty"`
+	Address      string    `json:"address"`
+	Seen         time.Time `json:"seen,omitzero"`        // last answer
+	Known        bool      `json:"known"`                // whether the three below were ever read
+	Synchronised bool      `json:"synchronised"`         // leap is not 3 and stratum is 1 to 15
+	Stratum      int       `json:"stratum"`              //
+	OffsetMS     float64   `json:"offset_ms"`            // its clock against ours, from the last proof
+	LastError    string    `json:"last_error,omitempty"` // why it was not seen
+}
+
+// The services a Listener belongs to.
+const (
+	ServiceKE        = "ntske"
+	ServiceHTTP01    = "http-01"
+	ServiceTLSALPN01 = "tls-alpn-01"
+)
+
+// Listener is one listening socket.
+type Listener struct {
+	Service string `json:"service"`
+	Address string `json:"address"` // the actual one, with the port the kernel chose
+	Open    bool   `json:"open"`
+	Reason  string `json:"reason,omitempty"` // why it is closed
+}
+
+// Event is something that went wrong.
+type Event struct {
+	Time time.Time `json:"time"`
+	What string    `json:"what"`
+}

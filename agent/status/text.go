@@ -1,0 +1,213 @@
+package status
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Text prints d as the one screen of `ntsagent status`. It is pure: all times
+// are told relative to d.Time.
+func Text(d Document) string {
+	var b strings.Builder
+	now := d.Time
+	names := make([]string, len(d.Certificates))
+	for i, c := range d.Certificates {
+		names[i] = c.Name
+	}
+	head := fmt.Sprintf("ntsagent %s   up %s   %s", d.Agent.Version, Span(now.Sub(d.Agent.Started)), strings.Join(names, ", "))
+	fmt.Fprintf(&b, "%-69s %s\n", head, d.State)
+	for _, c := range d.Certificates {
+		line(&b, "Certificate", certificateText(c, len(d.Certificates) > 1, now))
+		line(&b, "", renewalText(c, now))
+	}
+	line(&b, "Key exchange", keyExchangeText(d))
+	line(&b, "Listeners", listenersText(d.Listeners))
+	line(&b, "Daemon", daemonText(d.Daemon, now))
+	line(&b, "Cookie keys", keysText(d.Keys, now))
+	line(&b, "", d.Keys.Why)
+	notices(&b, d, now)
+	return b.String()
+}
+
+// line writes one labelled line; an empty text writes nothing.
+func line(b *strings.Builder, label, text string) {
+	if text != "" {
+		fmt.Fprintf(b, "%-13s %s\n", label, oneLine(text))
+	}
+}
+
+func certificateText(c Certificate, named bool, now time.Time) string {
+	parts := []string{}
+	if named {
+		parts = append(parts, c.Name)
+	}
+	switch {
+	case c.NotAfter.IsZero():
+		return strings.Join(append(parts, "none yet, source "+c.Source), "   ")
+	case c.Profile != "":
+		parts = append(parts, c.Issuer+", profile "+c.Profile)
+	default:
+		parts = append(parts, c.Issuer+", source "+c.Source)
+	}
+	life := fmt.Sprintf("%s left of %s", Span(c.NotAfter.Sub(now)), Span(c.NotAfter.Sub(c.NotBefore)))
+	if !now.Before(c.NotAfter) {
+		life = fmt.Sprintf("expired %s ago", Span(now.Sub(c.NotAfter)))
+	}
+	return strings.Join(append(parts, life), "   ")
+}
+
+func renewalText(c Certificate, now time.Time) string {
+	var parts []string
+	if !c.RenewAt.IsZero() {
+		parts = append(parts, "renews "+c.RenewAt.UTC().Format("Jan 02 15:04"))
+	}
+	switch {
+	case c.LastError != "":
+		last := fmt.Sprintf("last: failed %d times", c.Failures)
+		if !c.NextAttempt.IsZero() {
+			last += ", next try in " + Span(c.NextAttempt.Sub(now))
+		}
+		parts = append(parts, last, c.LastError)
+	case !c.LastSuccess.IsZero():
+		parts = append(parts, "last: ok, "+Span(now.Sub(c.LastSuccess))+" ago")
+	}
+	return strings.Join(parts, "   ")
+}
+
+func keyExchangeText(d Document) string {
+	var open []string
+	for _, l := range d.Listeners {
+		if l.Service == ServiceKE && l.Open {
+			open = append(open, l.Address)
+		}
+	}
+	where := strings.Join(open, " ")
+	if where == "" {
+		where = "closed"
+	}
+	k := d.KeyExchange
+	window := "24h"
+	if up := d.Time.Sub(d.Agent.Started); up < 24*time.Hour {
+		window = Span(up)
+	}
+	day := k.ServedDay + k.RefusedDay
+	text := fmt.Sprintf("%s   %s sessions/%s", where, grouped(k.ServedDay), window)
+	if day > 0 {
+		text += fmt.Sprintf("   %.1f%% refused", 100*float64(k.RefusedDay)/float64(day))
+	}
+	if k.P95MS > 0 {
+		text += fmt.Sprintf("   p95 %d ms", k.P95MS)
+	}
+	return text
+}
+
+// listenersText names the challenge listeners, and every closed one.
+func listenersText(ls []Listener) string {
+	var parts []string
+	for _, l := range ls {
+		switch {
+		case !l.Open:
+			parts = append(parts, fmt.Sprintf("%s %s closed%s", l.Service, l.Address, because(l.Reason)))
+		case l.Service != ServiceKE:
+			parts = append(parts, l.Service+" "+l.Address)
+		}
+	}
+	return strings.Join(parts, "   ")
+}
+
+func daemonText(d Daemon, now time.Time) string {
+	text := strings.TrimSpace(d.Kind+" "+d.Version) + " on " + d.Address
+	if d.Known {
+		sync := "NOT synchronised"
+		if d.Synchronised {
+			sync = "synchronised"
+		}
+		text += fmt.Sprintf("   stratum %d, %s, offset %+.2f ms", d.Stratum, sync, d.OffsetMS)
+	}
+	if d.Seen.IsZero() {
+		return text + "   not seen yet"
+	}
+	return text + "   seen " + Span(now.Sub(d.Seen)) + " ago"
+}
+
+func keysText(k Keys, now time.Time) string {
+	text := map[string]string{"lead": "we lead", "follow": "we follow"}[k.Mode]
+	if k.Current.ID != "" {
+		text += "   current " + k.Current.ID
+	}
+	if !k.NextRotation.IsZero() {
+		text += "   next in " + Span(k.NextRotation.Sub(now))
+	}
+	text += fmt.Sprintf("   %d held   ", len(k.Held))
+	switch {
+	case k.State == KeysProven && !k.ProvenAt.IsZero():
+		text += "proven by an NTS query " + Span(now.Sub(k.ProvenAt)) + " ago"
+	case k.State == KeysUnseen:
+		text += "cannot see the daemon from here"
+	default:
+		text += k.State
+	}
+	return strings.TrimSpace(text)
+}
+
+// notices ends the screen: the reasons of the state, then the last errors.
+func notices(b *strings.Builder, d Document, now time.Time) {
+	if len(d.Reasons)+len(d.LastErrors) == 0 {
+		line(b, "Notices", "none")
+		return
+	}
+	label := "Notices"
+	for _, r := range d.Reasons {
+		line(b, label, r)
+		label = ""
+	}
+	label = "Last errors"
+	for _, e := range d.LastErrors {
+		line(b, label, Span(now.Sub(e.Time))+" ago: "+e.What)
+		label = ""
+	}
+}
+
+// Span prints a duration as a person says it, two units at most: 12d 4h, 3h,
+// 40s. A negative one is 0s.
+func Span(d time.Duration) string {
+	units := []struct {
+		size time.Duration
+		name string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}}
+	for i, u := range units {
+		if d < u.size {
+			continue
+		}
+		whole := fmt.Sprintf("%d%s", d/u.size, u.name)
+		if i+1 == len(units) {
+			return whole
+		}
+		if rest := d % u.size / units[i+1].size; rest > 0 && d/u.size < 30 {
+			whole += fmt.Sprintf(" %d%s", rest, units[i+1].name)
+		}
+		return whole
+	}
+	return "0s"
+}
+
+// grouped prints 41231 as "41 231".
+func grouped(n uint64) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + " " + s[i:]
+	}
+	return s
+}
+
+// oneLine keeps what others wrote (a CA's error, say) on its line and harmless
+// to a terminal.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, s)
+}
