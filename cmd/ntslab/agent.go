@@ -1,0 +1,81 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// agentConfig is what the lab writes into the agent's configuration file.
+type agentConfig struct {
+	name       string
+	directory  string // ACME
+	acmeCA     string // path
+	challenges []string
+	ke         []string // addresses to listen on; port 0 = the agent chooses
+	http01     []string
+	tlsALPN01  []string
+	ntpPort    uint16
+	keysFile   string
+	command    string // chronyd's command socket
+	chronyConf string
+	stateDir   string
+	socket     string
+}
+
+// text is the YAML, with every value quoted as JSON, which YAML includes.
+func (c agentConfig) text() string {
+	q := func(v any) string {
+		b, err := json.Marshal(v)
+		if err != nil {
+			panic(err) // strings and lists of strings always encode
+		}
+		return string(b)
+	}
+	return fmt.Sprintf(`# written by ntslab; every key that is not here has its default
+names: %s
+acme:
+  directory: %s
+  ca_file: %s
+  email: ops@alice.example
+  agree_to_terms: true
+  challenges: %s
+  http01: {listen: %s}
+  tls_alpn01: {listen: %s}
+ke:
+  listen: %s
+  ntp: {port: %d}
+daemon:
+  kind: chrony
+  address: %s
+  chrony:
+    keys_file: %s
+    command_socket: %s
+    config_file: %s
+observe: {socket: %s}
+state_dir: %s
+`, q([]string{c.name}), q(c.directory), q(c.acmeCA), q(c.challenges), q(c.http01), q(c.tlsALPN01), q(c.ke), c.ntpPort,
+		q(on4(c.ntpPort)), q(c.keysFile), q(c.command), q(c.chronyConf), q(c.socket), q(c.stateDir))
+}
+
+// findAgent returns the absolute path of the ntsagent to run.
+func findAgent(path string) (string, error) {
+	if path == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return "", fmt.Errorf("find ntsagent: %w", err)
+		}
+		path = filepath.Join(filepath.Dir(self), "ntsagent")
+	}
+	if !strings.Contains(path, "/") {
+		path = "./" + path
+	}
+	found, err := exec.LookPath(path)
+	if err != nil {
+		return "", fmt.Errorf("find ntsagent: %w; run `make build`, or name it with --agent", err)
+	}
+	return filepath.Abs(found)
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// child is a process that ends with the lab, whatever becomes of the lab.
+type child struct {
+	name    string
+	pid     int
+	logPath string
+	ended   chan struct{} // closed when the process is gone
+	err     error         // why, once ended is closed
+}
+
+// startChild runs cmd with its output appended to logPath. It must be called on
+// the main thread: Pdeathsig fires when the thread that started the child ends.
+// The child gets a process group of its own, so that Ctrl-C reaches the lab
+// alone and the lab decides the order.
+func startChild(name string, cmd *exec.Cmd, logPath string) (*child, error) {
+	logFile, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the log of %s: %w", name, err)
+	}
+	defer logFile.Close()
+	cmd.Stdout, cmd.Stderr = logFile, logFile
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	c := &child{name: name, pid: cmd.Process.Pid, logPath: logPath, ended: make(chan struct{})}
+	go func() {
+		c.err = cmd.Wait()
+		close(c.ended)
+	}()
+	return c, nil
+}
+
+// stop asks the process to end and waits; one that does not is killed.
+func (c *child) stop() {
+	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		_ = syscall.Kill(c.pid, s) // it may be gone already, and is not reaped by anyone else
+		select {
+		case <-c.ended:
+			return
+		case <-time.After(5 * time.Second):
+		}
+	}
+}
+
+// gone returns why the process ended, with the last lines it wrote, or nil
+// while it runs.
+func (c *child) gone() error {
+	select {
+	case <-c.ended:
+	default:
+		return nil
+	}
+	err := c.err
+	if err == nil {
+		err = errors.New("it ended by itself")
+	}
+	return fmt.Errorf("%s: %w; it said:\n%s", c.name, err, c.tail(12))
+}
+
+func (c *child) tail(lines int) string {
+	b, err := os.ReadFile(c.logPath)
+	if err != nil {
+		return fmt.Sprintf("(%s: %v)", filepath.Base(c.logPath), err)
+	}
+	all := strings.Split(string(bytes.TrimSpace(b)), "\n")
+	if len(all) > lines {
+		all = all[len(all)-lines:]
+	}
+	return "  " + strings.Join(all, "\n  ")
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"ntsagent/packaging/parts"
+)
+
+// daemon is the unmodified chronyd the agent feeds.
+type daemon struct {
+	*child
+	port     uint16
+	keysFile string
+	socket   string // its command socket
+	config   string
+	release  func()
+}
+
+// startChronyd runs chronyd in dir with NTP on 127.0.0.1 and ::1. The clock is
+// never touched (-x); root is not needed (-U) and kept when it is there.
+func startChronyd(ctx context.Context, root parts.Root, dir, socketDir, logPath string, now time.Time) (*daemon, error) {
+	port, release, err := reserveUDP(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d := &daemon{
+		port:     port,
+		keysFile: filepath.Join(dir, "ntskeys"),
+		socket:   filepath.Join(socketDir, "chronyd.sock"),
+		config:   filepath.Join(dir, "chrony.conf"),
+		release:  release,
+	}
+	if err := d.start(ctx, root, dir, logPath, now); err != nil {
+		d.stop()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *daemon) start(ctx context.Context, root parts.Root, dir, logPath string, now time.Time) error {
+	certPEM, keyPEM, err := newCert("chronyd's own, for nobody", now)
+	if err != nil {
+		return err
+	}
+	kePort, err := freePort(ctx)
+	if err != nil {
+		return err
+	}
+	for path, data := range map[string][]byte{
+		filepath.Join(dir, "own.crt"): certPEM,
+		filepath.Join(dir, "own.key"): keyPEM,
+		d.config:                      []byte(chronyConfig(dir, d.socket, d.port, kePort)),
+	} {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			return fmt.Errorf("write chronyd's files: %w", err)
+		}
+	}
+	args := []string{"-U", "-x", "-d", "-f", d.config}
+	if os.Geteuid() == 0 {
+		args = append(args, "-u", "root") // there may be no _chrony on this machine
+	}
+	if d.child, err = startChild("chronyd", root.Command(context.WithoutCancel(ctx), "chronyd", args...), logPath); err != nil {
+		return err
+	}
+	for _, addr := range []string{on4(d.port), on6(d.port)} {
+		if err := eventually(ctx, 10*time.Second, func(ctx context.Context) error { return askNTP(ctx, addr) }); err != nil {
+			if gone := d.gone(); gone != nil {
+				return gone
+			}
+			return fmt.Errorf("chronyd does not answer: %w; it said:\n%s", err, d.tail(12))
+		}
+	}
+	return nil
+}
+
+func (d *daemon) stop() {
+	if d.child != nil {
+		d.child.stop()
+	}
+	d.release()
+}
+
+// chronyConfig is what an operator writes beside the agent (and port, addresses
+// and stratum for the loopback).
+func chronyConfig(dir, socket string, port, kePort uint16) string {
+	return fmt.Sprintf(`# written by ntslab
+port %d
+bindaddress 127.0.0.1
+bindaddress ::1
+local stratum 8
+cmdport 0
+bindcmdaddress %s
+pidfile %s
+
+# what the agent needs of chronyd
+allow
+ntsserverkey %s
+ntsservercert %s
+ntsport %d
+ntsrotate 0
+ntsdumpdir %s
+`, port, socket, filepath.Join(dir, "chronyd.pid"), filepath.Join(dir, "own.key"), filepath.Join(dir, "own.crt"), kePort, dir)
+}
+
+// askNTP sends one plain NTPv4 client packet (RFC 5905 §7.3) and wants a server's answer.
+func askNTP(ctx context.Context, addr string) error {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "udp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := c.SetDeadline(deadline); err != nil {
+			return err
+		}
+	}
+	request := [48]byte{0: 4<<3 | 3}
+	if _, err := c.Write(request[:]); err != nil {
+		return fmt.Errorf("ask NTP at %s: %w", addr, err)
+	}
+	var answer [1024]byte
+	n, err := c.Read(answer[:])
+	if err != nil {
+		return fmt.Errorf("ask NTP at %s: %w", addr, err)
+	}
+	if n < 48 || answer[0]&7 != 4 || answer[1] == 0 {
+		return fmt.Errorf("ask NTP at %s: %d octets that are no time", addr, n)
+	}
+	return nil
+}

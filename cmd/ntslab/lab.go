@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"ntsagent/packaging/parts"
+)
+
+// memberName is the pool member the lab plays. .test is reserved (RFC 6761):
+// nobody outside can own it.
+const memberName = "alice.pool.test"
+
+// lab is everything that runs, in the order in which it starts.
+type lab struct {
+	o      options
+	story  *story
+	w      *workspace
+	prog   string // the ntsagent program
+	names  *nameServer
+	daemon *daemon
+	ca     *authority
+	teller *narrator
+	agent  *child
+	config agentConfig
+	caFile string
+}
+
+// runLab builds the lab, checks it like a stranger, and keeps it up until ctx
+// ends. Everything it started has ended when it returns.
+func runLab(ctx context.Context, o options, s *story) error {
+	prog, err := findAgent(o.agent)
+	if err != nil {
+		return err
+	}
+	w, err := openWorkspace(o.dir)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	l := &lab{o: o, story: s, w: w, prog: prog}
+	defer l.stop()
+
+	s.tell("lab", "a pool member on this machine's loopback; everything is in %s", w.dir)
+	for _, step := range []func(context.Context) error{
+		l.startNames, l.startDaemon, l.openAuthority, l.startAgent, l.startAuthority, l.awaitCertificate, l.awaitKeys, l.check, l.announce,
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	if o.once {
+		return nil
+	}
+	return l.keep(ctx)
+}
+
+func (l *lab) stop() {
+	if l.agent != nil {
+		l.agent.stop()
+	}
+	if l.daemon != nil {
+		l.daemon.stop()
+	}
+	if l.ca != nil {
+		l.ca.stop()
+	}
+	if l.teller != nil {
+		l.teller.log.Close()
+	}
+	if l.names != nil {
+		l.names.stop()
+	}
+}
+
+func (l *lab) startNames(ctx context.Context) (err error) {
+	if l.names, err = startNames(ctx, memberName); err != nil {
+		return err
+	}
+	l.story.tell("dns", "%s answers: %s is 127.0.0.1 and ::1", l.names.addr, memberName)
+	return nil
+}
+
+func (l *lab) startDaemon(ctx context.Context) error {
+	repo, err := repoDir()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(repo, ".parts/bookworm/chrony")); err != nil {
+		l.story.tell("daemon", "unpacking Debian 12's chrony into %s/.parts, once", repo)
+	}
+	root, err := parts.UnpackChrony(ctx, repo)
+	if err != nil {
+		return err
+	}
+	l.daemon, err = startChronyd(ctx, root, l.w.path("chrony"), l.w.chronyDir, l.w.path("log", "chronyd.log"), time.Now())
+	if err != nil {
+		return err
+	}
+	l.story.tell("daemon", "chronyd %s, unmodified, serves NTP at %s and %s (pid %d)",
+		parts.ChronyVersion, on4(l.daemon.port), on6(l.daemon.port), l.daemon.pid)
+	return nil
+}
+
+func (l *lab) openAuthority(ctx context.Context) (err error) {
+	if l.ca, err = openAuthority(ctx, time.Now()); err != nil {
+		return err
+	}
+	if err := writeFile(l.w.path("acme-ca.pem"), l.ca.tlsRoot); err != nil {
+		return err
+	}
+	l.story.tell("acme", "pebble is the certificate authority: %s", l.ca.directory)
+	return nil
+}
+
+func (l *lab) announce(context.Context) error {
+	if err := l.writeEnv(); err != nil {
+		return err
+	}
+	if l.o.once {
+		l.story.tell("done", "the line works from the certificate to the cookie")
+		return nil
+	}
+	prog := l.prog
+	if wd, err := os.Getwd(); err == nil {
+		if rel, err := filepath.Rel(wd, prog); err == nil && !strings.HasPrefix(rel, "..") {
+			prog = "./" + rel
+		}
+	}
+	l.story.tell("ready", "it stays up until Ctrl-C. From another terminal, in this folder:")
+	l.story.show(prog + " " + strings.Join(l.checkArgs(), " ") + "\n" +
+		prog + " status --socket " + l.config.socket + "\n" +
+		". " + l.w.path(envName) + "   # the same names and addresses as shell variables")
+	return nil
+}
+
+func (l *lab) writeEnv() error {
+	e := env{
+		Name: memberName, KE: l.config.ke[0], NTP: on4(l.daemon.port), HTTP: l.config.http01[0], TLSALPN: l.config.tlsALPN01[0], DNS: l.names.addr,
+		CA: l.caFile, ACME: l.ca.directory, ACMECA: l.config.acmeCA,
+		Config: l.w.path("ntsagent.yaml"), Socket: l.config.socket, AgentPID: l.agent.pid,
+	}
+	return writeFile(l.w.path(envName), []byte(e.text()))
+}
+
+// keep holds the lab up until ctx ends. An agent that dies is started again, as
+// systemd would; a daemon that dies ends the lab.
+func (l *lab) keep(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			l.story.tell("end", "stopping the agent, the daemon, the authority and its DNS")
+			return nil
+		case <-l.daemon.ended:
+			return l.daemon.gone()
+		case <-l.agent.ended:
+		}
+		l.story.tell("agent", "it is gone (%v); starting it again, as systemd would", l.agent.err)
+		if err := l.runAgent(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if err := l.writeEnv(); err != nil {
+			return err
+		}
+		l.story.tell("agent", "ntsagent runs again (pid %d) on the same ports", l.agent.pid)
+	}
+}
+
+// wait calls try until it succeeds, the time is up or a child is gone.
+func (l *lab) wait(ctx context.Context, most time.Duration, what string, try func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var gone error
+	err := eventually(ctx, most, func(ctx context.Context) error {
+		for _, c := range []*child{l.agent, l.daemon.child} {
+			if gone = c.gone(); gone != nil {
+				cancel()
+				return gone
+			}
+		}
+		return try(ctx)
+	})
+	if err == nil || gone != nil {
+		return gone
+	}
+	return fmt.Errorf("waited %v for %s: %w; the agent said:\n%s", most, what, err, l.agent.tail(12))
+}
+
+// repoDir is the repository of this program, or of the current folder.
+func repoDir() (string, error) {
+	if self, err := os.Executable(); err == nil {
+		if dir, err := parts.RepoDir(filepath.Dir(self)); err == nil {
+			return dir, nil
+		}
+	}
+	wd, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("find the repository: %w", err)
+	}
+	return parts.RepoDir(wd)
+}

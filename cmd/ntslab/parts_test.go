@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ntsagent/agent/config"
+	"ntsagent/packaging/parts"
+)
+
+func TestAReservedPortIsKeptFromOthers(t *testing.T) {
+	port, release, err := reserveUDP(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range []string{on4(port), on6(port)} {
+		if c, err := net.ListenPacket("udp", addr); err == nil {
+			c.Close()
+			t.Errorf("%s could be taken while it was reserved", addr)
+		}
+	}
+	release()
+	for _, addr := range []string{on4(port), on6(port)} {
+		c, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			t.Errorf("%s is not free after the release: %v", addr, err)
+			continue
+		}
+		c.Close()
+	}
+}
+
+func TestTheNameServerKnowsOneName(t *testing.T) {
+	n, err := startNames(t.Context(), memberName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.stop()
+	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, n.addr)
+	}}
+	for family, want := range map[string]string{"ip4": loopback4, "ip6": loopback6} {
+		ips, err := r.LookupIP(t.Context(), family, memberName+".")
+		if err != nil || len(ips) != 1 || ips[0].String() != want {
+			t.Errorf("%s of %s is %v (%v), want %s", family, memberName, ips, err, want)
+		}
+	}
+	if ips, err := r.LookupIP(t.Context(), "ip", "bob.pool.test."); err == nil {
+		t.Errorf("bob.pool.test is %v, want no address", ips)
+	}
+}
+
+func TestTheAuthorityLetsAnEarlyClientWait(t *testing.T) {
+	a, err := openAuthority(t.Context(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.stop()
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(a.tlsRoot) {
+		t.Fatal("the directory's root is no PEM")
+	}
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	defer client.CloseIdleConnections()
+	answer := make(chan error, 1)
+	go func() { // before serve: it must not be refused
+		r, err := client.Get(a.directory)
+		if err == nil {
+			var body []byte
+			body, err = io.ReadAll(r.Body)
+			r.Body.Close()
+			if err == nil && !strings.Contains(string(body), "newOrder") {
+				err = io.ErrUnexpectedEOF
+			}
+		}
+		answer <- err
+	}()
+	var said strings.Builder
+	logFile, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer logFile.Close()
+	root, err := a.serve("127.0.0.1:1", 1, 1, &narrator{story: newStory(&said), log: logFile})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answer; err != nil {
+		t.Errorf("fetch the directory: %v", err)
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(root) {
+		t.Error("the authority's root is no PEM")
+	}
+	if os.Getenv("PEBBLE_VA_NOSLEEP") != "1" {
+		t.Error("the authority sleeps before it validates")
+	}
+}
+
+func TestChronydServesBothFamiliesAndEndsWithTheLab(t *testing.T) {
+	w, err := openWorkspace(filepath.Join(t.TempDir(), "lab"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	d, err := startChronyd(t.Context(), parts.Chrony(t), w.path("chrony"), w.chronyDir, w.path("log", "chronyd.log"), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range []string{on4(d.port), on6(d.port)} {
+		if err := askNTP(t.Context(), addr); err != nil {
+			t.Error(err)
+		}
+	}
+	if gone := d.gone(); gone != nil {
+		t.Errorf("chronyd is gone while it runs: %v", gone)
+	}
+	d.stop()
+	if gone := d.gone(); gone == nil {
+		t.Error("chronyd still runs")
+	}
+}
+
+func TestAChildThatDiesSaysWhy(t *testing.T) {
+	c, err := startChild("probe", exec.Command("sh", "-c", "echo the reason; exit 3"), filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-c.ended
+	if err := c.gone(); err == nil || !strings.Contains(err.Error(), "the reason") || !strings.Contains(err.Error(), "exit status 3") {
+		t.Errorf("gone says %v", err)
+	}
+}
+
+func TestTheAgentAcceptsWhatTheLabWrites(t *testing.T) {
+	c := agentConfig{
+		name: memberName, directory: "https://127.0.0.1:1/dir", acmeCA: "/a b/acme-ca.pem", challenges: []string{"tls-alpn-01", "http-01"},
+		ke: []string{"127.0.0.1:0", "[::1]:0"}, http01: []string{"127.0.0.1:0"}, tlsALPN01: []string{"[::1]:7"},
+		ntpPort: 1123, keysFile: "/c/ntskeys", command: "/c/chronyd.sock", chronyConf: "/c/chrony.conf", stateDir: "/s", socket: "/s/control.sock",
+	}
+	got, err := config.Parse("lab", []byte(c.text()))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, c.text())
+	}
+	if got.ACME.CAFile != c.acmeCA || got.KE.NTP.Port != c.ntpPort || got.Daemon.Chrony.CommandSocket != c.command ||
+		got.StateDir != c.stateDir || len(got.KE.Listen) != 2 || got.ACME.Challenges[0] != "tls-alpn-01" {
+		t.Errorf("read back as %+v", got)
+	}
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"ntsagent/agent/status"
+)
+
+// startAgent starts the real agent and waits until it listens. Both challenges
+// listen; the one that was asked for comes first.
+func (l *lab) startAgent(ctx context.Context) error {
+	anyPort := []string{loopback4 + ":0", "[" + loopback6 + "]:0"}
+	challenges := []string{"http-01", "tls-alpn-01"}
+	if l.o.challenge == challenges[1] {
+		challenges[0], challenges[1] = challenges[1], challenges[0]
+	}
+	l.config = agentConfig{
+		name: memberName, directory: l.ca.directory, acmeCA: l.w.path("acme-ca.pem"), challenges: challenges,
+		ke: anyPort, http01: anyPort, tlsALPN01: anyPort,
+		ntpPort: l.daemon.port, keysFile: l.daemon.keysFile, command: l.daemon.socket, chronyConf: l.daemon.config,
+		stateDir: l.w.path("state"), socket: filepath.Join(l.w.socketDir, "control.sock"),
+	}
+	if err := l.runAgent(ctx); err != nil {
+		return err
+	}
+	l.story.tell("agent", "ntsagent runs (pid %d), ready to prove its name: http-01 at %s, tls-alpn-01 at %s", l.agent.pid,
+		strings.Join(l.config.http01, " "), strings.Join(l.config.tlsALPN01, " "))
+	return nil
+}
+
+// runAgent starts the agent with l.config and puts the ports it chose there, so
+// that it listens on the same ones when it has to be started again.
+func (l *lab) runAgent(ctx context.Context) error {
+	if err := writeFile(l.w.path("ntsagent.yaml"), []byte(l.config.text())); err != nil {
+		return err
+	}
+	var err error
+	cmd := exec.Command(l.prog, "run", "--config", l.w.path("ntsagent.yaml"))
+	if l.agent, err = startChild("ntsagent", cmd, l.w.path("log", "ntsagent.log")); err != nil {
+		return err
+	}
+	return l.wait(ctx, 20*time.Second, "the agent to listen", func(ctx context.Context) error {
+		doc, err := look(ctx, l.config.socket)
+		if err != nil {
+			return err
+		}
+		http01, tlsALPN01 := listening(doc, status.ServiceHTTP01), listening(doc, status.ServiceTLSALPN01)
+		if len(http01) < 2 || len(tlsALPN01) < 2 {
+			return fmt.Errorf("it listens for http-01 at %v and for tls-alpn-01 at %v", http01, tlsALPN01)
+		}
+		l.config.http01, l.config.tlsALPN01 = http01, tlsALPN01
+		return nil
+	})
+}
+
+func (l *lab) startAuthority(ctx context.Context) error {
+	log, err := os.OpenFile(l.w.path("log", "pebble.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the authority's log: %w", err)
+	}
+	httpPort, tlsPort := portIn(l.config.http01), portIn(l.config.tlsALPN01)
+	l.teller = &narrator{story: l.story, log: log, asks: map[string]string{
+		"http-01":     fmt.Sprintf("fetched the proof from http://%s:%d/.well-known/acme-challenge/… three times", memberName, httpPort),
+		"tls-alpn-01": fmt.Sprintf("took the proof from a TLS handshake (acme-tls/1) with %s:%d three times", memberName, tlsPort),
+	}}
+	root, err := l.ca.serve(l.names.addr, httpPort, tlsPort, l.teller)
+	if err != nil {
+		return err
+	}
+	l.caFile = l.w.path("ca.pem")
+	return writeFile(l.caFile, root)
+}
+
+func (l *lab) awaitCertificate(ctx context.Context) error {
+	err := l.wait(ctx, 60*time.Second, "a certificate", func(ctx context.Context) error {
+		doc, err := look(ctx, l.config.socket)
+		if err != nil {
+			return err
+		}
+		if len(doc.Certificates) != 1 || !doc.Certificates[0].Valid(time.Now()) {
+			return fmt.Errorf("its status is %s: %s", doc.State, strings.Join(doc.Reasons, "; "))
+		}
+		c := doc.Certificates[0]
+		ke := listening(doc, status.ServiceKE)
+		if len(ke) < 2 {
+			return fmt.Errorf("the certificate is there, but key exchange listens at %v", ke)
+		}
+		l.config.ke = ke
+		l.story.tell("certificate", "obtained for %s from %s, good until %s", c.Name, c.Issuer, c.NotAfter.Format(time.DateOnly))
+		l.story.tell("agent", "key exchange (NTS-KE) listens at %s", strings.Join(ke, " "))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if used := l.teller.answered.Load(); used != l.o.challenge {
+		return fmt.Errorf("the certificate was obtained with %v instead of %s; the agent said:\n%s", used, l.o.challenge, l.agent.tail(12))
+	}
+	return nil
+}
+
+func (l *lab) awaitKeys(ctx context.Context) error {
+	return l.wait(ctx, 30*time.Second, "proven cookie keys", func(ctx context.Context) error {
+		doc, err := look(ctx, l.config.socket)
+		if err != nil {
+			return err
+		}
+		k := doc.Keys
+		if k.State != status.KeysProven {
+			return fmt.Errorf("the cookie keys are %s: %s", k.State, k.Why)
+		}
+		l.story.tell("keys", "handed over to chronyd and proven: it opened cookies made under %d of our keys (current %s, next %s)",
+			len(k.Held), k.Current.ID, k.Next.ID)
+		return nil
+	})
+}
+
+// checkArgs is the command line with which a stranger checks the lab.
+func (l *lab) checkArgs() []string {
+	return []string{"check", "--ca", l.caFile, "--resolver", l.names.addr, fmt.Sprintf("%s:%d", memberName, portIn(l.config.ke))}
+}
+
+// check runs `ntsagent check`: the first authenticated replies, and proof that
+// the command told to the reader works.
+func (l *lab) check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, l.prog, l.checkArgs()...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("ntsagent check: %w; it said:\n%s", err, out)
+	}
+	l.story.tell("reply", "authenticated by the daemon's cookies; ntsagent check, as a stranger, saw:")
+	l.story.show(string(out))
+	return nil
+}
