@@ -1,0 +1,95 @@
+package issuer
+
+import (
+	"crypto"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	legoacme "github.com/go-acme/lego/v4/acme"
+	"github.com/go-acme/lego/v4/acme/api"
+	"github.com/go-acme/lego/v4/registration"
+
+	"ntsagent/acme"
+	"ntsagent/acme/store"
+)
+
+// user is lego's view of an account.
+type user struct{ a store.Account }
+
+func (u user) GetEmail() string                        { return u.a.Email }
+func (u user) GetRegistration() *registration.Resource { return &registration.Resource{URI: u.a.URI} }
+func (u user) GetPrivateKey() crypto.PrivateKey        { return u.a.Key }
+
+// storedAccount returns the account of the store, or a new one whose key is on disk before any server hears of it: an account
+// whose key is lost cannot be used, closed, or named in a CAA record again.
+func (i *Issuer) storedAccount() (store.Account, error) {
+	a, err := i.cfg.Store.Account(i.cfg.Directory)
+	if err == nil {
+		return a, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return store.Account{}, &acme.Error{Class: acme.ClassAccount, Err: err, Hint: "see that the agent may read its state_dir"}
+	}
+	if !i.cfg.AgreeToTerms {
+		return store.Account{}, errNoConsent("")
+	}
+	key, err := store.NewKey(store.P256)
+	if err != nil {
+		return store.Account{}, err
+	}
+	a = store.Account{Directory: i.cfg.Directory, Email: i.cfg.Email, Key: key}
+	return a, i.cfg.Store.SaveAccount(a)
+}
+
+func errNoConsent(terms string) error {
+	where := ""
+	if terms != "" {
+		where = " at " + terms
+	}
+	return &acme.Error{Class: acme.ClassAccount, Err: errors.New("the CA's terms of service are not agreed to"),
+		Hint: "read the terms" + where + " and set acme.agree_to_terms: true"}
+}
+
+// ensureRegistered gives an account that has no URI yet the one it has at the server: the one that exists for its key, else
+// that of a new registration.
+func (i *Issuer) ensureRegistered(core *api.Core, a store.Account) (store.Account, error) {
+	if a.URI != "" {
+		return a, nil
+	}
+	if a.Email == "" {
+		a.Email = i.cfg.Email
+	}
+	registrar := registration.NewRegistrar(core, user{a})
+	resource, err := registrar.ResolveAccountByKey()
+	if isType(err, "accountDoesNotExist") {
+		meta := core.GetDirectory().Meta
+		if !i.cfg.AgreeToTerms {
+			return a, errNoConsent(meta.TermsOfService)
+		}
+		if meta.ExternalAccountRequired {
+			return a, &acme.Error{Class: acme.ClassAccount, Err: errors.New("the CA wants an external account binding"),
+				Hint: "this CA gives accounts to its customers only: choose another acme.directory"}
+		}
+		resource, err = registrar.Register(registration.RegisterOptions{TermsOfServiceAgreed: true})
+	}
+	if err != nil {
+		return a, fmt.Errorf("register account: %w", err)
+	}
+	if !strings.HasPrefix(resource.URI, "https://") {
+		return a, &acme.Error{Class: acme.ClassMalformed, Err: errors.New("the ACME server gave the account no https URL"), Hint: hintNotACME}
+	}
+	a.URI = resource.URI
+	if err := i.cfg.Store.SaveAccount(a); err != nil {
+		return a, err
+	}
+	i.cfg.Log.Info("account registered", "directory", a.Directory, "account", a.URI)
+	return a, nil
+}
+
+// isType tells whether err is the ACME problem of that type.
+func isType(err error, kind string) bool {
+	var p *legoacme.ProblemDetails
+	return errors.As(err, &p) && p.Type == errNS+kind
+}

@@ -1,0 +1,162 @@
+// Package issuer obtains certificates from an ACME server (RFC 8555). It is the only package that knows lego.
+//
+// lego is used as a protocol client and nothing else: the listeners that answer challenges, the HTTP transport, the keys and
+// what is kept on disk are ours. Why each of them is replaced is said beside the replacement.
+package issuer
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"ntsagent/acme"
+	"ntsagent/acme/challenge"
+	"ntsagent/acme/disk"
+	"ntsagent/acme/store"
+	"ntsagent/hostcheck"
+)
+
+// Challenge types, in the words of RFC 8555 section 8 and RFC 8737.
+const (
+	HTTP01    = "http-01"
+	TLSALPN01 = "tls-alpn-01"
+)
+
+// issueTimeout bounds one Issue, both challenge types included.
+const issueTimeout = 5 * time.Minute
+
+// Config is what an Issuer is made of.
+type Config struct {
+	Directory    string   // directory URL, https only
+	Email        string   // contact of the account, may be empty
+	AgreeToTerms bool     // consent to the CA's terms of service; without it no account is made
+	CAFile       string   // PEM roots trusted beside the system's, for a private or test CA; may be empty
+	Challenges   []string // HTTP01 and TLSALPN01, tried in this order
+	Responder    *challenge.Responder
+	Store        *store.Store
+	Log          hclog.Logger
+}
+
+// Issuer talks to one ACME server with one account. It is safe for concurrent use and handles one order at a time.
+type Issuer struct {
+	cfg      Config
+	base     *http.Transport
+	slot     chan struct{}                  // holds one token while an order is under way; guards failures
+	failures map[hostcheck.Name][]time.Time // validations the CA has counted against us lately
+}
+
+var _ acme.Issuer = (*Issuer)(nil)
+
+// New checks the configuration. It talks to nobody: the account is registered by the first Issue.
+func New(cfg Config) (*Issuer, error) {
+	u, err := url.Parse(cfg.Directory)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return nil, fmt.Errorf("acme.directory %q is not an https URL", cfg.Directory)
+	}
+	if len(cfg.Challenges) == 0 {
+		return nil, fmt.Errorf("acme.challenges is empty: name %s, %s or both", HTTP01, TLSALPN01)
+	}
+	for n, c := range cfg.Challenges {
+		if c != HTTP01 && c != TLSALPN01 {
+			return nil, fmt.Errorf("acme.challenges has %q: use %s and %s", c, HTTP01, TLSALPN01)
+		}
+		if slices.Contains(cfg.Challenges[:n], c) {
+			return nil, fmt.Errorf("acme.challenges names %s twice", c)
+		}
+	}
+	roots, err := trustedRoots(cfg.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	redirectLegoLog(cfg.Log)
+	return &Issuer{
+		cfg:      cfg,
+		base:     newTransport(roots),
+		slot:     make(chan struct{}, 1),
+		failures: make(map[hostcheck.Name][]time.Time),
+	}, nil
+}
+
+// trustedRoots is the system's pool with the certificates of file added.
+func trustedRoots(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil // nil is the system's pool
+	}
+	pem, err := disk.ReadFile(file, 1<<20)
+	if err != nil {
+		return nil, fmt.Errorf("acme.ca_file: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("acme.ca_file %s has no PEM certificate", file)
+	}
+	return pool, nil
+}
+
+// Issue obtains the certificate chain for o. Every error but that of ctx is an *acme.Error.
+//
+// lego knows no context and sleeps where it pleases, so it runs in a goroutine of its own that is left behind when ctx is done:
+// its proofs are withdrawn at once, its requests fail from then on, and it keeps the slot until it has noticed (at most a
+// minute), so that no second order runs beside it.
+func (i *Issuer) Issue(ctx context.Context, o acme.Order) ([]byte, error) {
+	if err := checkOrder(o); err != nil {
+		return nil, &acme.Error{Class: acme.ClassInternal, Err: err, Hint: "this is a fault of the agent: report it"}
+	}
+	select {
+	case i.slot <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	within, cancel := context.WithTimeout(ctx, issueTimeout)
+	job := &job{issuer: i, order: o, session: &session{ctx: within, base: i.base}, proofs: &proofs{responder: i.cfg.Responder}}
+	type result struct {
+		chain []byte
+		err   *acme.Error
+	}
+	done := make(chan result, 1)
+	go func() {
+		defer func() { <-i.slot }()
+		defer cancel()
+		chain, err := job.run()
+		done <- result{chain, err}
+	}()
+	select {
+	case r := <-done:
+		if r.err == nil {
+			return r.chain, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, r.err
+	case <-within.Done():
+		job.proofs.withdraw()
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return nil, &acme.Error{Class: acme.ClassNetwork, Err: fmt.Errorf("no certificate from the ACME server within %s", issueTimeout),
+		Hint: hint(acme.ClassNetwork, "", o.Name)}
+}
+
+// checkOrder makes sure that the request asks for exactly the ordered name: lego takes the names from the request.
+func checkOrder(o acme.Order) error {
+	switch {
+	case o.Name.IsZero() || o.CSR == nil || len(o.CSR.Raw) == 0:
+		return errors.New("order without name or certificate request")
+	case o.CSR.Subject.CommonName != "" || len(o.CSR.IPAddresses)+len(o.CSR.EmailAddresses)+len(o.CSR.URIs) > 0,
+		!slices.Equal(o.CSR.DNSNames, []string{o.Name.String()}):
+		return fmt.Errorf("the certificate request is not for exactly %s", o.Name)
+	}
+	return nil
+}

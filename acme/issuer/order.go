@@ -1,0 +1,171 @@
+package issuer
+
+import (
+	"bytes"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/go-acme/lego/v4/acme/api"
+	"github.com/go-acme/lego/v4/certificate"
+	"github.com/go-acme/lego/v4/challenge/resolver"
+
+	"ntsagent/acme"
+)
+
+const (
+	finalizeTimeout = time.Minute // how long to wait for the certificate once the name is validated
+	maxChain        = 10          // certificates in an answer
+
+	// Let's Encrypt allows five failed validations per name, account and hour. A second challenge type doubles what one attempt
+	// costs, so it is tried only while this many failures or fewer would stand after it.
+	failureBudget = 4
+	failureWindow = time.Hour
+	userAgent     = "ntsagent"
+)
+
+// job is one Issue.
+type job struct {
+	issuer  *Issuer
+	order   acme.Order
+	session *session
+	proofs  *proofs
+}
+
+// run obtains the chain. It runs in Issue's goroutine and holds the slot.
+func (j *job) run() (chain []byte, failure *acme.Error) {
+	// lego indexes what the server sends without looking (an order with more authorizations than names is enough). A server's
+	// mistake must not end the agent.
+	defer func() {
+		if r := recover(); r != nil {
+			failure = &acme.Error{Class: acme.ClassMalformed, Err: fmt.Errorf("the ACME client could not cope with an answer: %v", r), Hint: hintNotACME}
+		}
+	}()
+	account, err := j.issuer.storedAccount()
+	if err != nil {
+		return nil, j.classify(err, "")
+	}
+	core, err := api.New(j.session.client(), userAgent, j.issuer.cfg.Directory, account.URI, account.Key)
+	if err != nil {
+		return nil, j.classify(err, "")
+	}
+	if _, err := j.issuer.ensureRegistered(core, account); err != nil {
+		return nil, j.classify(err, "")
+	}
+	return j.tryChallenges(core)
+}
+
+// tryChallenges makes one order for each challenge type in turn until one succeeds. A challenge cannot be repeated within an
+// authorization, so a failure costs a new order (RFC 8555 section 8.2).
+func (j *job) tryChallenges(core *api.Core) ([]byte, *acme.Error) {
+	profile := j.profile(core)
+	var first *acme.Error
+	for _, kind := range j.issuer.cfg.Challenges {
+		if first != nil && !j.issuer.mayFallBack(j.order, time.Now()) {
+			break
+		}
+		chain, err := j.obtain(core, kind, profile)
+		if err == nil {
+			return chain, nil
+		}
+		e := j.classify(err, kind)
+		first = combine(first, e)
+		if !validationFailed(err) || j.session.ctx.Err() != nil {
+			break
+		}
+		j.issuer.failures[j.order.Name] = append(j.issuer.failures[j.order.Name], time.Now())
+		j.issuer.cfg.Log.Debug("challenge failed", "name", j.order.Name.String(), "challenge", kind, "cause", e.Error())
+	}
+	return nil, first
+}
+
+// combine keeps the class and hint of the first failure, which is that of the preferred challenge, and the words of both. A
+// limit is a limit whichever it came with.
+func combine(first, e *acme.Error) *acme.Error {
+	if first == nil {
+		return e
+	}
+	both := &acme.Error{Class: first.Class, Hint: first.Hint, RetryAfter: max(first.RetryAfter, e.RetryAfter), Err: errors.Join(first, e)}
+	if e.Class == acme.ClassRateLimited {
+		both.Class, both.Hint = e.Class, e.Hint
+	}
+	return both
+}
+
+// mayFallBack forgets failures that no longer count and tells whether two more attempts of this hour are left for the name: the
+// one about to be made and one in reserve for the next try of the preferred challenge.
+func (i *Issuer) mayFallBack(o acme.Order, now time.Time) bool {
+	recent := slices.DeleteFunc(i.failures[o.Name], func(t time.Time) bool { return now.Sub(t) > failureWindow || t.After(now) })
+	i.failures[o.Name] = recent
+	return len(recent)+1 < failureBudget
+}
+
+// obtain makes one order and answers it by one type of challenge. The solver manager is new each time: given two types, lego
+// would choose by itself.
+func (j *job) obtain(core *api.Core, kind, profile string) ([]byte, error) {
+	solvers := resolver.NewSolversManager(core)
+	var err error
+	switch kind {
+	case HTTP01:
+		err = solvers.SetHTTP01Provider(httpProvider{j.proofs})
+	case TLSALPN01:
+		err = solvers.SetTLSALPN01Provider(tlsProvider{j.proofs})
+	}
+	if err != nil {
+		return nil, err
+	}
+	certifier := certificate.NewCertifier(core, resolver.NewProber(solvers), certificate.CertifierOptions{Timeout: finalizeTimeout})
+	resource, err := certifier.ObtainForCSR(certificate.ObtainForCSRRequest{
+		CSR:     j.order.CSR,
+		Bundle:  true,
+		Profile: profile,
+		// A CA remembers a validation for up to 30 days. The operator of a pool takes a member out by removing its name from
+		// the DNS, and that must stop the next order.
+		AlwaysDeactivateAuthorizations: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := checkChain(resource.Certificate); err != nil {
+		return nil, &acme.Error{Class: acme.ClassMalformed, Err: err, Hint: hintNotACME}
+	}
+	return resource.Certificate, nil
+}
+
+// profile is the ordered profile if the CA offers it. A CA refuses an order with a profile it does not know.
+func (j *job) profile(core *api.Core) string {
+	want := j.order.Profile
+	if want == "" {
+		return ""
+	}
+	offered := core.GetDirectory().Meta.Profiles
+	if _, ok := offered[want]; ok {
+		return want
+	}
+	j.issuer.cfg.Log.Info("certificate profile not offered, the CA's default is used", "name", j.order.Name.String(), "profile", want)
+	return ""
+}
+
+// checkChain bounds what the CA sent before anything looks into it: PEM certificates, nothing else, and not too many.
+func checkChain(chain []byte) error {
+	n := 0
+	for rest := chain; ; n++ {
+		var block *pem.Block
+		block, rest = pem.Decode(rest)
+		if block == nil {
+			if len(bytes.TrimSpace(rest)) > 0 {
+				return errors.New("the certificate chain is not PEM")
+			}
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return errors.New("the certificate chain holds something else than certificates")
+		}
+	}
+	if n == 0 || n > maxChain {
+		return fmt.Errorf("the certificate chain holds %d certificates, not 1 to %d", n, maxChain)
+	}
+	return nil
+}

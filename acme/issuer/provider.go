@@ -1,0 +1,98 @@
+package issuer
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"ntsagent/acme/challenge"
+	"ntsagent/hostcheck"
+)
+
+// proofs are the challenge answers that one Issue has put up. They go when the challenge is over, and all at once when the Issue
+// is abandoned.
+type proofs struct {
+	responder *challenge.Responder
+
+	mu        sync.Mutex
+	withdrawn bool
+	removes   map[string]func() // by type and token
+}
+
+// present puts a proof up with show, unless the Issue has been abandoned meanwhile.
+func (p *proofs) present(id string, show func() (remove func(), err error)) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.withdrawn {
+		return errors.New("the order has been abandoned")
+	}
+	remove, err := show()
+	if err != nil {
+		return err
+	}
+	if p.removes == nil {
+		p.removes = make(map[string]func())
+	}
+	if old := p.removes[id]; old != nil {
+		old()
+	}
+	p.removes[id] = remove
+	return nil
+}
+
+func (p *proofs) remove(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if remove := p.removes[id]; remove != nil {
+		remove()
+		delete(p.removes, id)
+	}
+}
+
+// withdraw removes every proof and lets none be put up again.
+func (p *proofs) withdraw() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.withdrawn = true
+	for _, remove := range p.removes {
+		remove()
+	}
+	p.removes = nil
+}
+
+// The two providers below are lego's challenge.Provider on our long-lived listeners. lego's own servers open a listener for each
+// challenge, have no deadlines, and answer names they were not asked for.
+
+type httpProvider struct{ *proofs }
+
+func (p httpProvider) Present(domain, token, keyAuth string) error {
+	name, err := hostcheck.ParseName(domain)
+	if err != nil {
+		return err
+	}
+	return p.present(HTTP01+token, func() (func(), error) { return p.responder.PresentHTTP01(name, token, keyAuth) })
+}
+
+func (p httpProvider) CleanUp(_, token, _ string) error {
+	p.remove(HTTP01 + token)
+	return nil
+}
+
+type tlsProvider struct{ *proofs }
+
+func (p tlsProvider) Present(domain, token, keyAuth string) error {
+	name, err := hostcheck.ParseName(domain)
+	if err != nil {
+		return err
+	}
+	cert, err := challenge.Certificate(name, keyAuth, time.Now())
+	if err != nil {
+		return err
+	}
+	return p.present(TLSALPN01+token, func() (func(), error) { return p.responder.PresentTLSALPN01(name, cert) })
+}
+
+func (p tlsProvider) CleanUp(_, token, _ string) error {
+	p.remove(TLSALPN01 + token)
+	return nil
+}
