@@ -1,0 +1,103 @@
+package feed
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"ntsagent/acme/disk"
+)
+
+// maxSaid bounds what we keep of the helper's words.
+const maxSaid = 4096
+
+// RunAs runs this very program as `ntsagent feed chrony` under uid and gid, with
+// no other group, and hands it the keys over a pipe. It needs root.
+func RunAs(ctx context.Context, uid, gid uint32, o Options, keys []byte) error {
+	o.Source = keys // makes Args read standard input
+	// By the kernel's own link: the user need not reach the program's path, and
+	// an upgrade in between changes nothing.
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", o.Args()...)
+	cmd.Args[0] = "ntsagent"
+	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	cmd.Stdin = bytes.NewReader(keys)
+	var said bounded
+	cmd.Stdout, cmd.Stderr = &said, &said
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: uid, Gid: gid}, // drops all supplementary groups
+	}
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil {
+		words := strings.Join(strings.Fields(said.String()), " ")
+		if words == "" {
+			return fmt.Errorf("feed chrony as user %d: %w", uid, errors.Join(err, ctx.Err()))
+		}
+		return fmt.Errorf("feed chrony as user %d: %s", uid, words)
+	}
+	return nil
+}
+
+// bounded keeps the first octets written to it and drops the rest.
+type bounded struct{ b []byte }
+
+func (w *bounded) Write(p []byte) (int, error) {
+	w.b = append(w.b, p[:min(len(p), maxSaid-len(w.b))]...)
+	return len(p), nil
+}
+
+func (w *bounded) String() string { return string(w.b) }
+
+// HandOverOptions say how keys reach chronyd.
+type HandOverOptions struct {
+	Options
+	// File is where the keys are left for the helper that a systemd path unit
+	// starts, when this process may not feed chronyd itself.
+	File string
+}
+
+// ChronyHandOver returns the func that gives a key file to chronyd, for
+// keyring.Config.HandOver. Who owns chrony's folder decides how: that user
+// itself feeds it at once, root does so as that user, anybody else leaves the
+// file for the helper, and then a nil error means only "asked".
+func ChronyHandOver(o HandOverOptions) func(ctx context.Context, keyFile []byte) error {
+	o.Options = o.Options.withDefaults()
+	return func(ctx context.Context, keyFile []byte) error {
+		uid, _, err := dirOwner(o.KeysFile)
+		if err != nil {
+			return err
+		}
+		if mayFeed(uint32(os.Geteuid()), uid) {
+			opts := o.Options
+			opts.Source = keyFile
+			return Chrony(ctx, opts)
+		}
+		return leave(o.File, keyFile)
+	}
+}
+
+// mayFeed: chronyd's own user and root do it, as owner. Write access by a group
+// is not enough: the command socket's directory is open to the owner alone.
+func mayFeed(euid, owner uint32) bool { return euid == owner || euid == 0 }
+
+// leave writes the file the path unit watches. Its group is that of its folder.
+func leave(path string, keyFile []byte) error {
+	if path == "" {
+		return &Failure{What: "hand keys over to chronyd", Kind: ErrNotPermitted,
+			Fix: "run ntsagent as root, or set up the path unit that runs `ntsagent feed chrony` as chronyd's user"}
+	}
+	keys, err := clean(keyFile)
+	if err != nil {
+		return err
+	}
+	if err := disk.WriteFile(path, keys, 0o640); err != nil {
+		return fmt.Errorf("leave keys for chronyd's helper: %w", err)
+	}
+	return nil
+}
