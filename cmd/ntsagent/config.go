@@ -31,11 +31,7 @@ func configCommand(g *globals) *cobra.Command {
 				if err != nil {
 					return exit(exitUsage, err)
 				}
-				if g.JSON {
-					return printJSON(cmd, c)
-				}
-				_, err = cmd.OutOrStdout().Write(config.Show(c))
-				return err
+				return show(cmd, g, c, string(config.Show(c)))
 			},
 		},
 		&cobra.Command{
@@ -43,8 +39,7 @@ func configCommand(g *globals) *cobra.Command {
 			Short: "print a commented configuration with every key",
 			Args:  cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				_, err := cmd.OutOrStdout().Write(config.Example())
-				return err
+				return written(cmd.OutOrStdout().Write(config.Example()))
 			},
 		},
 	)
@@ -56,12 +51,6 @@ func configCheck(cmd *cobra.Command, g *globals) error {
 	if err != nil {
 		return exit(exitUsage, err)
 	}
-	if g.Quiet {
-		return nil
-	}
-	if g.JSON {
-		return printJSON(cmd, map[string]any{"file": g.Config, "valid": true, "names": len(c.Names)})
-	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "ok    config %s is valid\n", g.Config)
-	return err
+	result := map[string]any{"file": g.Config, "valid": true, "names": len(c.Names)}
+	return show(cmd, g, result, fmt.Sprintf("ok    config %s is valid\n", g.Config))
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ntsagent/agent/config"
+	"ntsagent/agent/status"
 )
 
 // The exit codes of every verb.
@@ -56,8 +57,10 @@ func (g *globals) socketPath() string {
 	if g.Socket != "" {
 		return g.Socket
 	}
-	if c, err := config.Load(g.Config); err == nil {
-		return c.Observe.Socket
+	if g.Config != "-" {
+		if c, err := config.Load(g.Config); err == nil {
+			return c.Observe.Socket
+		}
 	}
 	return config.Default().Observe.Socket
 }
@@ -86,8 +89,13 @@ func rootCommand() *cobra.Command {
 	f.BoolVar(&g.NoColor, "no-color", os.Getenv("NO_COLOR") != "", "print no colour; so does a set NO_COLOR")
 	f.DurationVar(&g.Timeout, "timeout", 10*time.Second, "give up after this `duration`")
 	root.AddCommand(
+		statusCommand(g),
 		configCommand(g),
+		certCommand(g),
+		keysCommand(g),
+		reloadCommand(g),
 		versionCommand(g),
+		feedCommand(g),
 	)
 	return root
 }
@@ -109,7 +117,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	var invalid *config.Error
 	switch {
-	case errors.As(e.err, &invalid):
+	case errors.As(e.err, &invalid), errors.Is(e.err, status.ErrInvalid):
 		fmt.Fprintln(stderr, e.err) // starts with file and line, one line each
 	case e.err != nil:
 		fmt.Fprintf(stderr, "ntsagent: %v\n", e.err)
@@ -120,5 +128,5 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func printJSON(cmd *cobra.Command, v any) error {
 	enc := json.NewEncoder(cmd.OutOrStdout())
 	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	return written(0, enc.Encode(v))
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -35,11 +34,8 @@ func versionCommand(g *globals) *cobra.Command {
 		Short: "print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if g.JSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]string{"version": release(), "go": runtime.Version()})
-			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "ntsagent %s (%s, %s/%s)\n", release(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
+			text := fmt.Sprintf("ntsagent %s (%s, %s/%s)\n", release(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return show(cmd, g, map[string]string{"version": release(), "go": runtime.Version()}, text)
 		},
 	}
 }

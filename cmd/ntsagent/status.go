@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ntsagent/agent/status"
+)
+
+func statusCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "print how the agent is doing; exit code 1 when it is UNHEALTHY",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d, err := fetch(cmd, g)
+			if err != nil {
+				return err
+			}
+			if err := show(cmd, g, d, status.Text(d)); err != nil {
+				return err
+			}
+			if d.State == status.Unhealthy {
+				return exit(exitFailed, nil)
+			}
+			return nil
+		},
+	}
+}
+
+// fetch asks the agent for its status.
+func fetch(cmd *cobra.Command, g *globals) (status.Document, error) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), g.Timeout)
+	defer cancel()
+	d, err := status.NewClient(g.socketPath()).Status(ctx)
+	return d, agentError(err)
+}
+
+// show prints a value as JSON or as text, whichever was asked for.
+func show(cmd *cobra.Command, g *globals, value any, text string) error {
+	switch {
+	case g.JSON:
+		return printJSON(cmd, value)
+	case g.Quiet:
+		return nil
+	}
+	return written(fmt.Fprint(cmd.OutOrStdout(), text))
+}
+
+// written gives an output that cannot be written its exit code.
+func written(_ int, err error) error {
+	if err != nil {
+		return exit(exitFailed, fmt.Errorf("write the output: %w", err))
+	}
+	return nil
+}
+
+// order has the agent do something and says that it is done. What the agent
+// does may take longer than a look: without --timeout it gets patience.
+func order(cmd *cobra.Command, g *globals, patience time.Duration, do func(*status.Client, context.Context) error, done string) error {
+	if cmd.Flags().Changed("timeout") {
+		patience = g.Timeout
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), patience)
+	defer cancel()
+	if err := do(status.NewClient(g.socketPath()), ctx); err != nil {
+		return agentError(err)
+	}
+	return show(cmd, g, map[string]bool{"ok": true}, done+"\n")
+}
+
+// agentError gives an error from the control socket its exit code.
+func agentError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, status.ErrNotRunning):
+		return exit(exitNotRunning, err)
+	case errors.Is(err, status.ErrNotPermitted):
+		return exit(exitNotPermitted, err)
+	case errors.Is(err, status.ErrInvalid):
+		return exit(exitUsage, err)
+	case errors.Is(err, status.ErrTemporary):
+		return exit(exitTemporary, err)
+	}
+	return exit(exitFailed, err)
+}
