@@ -93,3 +93,19 @@ func because(why string) string {
 	}
 	return ": " + why
 }
+
+// Judged completes a Document whose parts are filled: schema, time, state and
+// reasons; lists that are empty become empty lists in JSON.
+func (d Document) Judged(now time.Time) Document {
+	d.Schema, d.Time = Schema, now
+	d.State, d.Reasons = Judge(d, now)
+	d.Reasons = append([]string{}, d.Reasons...)
+	d.Certificates = append([]Certificate{}, d.Certificates...)
+	d.Listeners = append([]Listener{}, d.Listeners...)
+	d.LastErrors = append([]Event{}, d.LastErrors...)
+	d.Keys.Held = append([]Key{}, d.Keys.Held...)
+	if d.KeyExchange.Refused == nil {
+		d.KeyExchange.Refused = map[string]uint64{}
+	}
+	return d
+}

@@ -211,3 +211,44 @@ func oneLine(s string) string {
 		return r
 	}, s)
 }
+
+// CertificatesText prints the certificates of d for `ntsagent cert show`.
+func CertificatesText(d Document) string {
+	var b strings.Builder
+	for i, c := range d.Certificates {
+		if i > 0 {
+			b.WriteString("\n")
+		}
+		line(&b, "Name", c.Name)
+		line(&b, "Source", strings.TrimSpace(c.Source+"   "+c.Profile))
+		line(&b, "Issuer", c.Issuer)
+		line(&b, "Serial", c.Serial)
+		if c.NotAfter.IsZero() {
+			line(&b, "Valid", "no certificate yet")
+		} else {
+			line(&b, "Valid", fmt.Sprintf("%s to %s   %s left", c.NotBefore.UTC().Format(time.RFC3339),
+				c.NotAfter.UTC().Format(time.RFC3339), Span(c.NotAfter.Sub(d.Time))))
+		}
+		line(&b, "Renewal", renewalText(c, d.Time))
+	}
+	return b.String()
+}
+
+// KeysText prints ids and fingerprints of the cookie keys for `ntsagent keys
+// show`.
+func KeysText(d Document) string {
+	var b strings.Builder
+	line(&b, "Cookie keys", keysText(d.Keys, d.Time))
+	line(&b, "", d.Keys.Why)
+	for _, k := range d.Keys.Held {
+		role := ""
+		switch k.ID {
+		case d.Keys.Current.ID:
+			role = "   current"
+		case d.Keys.Next.ID:
+			role = "   next"
+		}
+		line(&b, "", k.ID+"   fingerprint "+k.Fingerprint+role)
+	}
+	return b.String()
+}
