@@ -153,10 +153,13 @@ func once(flag *bool, kind Type) error {
 	return nil
 }
 
-// numbers reads a body that is a list of 16-bit numbers.
+// numbers reads a body that is a list of 16-bit numbers; an empty one is nil.
 func numbers[T ~uint16](r raw) ([]T, error) {
 	if len(r.body)%2 != 0 {
 		return nil, fault("record of type %d is cut in the middle of a number", r.kind)
+	}
+	if len(r.body) == 0 {
+		return nil, nil
 	}
 	list := make([]T, 0, len(r.body)/2)
 	for b := r.body; len(b) > 0; b = b[2:] {

@@ -26,7 +26,8 @@ type Response struct {
 }
 
 // AppendTo appends the response in the one form that every known client takes: records in the order
-// 1, 4, 1024, 7, 6, 5…, 0, the critical bit on 0, 1 and 4 only. With Protocols = [NTPv4] and no AEAD the
+// 1, 4, 1024, 7, 6, 5…, 0. The critical bit is set on 0, 1, 4, and, as chronyd does, on 7 and 6: a client that
+// cannot go where it is sent shall fail and not ask the wrong server. With Protocols = [NTPv4] and no AEAD the
 // AEAD record is there and empty (RFC 8915 §4.1.5). It does not allocate when dst has room.
 func (p *Response) AppendTo(dst []byte) []byte {
 	dst = appendUint16s(dst, true, NextProtocol, p.Protocols...)
@@ -37,10 +38,10 @@ func (p *Response) AppendTo(dst []byte) []byte {
 		dst = appendHeader(dst, false, Compliant128GCM, 0)
 	}
 	if p.Port != 0 {
-		dst = appendUint16s(dst, false, Port, p.Port)
+		dst = appendUint16s(dst, true, Port, p.Port)
 	}
 	if p.Server != "" {
-		dst = appendHeader(dst, false, Server, len(p.Server))
+		dst = appendHeader(dst, true, Server, len(p.Server))
 		dst = append(dst, p.Server...)
 	}
 	for _, c := range p.Cookies {
