@@ -1,0 +1,296 @@
+// Package chronytest runs a real, unmodified chronyd for tests: a server with
+// NTS on the loopback, with keys managed from outside (`ntsrotate 0`), never
+// touching the host's clock (`-x`). It needs no root,
+// Options.User apart.
+package chronytest
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"net/netip"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"ntsagent/ntske/client"
+	"ntsagent/packaging/parts"
+)
+
+// Options change the chronyd that Start starts.
+type Options struct {
+	// User is the one chronyd drops to, who then owns Dir; "" = the user running
+	// the test. Another one needs root.
+	User string
+	// NoAllow leaves out `allow 127.0.0.0/8`: chronyd then answers nobody.
+	NoAllow bool
+	// ExtraConf are further lines, last so that they win.
+	ExtraConf []string
+}
+
+// Server is a running chronyd.
+type Server struct {
+	Addr      netip.AddrPort // where it answers NTP, 127.0.0.1
+	Dir       string
+	Conf      string // its configuration file
+	KeysFile  string // its ntskeys; not there until something installs it
+	Socket    string // its command socket
+	t         testing.TB
+	root      parts.Root
+	stop      func()
+	log       syncBuffer
+	ntsPort   uint16
+	options   Options
+	certFiles [2]string
+}
+
+const confName = "chrony.conf"
+
+// tries is how often a start is repeated when a port was taken in between:
+// chronyd cannot be handed a socket.
+const tries = 5
+
+// Start runs a chronyd until the test ends.
+func Start(t testing.TB, o Options) *Server {
+	t.Helper()
+	// Not t.TempDir: the names of sockets are limited to 107 octets.
+	dir, err := os.MkdirTemp("", "chrony")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s := &Server{t: t, root: parts.Chrony(t), Dir: dir, options: o}
+	s.Conf = filepath.Join(s.Dir, confName)
+	s.KeysFile = filepath.Join(s.Dir, "ntskeys")
+	s.Socket = filepath.Join(s.Dir, "chronyd.sock")
+	s.writeCertificate()
+	s.chown()
+	t.Cleanup(s.Stop)
+	for range tries {
+		s.Addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), freePort(t, "udp"))
+		s.ntsPort = freePort(t, "tcp")
+		s.writeConf()
+		if s.run() == nil {
+			return s
+		}
+	}
+	t.Fatalf("chronyd does not start:\n%s", s.Log())
+	return nil
+}
+
+// Log is what chronyd has printed.
+func (s *Server) Log() string { return s.log.String() }
+
+// Stop ends chronyd and waits for it. It may be called again.
+func (s *Server) Stop() {
+	if s.stop != nil {
+		s.stop()
+		s.stop = nil
+	}
+}
+
+// Restart stops and starts chronyd with the same files and ports.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.Reconfigure(s.options)
+}
+
+// Reconfigure is Restart with other options; User stays.
+func (s *Server) Reconfigure(o Options) {
+	s.t.Helper()
+	s.Stop()
+	o.User = s.options.User
+	s.options = o
+	s.writeConf()
+	if err := s.run(); err != nil {
+		s.t.Fatalf("chronyd does not start again: %v\n%s", err, s.Log())
+	}
+}
+
+// run starts chronyd and waits until its command socket is there and, unless it
+// is told to answer nobody, a query is answered.
+func (s *Server) run() error {
+	name := s.options.User
+	if name == "" {
+		me, err := user.Current()
+		if err != nil {
+			return err
+		}
+		name = me.Username
+	}
+	os.Remove(s.Socket)
+	said := len(s.Log())
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := s.root.Command(ctx, "chronyd", "-U", "-x", "-d", "-u", name, "-f", s.Conf)
+	cmd.Stdout, cmd.Stderr = &s.log, &s.log
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 5 * time.Second
+	if err := cmd.Start(); err != nil {
+		cancel()
+		return err
+	}
+	exited := make(chan struct{})
+	go func() { cmd.Wait(); close(exited) }()
+	s.stop = func() { cancel(); <-exited }
+
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	timeout := time.After(10 * time.Second)
+	for {
+		select {
+		case <-exited:
+			s.Stop()
+			return fmt.Errorf("chronyd exited: %v", cmd.ProcessState)
+		case <-timeout:
+			s.Stop()
+			return fmt.Errorf("chronyd is not ready in 10 s")
+		case <-tick.C:
+			if log := s.Log()[said:]; strings.Contains(log, "Could not") && strings.Contains(log, "socket") {
+				s.Stop()
+				return fmt.Errorf("chronyd has no socket: %s", log)
+			}
+			if s.ready() {
+				return nil
+			}
+		}
+	}
+}
+
+// ready does not query where that would use up a rate limit or be in vain: the
+// command socket opens after the NTP sockets.
+func (s *Server) ready() bool {
+	if _, err := os.Lstat(s.Socket); err != nil {
+		return false
+	}
+	if s.options.NoAllow || len(s.options.ExtraConf) > 0 {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	_, err := client.Plain(ctx, s.Addr)
+	return err == nil
+}
+
+// chown gives the folder to the user chronyd drops to.
+func (s *Server) chown() {
+	s.t.Helper()
+	if s.options.User == "" {
+		return
+	}
+	if os.Geteuid() != 0 {
+		s.t.Fatalf("this test needs root: its chronyd runs as user %s", s.options.User)
+	}
+	u, err := user.Lookup(s.options.User)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	uid, _ := strconv.Atoi(u.Uid)
+	gid, _ := strconv.Atoi(u.Gid)
+	if err := os.Chown(s.Dir, uid, gid); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *Server) writeConf() {
+	lines := []string{
+		fmt.Sprintf("port %d", s.Addr.Port()),
+		"local stratum 8",
+		"cmdport 0",
+		"bindcmdaddress " + s.Socket,
+		"pidfile " + filepath.Join(s.Dir, "pid"),
+		"ntsdumpdir " + s.Dir,
+		"ntsserverkey " + s.certFiles[1],
+		"ntsservercert " + s.certFiles[0],
+		fmt.Sprintf("ntsport %d", s.ntsPort),
+		"ntsrotate 0",
+	}
+	if !s.options.NoAllow {
+		lines = append(lines, "allow 127.0.0.0/8")
+	}
+	lines = append(lines, s.options.ExtraConf...)
+	s.write(confName, []byte(strings.Join(lines, "\n")+"\n"))
+}
+
+// writeCertificate: chronyd wants one to have NTS at all; nobody looks at it.
+func (s *Server) writeCertificate() {
+	s.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(24 * time.Hour), DNSNames: []string{"chronyd.test"}}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.certFiles = [2]string{
+		s.write("cert.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})),
+		s.write("key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})),
+	}
+}
+
+func (s *Server) write(name string, data []byte) string {
+	s.t.Helper()
+	path := filepath.Join(s.Dir, name)
+	mode := os.FileMode(0o600)
+	if name == confName {
+		mode = 0o644
+	}
+	if err := os.WriteFile(path, data, mode); err != nil {
+		s.t.Fatal(err)
+	}
+	return path
+}
+
+// freePort is one the kernel just chose; somebody may take it before chronyd does.
+func freePort(t testing.TB, network string) uint16 {
+	t.Helper()
+	if network == "udp" {
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	}
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).AddrPort().Port()
+}
+
+// syncBuffer collects output of a process while a test reads it.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
