@@ -82,44 +82,35 @@ func offset(ms float64) string {
 	return fmt.Sprintf("%+.3f s", ms/1000)
 }
 
-// verdict is the last line. A family counts as good when all its addresses are.
+// verdict is the last line. A family is good when all its addresses are.
 func verdict(r client.Report) (label, text string) {
-	var good, bad, untried []string
+	families := map[client.Fault][]string{}
 	for _, family := range []string{"ipv4", "ipv6"} {
-		var seen bool
-		var worst client.Fault
+		seen, worst := false, client.Fault(0)
 		for _, a := range r.Results {
 			if a.Family != family {
 				continue
 			}
 			seen = true
-			if p := a.Problem; p != nil && (worst == 0 || p.Fault < worst) {
+			if p := a.Problem; p != nil && worst != client.Server {
 				worst = p.Fault
 			}
 		}
-		switch {
-		case !seen:
-		case worst == client.Server:
-			bad = append(bad, familyName(family))
-		case worst == client.Tool:
-			untried = append(untried, familyName(family))
-		default:
-			good = append(good, familyName(family))
+		if seen {
+			families[worst] = append(families[worst], familyName(family))
 		}
 	}
-	parts := []string{"not authenticated"}
-	if len(good) > 0 {
-		parts = []string{"authenticated on " + strings.Join(good, " and ")}
+	var parts []string
+	for _, part := range []struct {
+		fault client.Fault
+		words string
+	}{{0, "authenticated on "}, {client.Server, "not authenticated on "}, {client.Tool, "could not try "}} {
+		if names := families[part.fault]; len(names) > 0 {
+			parts = append(parts, part.words+strings.Join(names, " and "))
+		}
 	}
-	if len(bad) > 0 {
-		parts = append(parts, "not on "+strings.Join(bad, " and "))
-	}
-	if len(untried) > 0 {
-		parts = append(parts, "could not try "+strings.Join(untried, " and "))
-	}
-	if len(good) == 0 && len(parts) > 1 {
-		parts = parts[1:]
-		parts[0] = strings.Replace(parts[0], "not on", "not authenticated on", 1)
+	if len(parts) == 0 {
+		parts = []string{"not authenticated"}
 	}
 	label = map[client.Fault]string{0: "OK", client.Server: "FAIL", client.Tool: "UNKNOWN"}[r.Fault()]
 	return label, strings.Join(parts, ", ")
