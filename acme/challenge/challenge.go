@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"maps"
 	"regexp"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,7 +67,7 @@ func (r *Responder) PresentHTTP01(name hostcheck.Name, token, keyAuth string) (r
 		return nil, fmt.Errorf("present http-01 for %q: not one of our names", name)
 	case !tokenForm.MatchString(token):
 		return nil, fmt.Errorf("present http-01 for %s: the token is not 1 to 128 characters of base64url", name)
-	case !keyAuthForm.MatchString(keyAuth) || keyAuth[:len(token)+1] != token+".":
+	case !keyAuthForm.MatchString(keyAuth) || !strings.HasPrefix(keyAuth, token+"."):
 		return nil, fmt.Errorf("present http-01 for %s: the key authorization is not the token and a thumbprint", name)
 	}
 	r.present.Lock()
