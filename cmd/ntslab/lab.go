@@ -117,39 +117,49 @@ func (l *lab) openAuthority(ctx context.Context) (err error) {
 	return nil
 }
 
+// announce writes down where everything is: the agent's configuration gets the
+// ports it chose, so that it comes back to them; lab.env is last.
 func (l *lab) announce(context.Context) error {
-	if err := l.writeEnv(); err != nil {
+	configFile := l.w.path("ntsagent.yaml")
+	if err := writeFile(configFile, []byte(l.config.text())); err != nil {
+		return err
+	}
+	e := env{
+		Name: memberName, KE: l.config.ke[0], NTP: on4(l.daemon.port), HTTP: l.config.http01[0], TLSALPN: l.config.tlsALPN01[0], DNS: l.names.addr,
+		CA: l.caFile, ACME: l.ca.directory, ACMECA: l.config.acmeCA,
+		Config: configFile, Socket: l.config.socket, AgentPID: l.agent.pid,
+	}
+	if err := writeFile(l.w.path(envName), []byte(e.text())); err != nil {
 		return err
 	}
 	if l.o.once {
 		l.story.tell("done", "the line works from the certificate to the cookie")
 		return nil
 	}
-	prog := l.prog
-	if wd, err := os.Getwd(); err == nil {
-		if rel, err := filepath.Rel(wd, prog); err == nil && !strings.HasPrefix(rel, "..") {
-			prog = "./" + rel
-		}
-	}
 	l.story.tell("ready", "it stays up until Ctrl-C. From another terminal, in this folder:")
-	l.story.show(prog + " " + strings.Join(l.checkArgs(), " ") + "\n" +
-		prog + " status --socket " + l.config.socket + "\n" +
+	l.story.show(l.shown() + " " + strings.Join(l.checkArgs(), " ") + "\n" +
+		l.shown() + " status --socket " + l.config.socket + "\n" +
 		". " + l.w.path(envName) + "   # the same names and addresses as shell variables")
 	return nil
 }
 
-func (l *lab) writeEnv() error {
-	e := env{
-		Name: memberName, KE: l.config.ke[0], NTP: on4(l.daemon.port), HTTP: l.config.http01[0], TLSALPN: l.config.tlsALPN01[0], DNS: l.names.addr,
-		CA: l.caFile, ACME: l.ca.directory, ACMECA: l.config.acmeCA,
-		Config: l.w.path("ntsagent.yaml"), Socket: l.config.socket, AgentPID: l.agent.pid,
+// shown is the agent's program as a reader in this folder would write it.
+func (l *lab) shown() string {
+	if wd, err := os.Getwd(); err == nil {
+		if rel, err := filepath.Rel(wd, l.prog); err == nil && !strings.HasPrefix(rel, "..") {
+			if !strings.Contains(rel, "/") {
+				rel = "./" + rel
+			}
+			return rel
+		}
 	}
-	return writeFile(l.w.path(envName), []byte(e.text()))
+	return l.prog
 }
 
-// keep holds the lab up until ctx ends. An agent that dies is started again, as
-// systemd would; a daemon that dies ends the lab.
+// keep holds the lab up until ctx ends. An agent that dies leaves the rest up,
+// so that it can be started again by hand; a daemon that dies ends the lab.
 func (l *lab) keep(ctx context.Context) error {
+	agentEnded := l.agent.ended
 	for {
 		select {
 		case <-ctx.Done():
@@ -157,19 +167,11 @@ func (l *lab) keep(ctx context.Context) error {
 			return nil
 		case <-l.daemon.ended:
 			return l.daemon.gone()
-		case <-l.agent.ended:
+		case <-agentEnded:
+			agentEnded = nil
+			l.story.tell("agent", "it is gone (%v); the rest stays up. To start it again where it was:", l.agent.err)
+			l.story.show(l.shown() + " run --config " + l.w.path("ntsagent.yaml"))
 		}
-		l.story.tell("agent", "it is gone (%v); starting it again, as systemd would", l.agent.err)
-		if err := l.runAgent(ctx); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
-		}
-		if err := l.writeEnv(); err != nil {
-			return err
-		}
-		l.story.tell("agent", "ntsagent runs again (pid %d) on the same ports", l.agent.pid)
 	}
 }
 

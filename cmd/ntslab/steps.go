@@ -26,27 +26,16 @@ func (l *lab) startAgent(ctx context.Context) error {
 		ntpPort: l.daemon.port, keysFile: l.daemon.keysFile, command: l.daemon.socket, chronyConf: l.daemon.config,
 		stateDir: l.w.path("state"), socket: filepath.Join(l.w.socketDir, "control.sock"),
 	}
-	if err := l.runAgent(ctx); err != nil {
-		return err
-	}
-	l.story.tell("agent", "ntsagent runs (pid %d), ready to prove its name: http-01 at %s, tls-alpn-01 at %s", l.agent.pid,
-		strings.Join(l.config.http01, " "), strings.Join(l.config.tlsALPN01, " "))
-	return nil
-}
-
-// runAgent starts the agent with l.config and puts the ports it chose there, so
-// that it listens on the same ones when it has to be started again.
-func (l *lab) runAgent(ctx context.Context) error {
-	if err := writeFile(l.w.path("ntsagent.yaml"), []byte(l.config.text())); err != nil {
+	configFile := l.w.path("ntsagent.yaml")
+	if err := writeFile(configFile, []byte(l.config.text())); err != nil {
 		return err
 	}
 	var err error
-	cmd := exec.Command(l.prog, "run", "--config", l.w.path("ntsagent.yaml"))
-	if l.agent, err = startChild("ntsagent", cmd, l.w.path("log", "ntsagent.log")); err != nil {
+	if l.agent, err = startChild("ntsagent", exec.Command(l.prog, "run", "--config", configFile), l.w.path("log", "ntsagent.log")); err != nil {
 		return err
 	}
 	return l.wait(ctx, 20*time.Second, "the agent to listen", func(ctx context.Context) error {
-		doc, err := look(ctx, l.config.socket)
+		doc, err := status.NewClient(l.config.socket).Status(ctx)
 		if err != nil {
 			return err
 		}
@@ -55,6 +44,8 @@ func (l *lab) runAgent(ctx context.Context) error {
 			return fmt.Errorf("it listens for http-01 at %v and for tls-alpn-01 at %v", http01, tlsALPN01)
 		}
 		l.config.http01, l.config.tlsALPN01 = http01, tlsALPN01
+		l.story.tell("agent", "ntsagent runs (pid %d), ready to prove its name: http-01 at %s, tls-alpn-01 at %s", l.agent.pid,
+			strings.Join(http01, " "), strings.Join(tlsALPN01, " "))
 		return nil
 	})
 }
@@ -79,7 +70,7 @@ func (l *lab) startAuthority(ctx context.Context) error {
 
 func (l *lab) awaitCertificate(ctx context.Context) error {
 	err := l.wait(ctx, 60*time.Second, "a certificate", func(ctx context.Context) error {
-		doc, err := look(ctx, l.config.socket)
+		doc, err := status.NewClient(l.config.socket).Status(ctx)
 		if err != nil {
 			return err
 		}
@@ -107,7 +98,7 @@ func (l *lab) awaitCertificate(ctx context.Context) error {
 
 func (l *lab) awaitKeys(ctx context.Context) error {
 	return l.wait(ctx, 30*time.Second, "proven cookie keys", func(ctx context.Context) error {
-		doc, err := look(ctx, l.config.socket)
+		doc, err := status.NewClient(l.config.socket).Status(ctx)
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,22 @@
+BIN ?= bin
+FUZZTIME ?= 30s
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+build: ## put the programs into bin/
+	@CGO_ENABLED=0 go build -trimpath -o $(BIN)/ ./cmd/...
+run: build ## the whole line on loopback; ONCE=1 ends after the check, CHALLENGE=tls-alpn-01, DIR=lab keeps all
+	@$(BIN)/ntslab $(if $(ONCE),--once) $(if $(CHALLENGE),--challenge $(CHALLENGE)) $(if $(DIR),--dir $(DIR))
+test:  ## all tests, real daemons included
+	@go test -count=1 -json ./... | go run ./packaging/tally
+race:  ## all tests under the race detector
+	@go test -race ./...
+fuzz:  ## each fuzz target for FUZZTIME=30s
+	@packaging/ci/fuzz.sh $(FUZZTIME)
+lint:  ## gofmt, vet, staticcheck
+	@packaging/ci/lint.sh
+parts: ## unpack the real daemons into .parts/
+	@packaging/parts/unpack.sh .parts chrony
+clean: ## remove what the targets above made
+	@rm -rf $(BIN) .parts
+.PHONY: help build run test race fuzz lint parts clean

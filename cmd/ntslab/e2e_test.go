@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The main job: a real chronyd client gets its cookies from the agent, and an
+// unmodified chronyd server opens them.
+func TestAChronydClientAuthenticates(t *testing.T) {
+	for _, challenge := range []string{"http-01", "tls-alpn-01"} {
+		t.Run(challenge, func(t *testing.T) {
+			t.Parallel()
+			lab := startLab(t, challenge)
+			_, ntpPort, _ := strings.Cut(lab.env["NTP"], ":")
+			for _, address := range []string{loopback4, loopback6} {
+				t.Run(address, func(t *testing.T) {
+					client := startChronyClient(t, lab, address)
+					await(t, 60*time.Second, "authenticated answers", func(ctx context.Context) error {
+						return client.authenticated(ctx, address, ntpPort, 4)
+					})
+					for _, report := range []string{"authdata", "sources"} {
+						text, err := client.chronyc(t.Context(), report)
+						if err != nil {
+							t.Error(err)
+						}
+						t.Logf("chronyc %s, certificate by %s:\n%s", report, challenge, text)
+					}
+				})
+			}
+		})
+	}
+}
+
+func TestALabTellsItsStory(t *testing.T) {
+	t.Parallel()
+	for _, challenge := range []string{"http-01", "tls-alpn-01"} {
+		t.Run(challenge, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.CommandContext(t.Context(), filepath.Join(binaries, "ntslab"), "--once", "--challenge", challenge)
+			start := time.Now()
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("ntslab --once: %v\n%s", err, out)
+			}
+			if took := time.Since(start); took > time.Minute {
+				t.Errorf("it took %v, want less than a minute", took)
+			}
+			text := string(out)
+			for _, want := range []string{
+				" lab  ", "is 127.0.0.1 and ::1", "chronyd 4.3, unmodified", "pebble is the certificate authority", "ntsagent runs",
+				challenge + ": the authority ", "and was convinced", "obtained for " + memberName, "handed over to chronyd and proven",
+				"authenticated by the daemon's cookies", "OK ", " done  ",
+			} {
+				_, after, found := strings.Cut(text, want)
+				if !found {
+					t.Fatalf("%q is not told, or not in its turn:\n%s", want, out)
+				}
+				text = after
+			}
+			for _, pid := range pidsIn(string(out)) {
+				if alive(pid) {
+					t.Errorf("process %s of the lab still runs", pid)
+				}
+			}
+		})
+	}
+}
+
+// pidsIn are the processes the story names.
+func pidsIn(story string) []string {
+	var pids []string
+	for _, m := range regexp.MustCompile(`\(pid (\d+)\)`).FindAllStringSubmatch(story, -1) {
+		pids = append(pids, m[1])
+	}
+	return pids
+}
+
+func TestNothingOutlivesALab(t *testing.T) {
+	t.Parallel()
+	for name, signal := range map[string]syscall.Signal{"Ctrl-C": syscall.SIGINT, "SIGKILL": syscall.SIGKILL} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			lab := startLab(t, "http-01")
+			pids := pidsIn(lab.told.String())
+			if len(pids) != 2 || !alive(pids[0]) || !alive(pids[1]) {
+				t.Fatalf("the story names the processes %v", pids)
+			}
+			if err := lab.cmd.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			<-lab.done
+			await(t, 10*time.Second, "the end of the agent and the daemon", func(context.Context) error {
+				for _, pid := range pids {
+					if alive(pid) {
+						return fmt.Errorf("process %s still runs", pid)
+					}
+				}
+				return nil
+			})
+		})
+	}
+}
+
+func TestAKilledAgentComesBackWithWhatItHad(t *testing.T) {
+	t.Parallel()
+	lab := startLab(t, "http-01")
+	client := startChronyClient(t, lab, loopback4)
+	_, ntpPort, _ := strings.Cut(lab.env["NTP"], ":")
+	await(t, 60*time.Second, "authenticated answers", func(ctx context.Context) error {
+		return client.authenticated(ctx, loopback4, ntpPort, 2)
+	})
+	before, err := lab.status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := authorityLog(t, lab)
+
+	pid, err := strconv.Atoi(lab.env["AGENT_PID"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	await(t, 10*time.Second, "the agent to be gone", func(context.Context) error {
+		if alive(lab.env["AGENT_PID"]) {
+			return errors.New("it runs")
+		}
+		return nil
+	})
+	again := exec.Command(filepath.Join(binaries, "ntsagent"), "run", "--config", lab.env["CONFIG"])
+	out := &lockedBuffer{}
+	again.Stdout, again.Stderr = out, out
+	if err := again.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = again.Process.Signal(syscall.SIGTERM) // if it is gone, Wait says why
+		if err := again.Wait(); err != nil {
+			t.Errorf("the second agent ended badly: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("the second agent said:\n%s", out)
+		}
+	}()
+	await(t, 30*time.Second, "the second agent to serve", lab.check)
+	after, err := lab.status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b := after.Certificates[0].Serial, before.Certificates[0].Serial; a != b || a == "" {
+		t.Errorf("it serves certificate %q, before the kill %q", a, b)
+	}
+	if after.Keys.Current != before.Keys.Current || after.Keys.Next != before.Keys.Next {
+		t.Errorf("its keys are %v and %v, before the kill %v and %v", after.Keys.Current, after.Keys.Next, before.Keys.Current, before.Keys.Next)
+	}
+	if now := authorityLog(t, lab); now != asked {
+		t.Errorf("it asked the authority again:\n%s", strings.TrimPrefix(now, asked))
+	}
+	await(t, 30*time.Second, "the client to go on", func(ctx context.Context) error {
+		return client.authenticated(ctx, loopback4, ntpPort, 6)
+	})
+	if err := filepath.WalkDir(filepath.Join(lab.dir, "state"), func(path string, _ fs.DirEntry, err error) error {
+		if strings.HasPrefix(filepath.Base(path), ".ntsagent-tmp-") {
+			t.Errorf("%s is left behind", path)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
+// authorityLog is what pebble wrote about accounts and orders.
+func authorityLog(t *testing.T, lab *runningLab) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(lab.dir, "log/pebble.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept strings.Builder
+	for line := range strings.Lines(string(b)) {
+		if strings.Contains(line, "accounts in memory") || strings.Contains(line, "orders in the db") {
+			kept.WriteString(line)
+		}
+	}
+	if kept.Len() == 0 {
+		t.Fatal("pebble's log shows no account")
+	}
+	return kept.String()
+}

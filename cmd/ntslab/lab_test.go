@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"ntsagent/agent/status"
+)
+
+// binaries is the folder with the programs as `make build` makes them.
+var binaries string
+
+func TestMain(m *testing.M) { os.Exit(buildAndTest(m)) }
+
+func buildAndTest(m *testing.M) int {
+	var err error
+	if binaries, err = os.MkdirTemp("", "ntslab-test-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(binaries)
+	build := exec.Command("make", "-C", "../..", "build", "BIN="+binaries)
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "make build: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// runningLab is a `ntslab --dir` that is ready.
+type runningLab struct {
+	dir  string
+	env  map[string]string
+	cmd  *exec.Cmd
+	told *lockedBuffer
+	done chan struct{} // closed when the process is gone
+}
+
+// startLab starts the real program and waits for its lab.env.
+func startLab(t *testing.T, challenge string) *runningLab {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "lab-") // short: sockets live in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &runningLab{dir: dir, told: &lockedBuffer{}, done: make(chan struct{})}
+	l.cmd = exec.Command(filepath.Join(binaries, "ntslab"), "--dir", dir, "--challenge", challenge)
+	l.cmd.Stdout, l.cmd.Stderr = l.told, l.told
+	l.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGINT} // a test run that is cut off leaves nothing behind
+	if err := l.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = l.cmd.Wait() // tests read l.cmd.ProcessState once done is closed
+		close(l.done)
+	}()
+	t.Cleanup(func() {
+		l.end(t)
+		if t.Failed() {
+			agentLog, _ := os.ReadFile(filepath.Join(dir, "log/ntsagent.log"))
+			t.Logf("the lab told:\n%s\nthe agent's log:\n%s", l.told, agentLog)
+		}
+		os.RemoveAll(dir)
+	})
+	await(t, 90*time.Second, "lab.env", func(context.Context) error {
+		select {
+		case <-l.done:
+			t.Fatalf("the lab ended early:\n%s", l.told)
+		default:
+		}
+		l.env, err = readEnv(filepath.Join(dir, envName))
+		return err
+	})
+	return l
+}
+
+// end interrupts the lab as Ctrl-C does and wants it to end well.
+func (l *runningLab) end(t *testing.T) {
+	t.Helper()
+	select {
+	case <-l.done:
+		return
+	default:
+	}
+	if err := l.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Errorf("interrupt the lab: %v", err)
+	}
+	select {
+	case <-l.done:
+		if code := l.cmd.ProcessState.ExitCode(); code != 0 {
+			t.Errorf("the lab ended with %d after Ctrl-C:\n%s", code, l.told)
+		}
+	case <-time.After(20 * time.Second):
+		_ = l.cmd.Process.Kill() // the failure is told; nothing more to do
+		t.Error("the lab did not end within 20 s of Ctrl-C")
+	}
+}
+
+func (l *runningLab) agent(ctx context.Context, args ...string) ([]byte, error) {
+	out, err := exec.CommandContext(ctx, filepath.Join(binaries, "ntsagent"), args...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("ntsagent %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return out, err
+}
+
+func (l *runningLab) status(ctx context.Context) (doc status.Document, err error) {
+	out, err := exec.CommandContext(ctx, filepath.Join(binaries, "ntsagent"), "status", "--json", "--socket", l.env["SOCKET"]).Output()
+	if len(out) == 0 { // its exit code says how healthy the agent is
+		return doc, fmt.Errorf("ntsagent status: %w", err)
+	}
+	return doc, json.Unmarshal(out, &doc)
+}
+
+func (l *runningLab) check(ctx context.Context) error {
+	_, port, _ := strings.Cut(l.env["KE"], ":")
+	_, err := l.agent(ctx, "check", "--ca", l.env["CA"], "--resolver", l.env["DNS"], l.env["NAME"]+":"+port)
+	return err
+}
+
+func readEnv(path string) (map[string]string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	vars := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		vars[key] = value
+	}
+	return vars, nil
+}
+
+// await fails the test unless try succeeds in time.
+func await(t *testing.T, most time.Duration, what string, try func(context.Context) error) {
+	t.Helper()
+	if err := eventually(t.Context(), most, try); err != nil {
+		t.Fatalf("waited %v for %s: %v", most, what, err)
+	}
+}
+
+func alive(pid string) bool {
+	_, err := os.Stat("/proc/" + pid)
+	return err == nil
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}

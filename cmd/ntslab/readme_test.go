@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// readmeCommands are the lines of the README's sh blocks, in their order.
+func readmeCommands(t *testing.T) []string {
+	t.Helper()
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Count(string(b), "\n"); lines > 150 {
+		t.Errorf("the README has %d lines, at most 150 are wanted", lines)
+	}
+	var commands []string
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(b), -1) {
+		for line := range strings.Lines(block[1]) {
+			commands = append(commands, strings.TrimSpace(line))
+		}
+	}
+	return commands
+}
+
+// Some commands would run this test again, or take minutes: .ci/run runs them.
+// All others run here, in order and in one shell, as a reader would.
+func TestTheReadmesCommandsWork(t *testing.T) {
+	t.Parallel()
+	ci, err := os.ReadFile("../../.ci/run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	byCI := map[string]string{
+		"make test":              "make test",
+		"make race":              "go test -race",
+		"make fuzz FUZZTIME=30s": "make fuzz",
+		"make lint":              "make lint",
+	}
+	dir, err := os.MkdirTemp("", "readme-") // the lab's folder: short, sockets live in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	here := strings.NewReplacer("DIR=lab", "DIR="+dir+"/lab", ". lab/", ". "+dir+"/lab/", "bin/ntsagent", dir+"/bin/ntsagent")
+	inRepo := func(script string) *exec.Cmd {
+		cmd := exec.Command("sh", "-eu", "-c", script)
+		cmd.Dir = "../.."
+		cmd.Env = append(os.Environ(), "BIN="+dir+"/bin", "MAKEFLAGS=") // our own make's flags are not the reader's
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}           // for a Ctrl-C of its own
+		return cmd
+	}
+
+	var session []string
+	var stay *exec.Cmd
+	for _, line := range readmeCommands(t) {
+		switch {
+		case byCI[line] != "":
+			if !strings.Contains(string(ci), byCI[line]) {
+				t.Errorf("%q is run neither here nor by .ci/run", line)
+			}
+		case line == "make run DIR=lab":
+			stay = inRepo(here.Replace(line))
+			if err := stay.Start(); err != nil {
+				t.Fatal(err)
+			}
+		default:
+			session = append(session, "echo '$ "+line+"'", here.Replace(line))
+		}
+	}
+	if stay == nil || len(session) < 10 {
+		t.Fatalf("the README shows only %q", session)
+	}
+	defer func() {
+		_ = syscall.Kill(-stay.Process.Pid, syscall.SIGINT) // as Ctrl-C does, to make and all below it
+		_ = stay.Wait()                                     // make reports the interruption; the lab's end has its own test
+	}()
+	await(t, 90*time.Second, "make run DIR=lab", func(context.Context) error {
+		_, err := os.Stat(filepath.Join(dir, "lab", envName))
+		return err
+	})
+	var out lockedBuffer
+	shell := inRepo(strings.Join(session, "\n")) // while the first lab runs
+	shell.Stdout, shell.Stderr = &out, &out
+	if err := shell.Run(); err != nil {
+		t.Fatalf("%v\n%s", err, &out)
+	}
+	t.Logf("%s", &out)
+}

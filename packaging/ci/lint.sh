@@ -1,0 +1,9 @@
+#!/bin/sh
+# gofmt, vet and staticcheck over the whole module.
+set -eu
+cd "$(dirname "$0")/../.."
+dirs=$(go list -f '{{.Dir}}' ./...)
+unformatted=$(gofmt -l $dirs)
+[ -z "$unformatted" ] || { echo "gofmt -w is needed by:" "$unformatted" >&2; exit 1; }
+go vet ./...
+go tool staticcheck ./...
