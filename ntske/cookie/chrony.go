@@ -2,7 +2,6 @@ package cookie
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"io"
 
@@ -53,7 +52,7 @@ func (Chrony) Seal(dst []byte, k *Key, nonce []byte, s *Session) ([]byte, error)
 	dst = append(dst, nonce...)
 	var plaintext [chronySession]byte
 	copy(plaintext[copy(plaintext[:], s.C2S):], s.S2C)
-	return k.siv.Seal(dst, nonce, plaintext[:], nil), nil
+	return k.secret().siv.Seal(dst, nonce, plaintext[:], nil), nil
 }
 
 // Open opens the cookie c with the key of r it names. The keys of the session lie in the 64 octets that Open
@@ -70,7 +69,7 @@ func (Chrony) Open(dst []byte, r *Ring, c []byte) (Session, error) {
 	if k.alg != aead.SIVCMAC256 {
 		return Session{}, ErrCookie
 	}
-	out, err := k.siv.Open(dst, c[chronyID:chronyID+chronyNonce], c[chronyID+chronyNonce:], nil)
+	out, err := k.secret().siv.Open(dst, c[chronyID:chronyID+chronyNonce], c[chronyID+chronyNonce:], nil)
 	if err != nil {
 		return Session{}, ErrCookie
 	}
@@ -138,16 +137,4 @@ func chronyFresh(id uint32, rand io.Reader) (*Key, error) {
 		return nil, fmt.Errorf("make cookie key %08x: %w", id, err)
 	}
 	return NewKey(id, aead.SIVCMAC256, octets[:])
-}
-
-// AppendKeys appends r as the key file NKS0, which every chronyd from 4.0 on reads (NKS1 only from 4.4 on).
-// r must come from ParseKeys, NewRing or Next: another ring becomes a file that ParseKeys and chronyd refuse.
-func (Chrony) AppendKeys(dst []byte, r *Ring) []byte {
-	dst = append(dst, "NKS0\n15 0.0\n"...)
-	for _, k := range r.keys {
-		dst = fmt.Appendf(dst, "%08X ", k.id)
-		dst = hex.AppendEncode(dst, k.secret.octets)
-		dst = append(dst, '\n')
-	}
-	return dst
 }

@@ -3,6 +3,7 @@ package cookie
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -18,22 +19,10 @@ import (
 // AGE is decimal seconds, ID 8 hex digits, KEY 64 hex digits; one space between words, a line feed after
 // every line. The ids of two lines that follow each other must differ by 1 modulo 4. What chronyd would take
 // and this does not (fewer digits, more spaces) no chronyd writes. Errors tell the line and no key.
-func (f Chrony) ParseKeys(file []byte) (*Ring, error) {
-	lines := bytes.SplitAfter(file, []byte("\n"))
-	if len(lines[len(lines)-1]) == 0 {
-		lines = lines[:len(lines)-1] // what follows the last line feed
-	}
-	if len(lines) == 0 {
-		return nil, fmt.Errorf("chrony key file is empty")
-	}
-	for i, l := range lines {
-		switch {
-		case l[len(l)-1] != '\n':
-			return nil, keysError(i, "has no line feed; the file may be cut off")
-		case bytes.IndexByte(l, '\r') >= 0:
-			return nil, keysError(i, "has a carriage return; chronyd wants line feeds only")
-		}
-		lines[i] = l[:len(l)-1]
+func (Chrony) ParseKeys(file []byte) (*Ring, error) {
+	lines, err := chronyLines(file)
+	if err != nil {
+		return nil, err
 	}
 	version := string(lines[0])
 	if version != "NKS0" && version != "NKS1" {
@@ -42,47 +31,72 @@ func (f Chrony) ParseKeys(file []byte) (*Ring, error) {
 	if len(lines) != 2+chronyKeys {
 		return nil, fmt.Errorf("chrony key file has %d lines; it must have %d", len(lines), 2+chronyKeys)
 	}
-
-	age := lines[1]
-	suffix := ""
-	if version == "NKS0" {
-		alg, rest, ok := bytes.Cut(age, []byte(" "))
-		if !ok {
-			return nil, keysError(1, "is not an AEAD number and an age")
+	if version == "NKS1" {
+		if !isSeconds(lines[1]) {
+			return nil, keysError(1, "is not an age in decimal seconds")
+		}
+	} else {
+		alg, age, _ := bytes.Cut(lines[1], []byte(" "))
+		if !isSeconds(age) {
+			return nil, keysError(1, "is not an AEAD number and an age in decimal seconds")
 		}
 		if err := chronyAlgorithm(1, alg); err != nil {
 			return nil, err
 		}
-		age = rest
-	} else {
-		suffix = " AEAD"
-	}
-	if !isSeconds(age) {
-		return nil, keysError(1, "does not hold an age in decimal seconds")
 	}
 
 	var keys []*Key
-	for i, line := range lines[2:] {
-		n := i + 2
-		words := bytes.Split(line, []byte(" "))
-		if suffix != "" && len(words) == 3 {
-			if err := chronyAlgorithm(n, words[2]); err != nil {
+	for n := 2; n < len(lines); n++ {
+		row := bytes.Split(lines[n], []byte(" "))
+		if version == "NKS1" {
+			if len(row) != 3 {
+				return nil, keysError(n, "is not ID KEY AEAD")
+			}
+			if err := chronyAlgorithm(n, row[2]); err != nil {
 				return nil, err
 			}
-			words = words[:2]
-		} else if suffix != "" || len(words) != 2 {
-			return nil, keysError(n, "is not ID KEY"+suffix)
+		} else if len(row) != 2 {
+			return nil, keysError(n, "is not ID KEY")
 		}
-		k, err := chronyRow(n, words[0], words[1])
+		k, err := chronyRow(n, row[0], row[1])
 		if err != nil {
 			return nil, err
 		}
-		if i > 0 && !chronyFollows(keys[i-1].id, k.id) {
-			return nil, keysError(n, fmt.Sprintf("id %08X does not follow %08X modulo 4", k.id, keys[i-1].id))
+		if len(keys) > 0 && !chronyFollows(keys[len(keys)-1].id, k.id) {
+			return nil, keysError(n, fmt.Sprintf("has the id %08X, which does not follow %08X modulo %d",
+				k.id, keys[len(keys)-1].id, chronyKeys))
 		}
 		keys = append(keys, k)
 	}
 	return NewRing(keys, chronyCurrent)
+}
+
+// chronyLines splits a file into at least one line, without the line feeds, of which none may be missing.
+func chronyLines(file []byte) ([][]byte, error) {
+	body, ok := bytes.CutSuffix(file, []byte("\n"))
+	lines := bytes.Split(body, []byte("\n"))
+	switch {
+	case len(file) == 0:
+		return nil, errors.New("chrony key file is empty")
+	case !ok:
+		return nil, keysError(len(lines)-1, "does not end with a line feed; the file may be cut off")
+	}
+	for n, l := range lines {
+		if bytes.IndexByte(l, '\r') >= 0 {
+			return nil, keysError(n, "holds a carriage return; chronyd wants line feeds only")
+		}
+	}
+	return lines, nil
+}
+
+// AppendKeys appends r as the key file NKS0, which every chronyd from 4.0 on reads (NKS1 only from 4.4 on).
+// r must come from ParseKeys, NewRing or Next: another ring becomes a file that ParseKeys and chronyd refuse.
+func (Chrony) AppendKeys(dst []byte, r *Ring) []byte {
+	dst = append(dst, "NKS0\n15 0.0\n"...)
+	for _, k := range r.keys {
+		dst = fmt.Appendf(dst, "%08X %X\n", k.id, k.secret().octets)
+	}
+	return dst
 }
 
 // keysError speaks of line n, counted from 0. problem must hold nothing of a key.

@@ -43,13 +43,17 @@ func (s Session) MarshalText() ([]byte, error) { return []byte(s.String()), nil 
 
 // Key seals and opens cookies. It is immutable and safe for concurrent use.
 type Key struct {
-	id     uint32
-	alg    aead.ID
-	siv    *aead.SIV
-	secret *secret // behind a pointer, so that printing a struct that holds a Key shows an address
+	id  uint32
+	alg aead.ID
+	// Behind a func: a struct that holds a Key in a field of its own prints it without asking Format, and
+	// fmt looks through pointers for some verbs, but never through a func.
+	secret func() *secret
 }
 
-type secret struct{ octets []byte }
+type secret struct {
+	octets []byte
+	siv    *aead.SIV
+}
 
 // NewKey makes the key number id for the algorithm alg from alg.KeyLen() octets, which it copies.
 // Only the AES-SIV-CMAC algorithms are supported yet.
@@ -66,7 +70,8 @@ func NewKey(id uint32, alg aead.ID, octets []byte) (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cookie key %08x: %w", id, err)
 	}
-	return &Key{id, alg, siv, &secret{slices.Clone(octets)}}, nil
+	hidden := &secret{slices.Clone(octets), siv}
+	return &Key{id, alg, func() *secret { return hidden }}, nil
 }
 
 // ID returns the number by which a cookie names the key.
@@ -80,23 +85,18 @@ func (k *Key) AEAD() aead.ID { return k.alg }
 func (k *Key) Fingerprint() string {
 	h := sha256.New()
 	h.Write([]byte("ntsagent cookie key fingerprint\x00"))
-	h.Write(k.secret.octets)
+	h.Write(k.secret().octets)
 	return hex.EncodeToString(h.Sum(nil)[:4])
 }
 
 // String returns the number of the key and nothing of the key itself.
-func (k *Key) String() string {
-	if k == nil {
-		return "no cookie key"
-	}
-	return fmt.Sprintf("cookie key %08x", k.id)
-}
+func (k Key) String() string { return fmt.Sprintf("cookie key %08x", k.id) }
 
 // Format prints String for every verb.
-func (k *Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
+func (k Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
 
 // MarshalText is String, for encoders.
-func (k *Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // Ring is a set of cookie keys of which one mints and all open. It is immutable and safe for concurrent use.
 type Ring struct {
@@ -137,15 +137,15 @@ func (r *Ring) Find(id uint32) *Key {
 func (r *Ring) Keys() []*Key { return slices.Clone(r.keys) }
 
 // String says how many keys there are and which one mints.
-func (r *Ring) String() string {
-	if r == nil {
+func (r Ring) String() string {
+	if len(r.keys) == 0 {
 		return "no cookie keys"
 	}
 	return fmt.Sprintf("%d cookie keys, current %08x", len(r.keys), r.Current().id)
 }
 
 // Format prints String for every verb.
-func (r *Ring) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, r.String()) }
+func (r Ring) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, r.String()) }
 
 // MarshalText is String, for encoders.
-func (r *Ring) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+func (r Ring) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
