@@ -41,16 +41,25 @@ func document(name string, b []byte) (*yaml.Node, error) {
 	return root, nil
 }
 
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+var (
+	yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+	// The library counts lines from zero in complaints of its parser and from
+	// one in those of its scanner; these are the parser's.
+	fromZero = regexp.MustCompile(`^did not find expected (node content|key|'-' indicator|<|',' or)`)
+)
 
-// syntaxError turns a parser's complaint into an Error with the line apart.
+// syntaxError turns the library's complaint into an Error with the line apart.
 func syntaxError(name string, err error) *Error {
-	text := strings.ReplaceAll(err.Error(), "\n", " ")
-	e := &Error{File: name, Problem: "not valid YAML: " + yamlLine.ReplaceAllString(text, "")}
-	if m := yamlLine.FindStringSubmatch(text); m != nil {
-		e.Line, _ = strconv.Atoi(m[1])
+	const hint = "see this line and the one above; a value with [ { : or # in it needs quotes"
+	m := yamlError.FindStringSubmatch(strings.ReplaceAll(err.Error(), "\n", " "))
+	if m == nil {
+		return &Error{File: name, Problem: "not valid YAML: " + printable(err.Error()), Hint: hint}
 	}
-	return e
+	line, _ := strconv.Atoi(m[1])
+	if fromZero.MatchString(m[2]) {
+		line++
+	}
+	return &Error{File: name, Line: line, Problem: "not valid YAML: " + printable(m[2]), Hint: hint}
 }
 
 // decoder walks a YAML tree along the Go type it fills, collecting every error
