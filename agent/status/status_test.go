@@ -1,0 +1,169 @@
+package status
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+var now = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+
+// good is a document with nothing to complain about, as product.md shows it.
+func good() Document {
+	return Document{
+		Agent: Agent{Version: "1.0.0", PID: 4711, Started: now.Add(-292 * time.Hour), Config: "/etc/ntsagent/ntsagent.yaml"},
+		Certificates: []Certificate{{
+			Name: "alice.members.pool.example", Source: "acme", Profile: "tlsserver", Issuer: "Let's Encrypt YE1", Serial: "04a1",
+			NotBefore: now.Add(-14 * 24 * time.Hour), NotAfter: now.Add(31 * 24 * time.Hour),
+			RenewAt: time.Date(2026, 12, 7, 3, 4, 0, 0, time.UTC), LastSuccess: now.Add(-14 * 24 * time.Hour),
+		}},
+		KeyExchange: KeyExchange{Served: 400000, Refused: map[string]uint64{"tls": 300}, ServedDay: 41231, RefusedDay: 166, P95MS: 6},
+		Daemon: Daemon{Kind: "chrony", Version: "4.6.1", Address: "127.0.0.1:123", Seen: now.Add(-40 * time.Second),
+			Known: true, Synchronised: true, Stratum: 2, OffsetMS: 0.21},
+		Keys: Keys{Mode: "lead", State: KeysProven, Current: Key{"10203042", "aaaaaaaa"}, Next: Key{"10203043", "bbbbbbbb"},
+			Held:     []Key{{"10203040", "cccccccc"}, {"10203041", "dddddddd"}, {"10203042", "aaaaaaaa"}, {"10203043", "bbbbbbbb"}},
+			ProvenAt: now.Add(-40 * time.Second), NextRotation: now.Add(74 * time.Hour)},
+		Listeners: []Listener{
+			{Service: ServiceKE, Address: "[::]:4460", Open: true}, {Service: ServiceKE, Address: "0.0.0.0:4460", Open: true},
+			{Service: ServiceHTTP01, Address: "[::]:80", Open: true}, {Service: ServiceTLSALPN01, Address: "[::]:443", Open: true},
+		},
+	}
+}
+
+// faults are single changes to the good document and what they must lead to.
+var faults = []struct {
+	name   string
+	change func(d *Document)
+	state  State
+	reason string // part of the first reason
+}{
+	{"nothing wrong", func(*Document) {}, Healthy, ""},
+	{"no certificate yet", func(d *Document) { d.Certificates[0] = Certificate{Name: "a.example"} }, Unhealthy, "no valid certificate"},
+	{"certificate expired", func(d *Document) { d.Certificates[0].NotAfter = now }, Unhealthy, "no valid certificate"},
+	{"certificate not valid yet", func(d *Document) { d.Certificates[0].NotBefore = now.Add(time.Hour) }, Unhealthy, "no valid certificate"},
+	{"one of two names has none", func(d *Document) {
+		d.Certificates = append(d.Certificates, Certificate{Name: "bob.example", LastError: "dns: no such host"})
+	}, Degraded, "certificate bob.example: none yet: dns: no such host"},
+	{"less than a quarter of its life left", func(d *Document) { d.Certificates[0].NotAfter = now.Add(4 * 24 * time.Hour) }, Degraded, "only 4d left"},
+	{"six-day certificate with half its life left", func(d *Document) {
+		d.Certificates[0].NotBefore, d.Certificates[0].NotAfter = now.Add(-72*time.Hour), now.Add(72*time.Hour)
+	}, Healthy, ""},
+	{"renewal failed", func(d *Document) {
+		d.Certificates[0].LastError, d.Certificates[0].Failures = "http-01: 403", 3
+	}, Degraded, "renewal failed 3 times, 31d left: http-01: 403"},
+	{"keys not proven yet", func(d *Document) { d.Keys.State = KeysStarting }, Unhealthy, "not proven yet"},
+	{"a state of keys nobody knows", func(d *Document) { d.Keys.State = "" }, Unhealthy, "not proven yet"},
+	{"keys refused", func(d *Document) { d.Keys.State, d.Keys.Why = KeysRefused, "NTS NAK" }, Unhealthy, "refused by the daemon: NTS NAK"},
+	{"daemon not to be seen", func(d *Document) { d.Keys.State = KeysUnseen }, Degraded, "cannot see the daemon from here"},
+	{"daemon not synchronised", func(d *Document) { d.Daemon.Synchronised = false }, NotSynchronised, "not synchronised"},
+	{"daemon's state not known", func(d *Document) { d.Daemon.Known, d.Daemon.Synchronised = false, false }, Healthy, ""},
+	{"key exchange listener closed", func(d *Document) { d.Listeners[0].Open = false }, Unhealthy, "listener ntske [::]:4460 is closed"},
+	{"challenge listener closed", func(d *Document) { d.Listeners[2].Open = false }, Degraded, "listener http-01"},
+	{"reload refused", func(d *Document) { d.Agent.ReloadError = "x.yaml:3: ke: bad" }, Degraded, "the last reload changed nothing"},
+	{"not synchronised outranks degraded", func(d *Document) {
+		d.Daemon.Synchronised, d.Agent.ReloadError = false, "bad"
+	}, NotSynchronised, "not synchronised"},
+	{"unhealthy outranks not synchronised", func(d *Document) {
+		d.Daemon.Synchronised, d.Keys.State = false, KeysRefused
+	}, Unhealthy, "cookie keys"},
+}
+
+func TestJudge(t *testing.T) {
+	for _, c := range faults {
+		t.Run(c.name, func(t *testing.T) {
+			d := good()
+			c.change(&d)
+			state, reasons := Judge(d, now)
+			if state != c.state {
+				t.Errorf("state %s, want %s; reasons %q", state, c.state, reasons)
+			}
+			if c.reason == "" {
+				if len(reasons) != 0 {
+					t.Errorf("reasons %q, want none", reasons)
+				}
+			} else if len(reasons) == 0 || !strings.Contains(reasons[0], c.reason) {
+				t.Errorf("reasons %q, want first one with %q", reasons, c.reason)
+			}
+		})
+	}
+}
+
+func TestAClosedKeyExchangeWithoutCertificateIsSaidOnce(t *testing.T) {
+	d := good()
+	d.Certificates[0].NotAfter = now.Add(-time.Hour)
+	d.Listeners[0].Open, d.Listeners[1].Open = false, false
+	_, reasons := Judge(d, now)
+	if len(reasons) != 2 { // that there is none, and why of the one name
+		t.Errorf("reasons %q", reasons)
+	}
+}
+
+// TestTextLooksAsPromised compares whole screens with testdata/*.txt.
+func TestTextLooksAsPromised(t *testing.T) {
+	bad := good()
+	bad.Agent.Started = now.Add(-90 * time.Minute)
+	bad.Certificates = append(bad.Certificates, Certificate{Name: "bob.example", Source: "files"})
+	bad.Certificates[0].LastError, bad.Certificates[0].Failures = "http-01: 403 from 192.0.2.7:80\x1b[31m\nnginx answers", 3
+	bad.Certificates[0].NextAttempt = now.Add(2 * time.Hour)
+	bad.Listeners[0].Open, bad.Listeners[0].Reason = false, "address in use"
+	bad.Keys.State, bad.Keys.Why = KeysUnseen, "no answer to plain NTP from 127.0.0.1:123; allow loopback in chrony.conf"
+	bad.Daemon.Synchronised, bad.Daemon.Stratum = false, 0
+	bad.LastErrors = []Event{{now.Add(-2 * time.Minute), "certificate renewal failed: name=alice.members.pool.example"}, {now.Add(-time.Hour), "other"}}
+	fresh := Document{Agent: Agent{Version: "1.0.0", Started: now}, Certificates: []Certificate{{Name: "a.example", Source: "acme"}},
+		Daemon: Daemon{Kind: "chrony", Address: "127.0.0.1:123"}, Keys: Keys{Mode: "lead", State: KeysStarting}}
+	for file, got := range map[string]string{
+		"healthy.txt":   Text(good().Judged(now)),
+		"unhealthy.txt": Text(bad.Judged(now)),
+		"fresh.txt":     Text(fresh.Judged(now)),
+		"cert.txt":      CertificatesText(bad.Judged(now)),
+		"keys.txt":      KeysText(good().Judged(now)),
+	} {
+		t.Run(file, func(t *testing.T) {
+			want, err := os.ReadFile("testdata/" + file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != string(want) {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+			for line := range strings.Lines(got) {
+				if strings.TrimRight(line, " \n")+"\n" != line {
+					t.Errorf("a space ends the line %q", line)
+				}
+			}
+		})
+	}
+}
+
+// TestJSONKeysAreStable is a golden file: a change here is a change for those
+// who read the JSON.
+func TestJSONKeysAreStable(t *testing.T) {
+	got, err := json.MarshalIndent(good().Judged(now), "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile("testdata/status.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got)+"\n" != string(want) {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	empty, err := json.Marshal(Document{}.Judged(now))
+	if err != nil || strings.Contains(string(empty), "null") {
+		t.Errorf("an empty document has null in it: %s %v", empty, err)
+	}
+}
+
+func TestSpan(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-time.Hour: "0s", 0: "0s", 40 * time.Second: "40s", time.Hour: "1h", 61 * time.Minute: "1h 1m",
+		292 * time.Hour: "12d 4h", 31*24*time.Hour + time.Hour: "31d", 90 * time.Second: "1m 30s",
+	} {
+		if got := Span(d); got != want {
+			t.Errorf("Span(%d) = %q, want %q", d, got, want)
+		}
+	}
+}
