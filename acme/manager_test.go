@@ -1,0 +1,380 @@
+package acme
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntsagent/acme/store"
+)
+
+const day = 24 * time.Hour
+
+var errDown = &Error{Class: ClassConnection, Err: errors.New("http-01: 403\nfrom 192.0.2.7:80"), Hint: "nginx answers on port 80"}
+
+func fails(err error) func(context.Context, Order) ([]byte, error) {
+	return func(context.Context, Order) ([]byte, error) { return nil, err }
+}
+
+// sleep lets the bubble's time pass and its goroutines settle.
+func sleep(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func TestFirstOrderGoesOutAtOnceAndTheNextWithAThirdOfLifeLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, newFakeCA(t), "")
+		stop := h.run(t)
+		synctest.Wait()
+		if h.ca.count() != 1 || h.served(t) == nil {
+			t.Fatalf("%d orders, certificate served: %v; want one at once", h.ca.count(), h.served(t) != nil)
+		}
+		first, key := h.served(t), h.live.Leaf(h.name).PublicKey
+		sleep(61 * day)
+		stop()
+		if gaps := h.ca.gaps(); len(gaps) != 1 || gaps[0] < 60*day || gaps[0] > 60*day+tick {
+			t.Errorf("waits = %v, want one of 60 days", gaps)
+		}
+		if bytes.Equal(h.served(t), first) {
+			t.Error("the renewed certificate is not served")
+		}
+		if sameKey(key, h.live.Leaf(h.name).PublicKey) {
+			t.Error("the renewed certificate has the old key")
+		}
+	})
+}
+
+func TestBackOffWithoutCertificate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, newFakeCA(t), "")
+		h.ca.answer = fails(errDown)
+		stop := h.run(t)
+		sleep(48 * time.Hour)
+		stop()
+		gaps := h.ca.gaps()
+		for i, want := range []time.Duration{time.Minute, 10 * time.Minute, 100 * time.Minute} {
+			if lo, hi := want*8/10, want*12/10+tick; gaps[i] < lo || gaps[i] > hi {
+				t.Errorf("wait %d = %v, want %v to %v", i, gaps[i], lo, hi)
+			}
+		}
+		for i, gap := range gaps[3:] {
+			if gap < 4*time.Hour || gap > lateCap+tick {
+				t.Errorf("wait %d = %v, want 4 to 6 hours: without certificate there is no time to lose", i+3, gap)
+			}
+		}
+	})
+}
+
+func TestBackOffBesideAServingCertificate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, newFakeCA(t), "")
+		stop := h.run(t)
+		synctest.Wait()
+		first := h.served(t)
+		h.ca.answer = fails(errDown)
+		sleep(89 * day)
+		gaps := h.ca.gaps()[1:]
+		if !bytes.Equal(h.served(t), first) {
+			t.Error("failures have changed what is served")
+		}
+		daily, six := 0, 0
+		for _, gap := range gaps[3:] {
+			switch {
+			case gap >= 19*time.Hour && gap <= 29*time.Hour:
+				daily++
+			case gap <= lateCap+tick:
+				six++
+			}
+		}
+		if daily < 8 || six < 4*14 {
+			t.Errorf("%d daily waits and %d of at most six hours, want about 12 and then 17 days of the other: %v", daily, six, gaps)
+		}
+		// The CA comes back: all is forgotten.
+		h.ca.answer = nil
+		sleep(7 * time.Hour)
+		stop()
+		if s := h.State(); s.Failures != 0 || s.LastError != "" || bytes.Equal(h.served(t), first) {
+			t.Errorf("state after success = %+v", s)
+		}
+	})
+}
+
+func TestFailureIsOnDiskBeforeTheOrderGoesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, newFakeCA(t), "")
+		crashed := filepath.Join(t.TempDir(), "acme")
+		h.ca.answer = func(context.Context, Order) ([]byte, error) {
+			if err := os.CopyFS(crashed, os.DirFS(h.dir)); err != nil { // what a SIGKILL now would leave
+				t.Error(err)
+			}
+			return nil, errDown
+		}
+		stop := h.run(t)
+		synctest.Wait()
+		stop()
+
+		next := newHouse(t, newFakeCA(t), crashed)
+		stop = next.run(t)
+		sleep(45 * time.Second)
+		if n := next.ca.count(); n != 0 {
+			t.Errorf("%d orders within 45 s of a crash during an order, want none", n)
+		}
+		sleep(2 * time.Minute)
+		stop()
+		if n := next.ca.count(); n != 1 {
+			t.Errorf("%d orders after the first wait, want 1", n)
+		}
+	})
+}
+
+func TestCrashLoopDoesNotHammer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newFakeCA(t)
+		ca.answer = fails(errDown)
+		dir := filepath.Join(t.TempDir(), "acme")
+		for range 360 { // one restart each 10 s for an hour
+			h := newHouse(t, ca, dir)
+			stop := h.run(t)
+			sleep(10 * time.Second)
+			stop()
+		}
+		if n := ca.count(); n < 2 || n > 4 {
+			t.Errorf("%d orders in an hour of restarts, want 3", n)
+		}
+	})
+}
+
+func TestRetryAfterIsHonoured(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		class    Class
+		asked    time.Duration
+		from, to time.Duration
+	}{
+		{"a rate limit is waited for exactly", ClassRateLimited, 2 * time.Hour, 2 * time.Hour, 2*time.Hour + 12*time.Minute},
+		{"ten years become a day", ClassRateLimited, 87600 * time.Hour, 24 * time.Hour, 26*time.Hour + 24*time.Minute},
+		{"one second becomes a minute", ClassRateLimited, time.Second, time.Minute, 66 * time.Second},
+		{"a rate limit without a time follows the curve", ClassRateLimited, 0, 48 * time.Second, 72 * time.Second},
+		{"a server that is down may ask for longer than the curve", ClassNetwork, time.Hour, time.Hour, 66 * time.Minute},
+		{"but not for shorter", ClassConnection, time.Second, time.Minute, 72 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t, newFakeCA(t), "")
+				h.ca.answer = fails(&Error{Class: tt.class, RetryAfter: tt.asked, Err: errors.New("wait")})
+				stop := h.run(t)
+				for h.ca.count() < 2 {
+					sleep(tick)
+				}
+				stop()
+				if gap := h.ca.gaps()[0]; gap < tt.from || gap > tt.to+tick {
+					t.Errorf("wait = %v, want %v to %v", gap, tt.from, tt.to)
+				}
+			})
+		})
+	}
+}
+
+func TestUnfitCertificateIsRejectedBeforeItIsInstalled(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		answer func(t *testing.T, ca *fakeCA, o Order) []byte
+	}{
+		{"for another key", func(t *testing.T, ca *fakeCA, o Order) []byte {
+			return ca.sign(o.Name.String(), strangerKey(t), time.Now(), time.Now().Add(day))
+		}},
+		{"for another name", func(_ *testing.T, ca *fakeCA, o Order) []byte {
+			return ca.sign("bob.members.pool.example", o.CSR.PublicKey, time.Now(), time.Now().Add(day))
+		}},
+		{"expired", func(_ *testing.T, ca *fakeCA, o Order) []byte {
+			return ca.sign(o.Name.String(), o.CSR.PublicKey, time.Now().Add(-2*day), time.Now().Add(-day))
+		}},
+		{"of the future", func(_ *testing.T, ca *fakeCA, o Order) []byte {
+			return ca.sign(o.Name.String(), o.CSR.PublicKey, time.Now().Add(day), time.Now().Add(2*day))
+		}},
+		{"a web page", func(*testing.T, *fakeCA, Order) []byte { return []byte("<html>") }},
+		{"empty", func(*testing.T, *fakeCA, Order) []byte { return nil }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t, newFakeCA(t), "")
+				stop := h.run(t)
+				synctest.Wait()
+				first := h.served(t)
+				chain, key, err := h.store.Current(h.name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				h.ca.answer = func(_ context.Context, o Order) ([]byte, error) { return tt.answer(t, h.ca, o), nil }
+				h.Renew()
+				synctest.Wait()
+				stop()
+				if s := h.State(); s.Failures != 1 || !strings.Contains(s.LastError, "rejected") || s.LastHint == "" {
+					t.Errorf("state = %+v, want one rejection with a hint", s)
+				}
+				if !bytes.Equal(h.served(t), first) {
+					t.Error("what is served has changed")
+				}
+				chainNow, keyNow, err := h.store.Current(h.name)
+				if err != nil || !bytes.Equal(chain, chainNow) || !bytes.Equal(key, keyNow) {
+					t.Errorf("what is stored has changed (%v)", err)
+				}
+			})
+		})
+	}
+}
+
+func TestInterruptedOrderKeepsItsKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, newFakeCA(t), "")
+		var first Order
+		h.ca.answer = func(_ context.Context, o Order) ([]byte, error) { first = o; return nil, errDown }
+		stop := h.run(t)
+		synctest.Wait()
+		h.ca.answer = nil
+		sleep(2 * time.Minute)
+		stop()
+		if !sameKey(first.CSR.PublicKey, h.live.Leaf(h.name).PublicKey) {
+			t.Error("the second try had another key: a certificate made for the first is lost")
+		}
+	})
+}
+
+func TestRenewOrdersNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, newFakeCA(t), "")
+		stop := h.run(t)
+		synctest.Wait()
+		for range 5 {
+			h.Renew()
+		}
+		synctest.Wait()
+		if n := h.ca.count(); n != 2 && n != 3 {
+			t.Errorf("%d orders after five wishes at once, want them to be one", n-1)
+		}
+		h.ca.answer = fails(errDown)
+		h.Renew()
+		synctest.Wait()
+		h.ca.answer = nil
+		before := h.ca.count()
+		h.Renew() // in the middle of the back-off
+		synctest.Wait()
+		stop()
+		if h.ca.count() != before+1 || h.State().Failures != 0 {
+			t.Errorf("a wish during the back-off was not granted: %+v", h.State())
+		}
+	})
+}
+
+func TestStoppedDuringAnOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, newFakeCA(t), "")
+		h.ca.answer = func(ctx context.Context, _ Order) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() }
+		stop := h.run(t)
+		synctest.Wait()
+		if !h.State().Ordering {
+			t.Error("the state does not tell that an order is under way")
+		}
+		stop()
+		r, err := h.store.Renewal(h.name)
+		if err != nil || r.Failures != 0 || r.LastError != "" || !r.NextAttempt.After(time.Now()) {
+			t.Errorf("renewal = %+v, %v; want no failure and a short wait", r, err)
+		}
+		if strings.Contains(h.log.String(), "ERROR") {
+			t.Errorf("log = %s", h.log)
+		}
+	})
+}
+
+func TestStoredCertificateServesBeforeAnythingIsOrdered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newFakeCA(t)
+		ca.answer = fails(errDown)
+		h := newHouse(t, ca, "")
+		h.put(t, time.Now().Add(-day), time.Now().Add(89*day))
+		h.put(t, time.Now().Add(-2*day), time.Now().Add(-day)) // newer, but over
+		stop := h.run(t)
+		synctest.Wait()
+		if h.served(t) == nil || ca.count() != 0 {
+			t.Errorf("served: %v, orders: %d; want the older pair that is still valid, and no order", h.served(t) != nil, ca.count())
+		}
+		sleep(65 * day)
+		stop()
+		if ca.count() == 0 {
+			t.Error("no order when a third of the life was left")
+		}
+		if h.served(t) == nil {
+			t.Error("the stored certificate does not serve any more")
+		}
+	})
+}
+
+func TestNothingIsOrderedThatCouldNotBeStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, newFakeCA(t), "")
+		// A folder where the state file belongs refuses every write, to root as well.
+		if err := os.MkdirAll(filepath.Join(h.dir, "names", h.name.String(), "renewal.json"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		stop := h.run(t)
+		sleep(30 * time.Minute)
+		stop()
+		s := h.State()
+		if h.ca.count() != 0 || s.Failures == 0 || !strings.Contains(s.LastHint, "state_dir") {
+			t.Errorf("%d orders, state %+v; want none and a hint about state_dir", h.ca.count(), s)
+		}
+		if s.Failures > 4 {
+			t.Errorf("%d attempts in half an hour: the back-off does not hold without a disk", s.Failures)
+		}
+	})
+}
+
+func TestLogLinesAndEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, newFakeCA(t), "")
+		h.ca.answer = func(ctx context.Context, o Order) ([]byte, error) {
+			time.Sleep(4100 * time.Millisecond)
+			return h.ca.sign(o.Name.String(), o.CSR.PublicKey, time.Now(), time.Now().Add(90*day)), nil
+		}
+		stop := h.run(t)
+		sleep(5 * time.Second)
+		h.ca.answer = fails(errDown)
+		sleep(60*day + tick)
+		stop()
+		want := regexp.MustCompile(`^\[INFO\]  certificate obtained: name=alice\.members\.pool\.example issuer="Fake CA" not_after=2000-03-31T00:00Z took=4\.1s
+\[ERROR\] certificate renewal failed: name=alice\.members\.pool\.example try=1 next=(4[89]s|5\ds|1m) class=connection cause="http-01: 403 from 192\.0\.2\.7:80" hint="nginx answers on port 80"
+$`)
+		if !want.MatchString(h.log.String()) {
+			t.Errorf("log =\n%s\nwant\n%s", h.log, want)
+		}
+		if len(h.events) != 2 || h.events[0].Kind != Obtained || h.events[1].Kind != Failed || h.events[1].Text != "http-01: 403 from 192.0.2.7:80" {
+			t.Errorf("events = %+v", h.events)
+		}
+		s := h.State()
+		if s.Issuer != "Fake CA" || !s.NotAfter.Equal(time.Date(2000, 3, 31, 0, 0, 4, 0, time.UTC)) || s.RenewAt.IsZero() ||
+			s.LastSuccess.IsZero() || s.Failures != 1 || !s.NextAttempt.After(time.Now()) {
+			t.Errorf("state = %+v", s)
+		}
+	})
+}
+
+func TestKeyTypeOfTheConfigurationIsOrdered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, newFakeCA(t), "")
+		h.cfg.KeyType = store.P384
+		stop := h.run(t)
+		synctest.Wait()
+		stop()
+		if got := h.live.Leaf(h.name); got == nil || got.SignatureAlgorithm == 0 || curveOf(got) != "P-384" {
+			t.Errorf("certificate = %v, want one for a P-384 key", got)
+		}
+	})
+}

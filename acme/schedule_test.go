@@ -1,0 +1,121 @@
+package acme
+
+import (
+	"crypto/ecdsa"
+	"crypto/x509"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"ntsagent/acme/store"
+)
+
+func curveOf(c *x509.Certificate) string {
+	if k, ok := c.PublicKey.(*ecdsa.PublicKey); ok {
+		return k.Curve.Params().Name
+	}
+	return ""
+}
+
+func TestDue(t *testing.T) {
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	leaf := func(age, left time.Duration) *x509.Certificate {
+		return &x509.Certificate{NotBefore: now.Add(-age), NotAfter: now.Add(left)}
+	}
+	for _, tt := range []struct {
+		name string
+		leaf *x509.Certificate
+		r    store.Renewal
+		want time.Duration // from now; 0 = at once
+	}{
+		{"no certificate and no history orders at once", nil, store.Renewal{}, 0},
+		{"a young certificate waits until a third is left", leaf(30*day, 60*day), store.Renewal{}, 30 * day},
+		{"a certificate with a third left is due", leaf(60*day, 30*day), store.Renewal{}, 0},
+		{"an expired certificate is due", leaf(91*day, -day), store.Renewal{}, 0},
+		{"a failure is waited out", leaf(61*day, 29*day), store.Renewal{Failures: 1, LastFailure: now, NextAttempt: now.Add(time.Minute)}, time.Minute},
+		{"a wait that ends before the renewal time does not bring it forward", leaf(30*day, 60*day), store.Renewal{NextAttempt: now.Add(time.Minute)}, 30 * day},
+		{"a day's wait shrinks to six hours late in life", leaf(80*day, 10*day), store.Renewal{Failures: 4, LastFailure: now.Add(-time.Hour), NextAttempt: now.Add(day)}, 5 * time.Hour},
+		{"what the server asked for does not shrink", leaf(80*day, 10*day), store.Renewal{Failures: 4, LastFailure: now, NextAttempt: now.Add(day), RetryAfter: now.Add(day)}, day},
+		{"a time written under a wrong clock is ignored", nil, store.Renewal{Failures: 1, LastFailure: now.AddDate(80, 0, 0), NextAttempt: now.AddDate(80, 0, 0)}, 0},
+		{"a server's time written under a wrong clock is ignored", nil, store.Renewal{Failures: 1, LastFailure: now, RetryAfter: now.AddDate(80, 0, 0)}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := max(due(now, tt.leaf, tt.r).Sub(now), 0); got != tt.want {
+				t.Errorf("due in %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestThousandLifetimes lives through many certificates with a CA that is away a third of the time.
+func TestThousandLifetimes(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		life time.Duration
+	}{{"90 days", 90 * day}, {"45 days", 45 * day}, {"160 hours", 160 * time.Hour}} {
+		t.Run(tt.name, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(8915, uint64(tt.life)))
+			now := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
+			leaf := &x509.Certificate{NotBefore: now, NotAfter: now.Add(tt.life)}
+			var r store.Renewal
+			down, turn := false, now
+			var failures []time.Time
+			for renewals := 0; renewals < 1000; {
+				if at := due(now, leaf, r); at.After(now) {
+					now = at
+				}
+				for !turn.After(now) { // up for a day and a half, down for up to a day and a half
+					down = !down
+					turn = turn.Add(36 * time.Hour)
+					if down {
+						turn = turn.Add(-time.Duration(rng.Int64N(int64(36 * time.Hour))))
+					}
+				}
+				if !now.Before(leaf.NotAfter) {
+					t.Fatalf("certificate %d expired", renewals)
+				}
+				if !down {
+					leaf = &x509.Certificate{NotBefore: now, NotAfter: now.Add(tt.life)}
+					r = afterSuccess(now, leaf)
+					renewals++
+					continue
+				}
+				failures = append(failures, now)
+				if n := len(failures); n > 4 && now.Sub(failures[n-5]) < time.Hour {
+					t.Fatalf("five failed validations within %v", now.Sub(failures[n-5]))
+				}
+				r = afterFailure(now, leaf, r, &Error{Class: ClassConnection, Err: errors.New("down")}, rng.Float64())
+			}
+			if len(failures) < 100 {
+				t.Errorf("%d failures only: the test did not test", len(failures))
+			}
+		})
+	}
+}
+
+func TestOneLine(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain":                           "plain",
+		"two\r\nlines\tand\x1b[31mcolour": "two lines and [31mcolour",
+		"\u2028para\u2029graph\x00":       "para graph",
+		"bad\xff\xfeutf8":                 "bad utf8",
+		strings.Repeat("ü", 5000):         strings.Repeat("ü", maxText/2) + "…",
+		strings.Repeat("a", maxText):      strings.Repeat("a", maxText),
+	} {
+		if got := oneLine(in); got != want {
+			t.Errorf("oneLine(%.40q) = %.80q, want %.80q", in, got, want)
+		}
+	}
+}
+
+func TestShort(t *testing.T) {
+	for in, want := range map[time.Duration]string{
+		-time.Second: "0s", 40 * time.Second: "40s", 9 * time.Minute: "9m", 2 * time.Hour: "2h", 100 * time.Minute: "1h40m", 24*time.Hour + 20*time.Second: "24h",
+	} {
+		if got := short(in); got != want {
+			t.Errorf("short(%v) = %q, want %q", in, got, want)
+		}
+	}
+}
