@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -140,22 +141,31 @@ func TestAKilledAgentComesBackWithWhatItHad(t *testing.T) {
 		}
 		return nil
 	})
-	again := exec.Command(filepath.Join(binaries, "ntsagent"), "run", "--config", lab.env["CONFIG"])
-	out := &lockedBuffer{}
-	again.Stdout, again.Stderr = out, out
-	if err := again.Start(); err != nil {
-		t.Fatal(err)
+	// And killed again, at any moment of its start.
+	for range 10 {
+		again := startProgram(t, syscall.SIGKILL, "ntsagent", "run", "--config", lab.env["CONFIG"])
+		select {
+		case <-again.done:
+			t.Fatalf("an agent did not start after a kill:\n%s", &again.told)
+		case <-time.After(rand.N(1500 * time.Millisecond)):
+		}
+		if err := again.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		<-again.done
 	}
+	again := startProgram(t, syscall.SIGKILL, "ntsagent", "run", "--config", lab.env["CONFIG"])
 	defer func() {
-		_ = again.Process.Signal(syscall.SIGTERM) // if it is gone, Wait says why
-		if err := again.Wait(); err != nil {
-			t.Errorf("the second agent ended badly: %v", err)
+		_ = again.cmd.Process.Signal(syscall.SIGTERM) // if it is gone, how it ended tells
+		<-again.done
+		if code := again.cmd.ProcessState.ExitCode(); code != 0 {
+			t.Errorf("the last agent ended with %d", code)
 		}
 		if t.Failed() {
-			t.Logf("the second agent said:\n%s", out)
+			t.Logf("the last agent said:\n%s", &again.told)
 		}
 	}()
-	await(t, 30*time.Second, "the second agent to serve", lab.check)
+	await(t, 30*time.Second, "the last agent to serve", lab.check)
 	after, err := lab.status(t.Context())
 	if err != nil {
 		t.Fatal(err)

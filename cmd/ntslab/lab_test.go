@@ -37,13 +37,33 @@ func buildAndTest(m *testing.M) int {
 	return m.Run()
 }
 
+// process is one of our programs at work.
+type process struct {
+	cmd  *exec.Cmd
+	told lockedBuffer
+	done chan struct{} // closed when it is gone and cmd.ProcessState tells how
+}
+
+func startProgram(t *testing.T, deathSignal syscall.Signal, program string, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(filepath.Join(binaries, program), args...), done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = &p.told, &p.told
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: deathSignal} // a test run that is cut off leaves nothing behind
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.done)
+	}()
+	return p
+}
+
 // runningLab is a `ntslab --dir` that is ready.
 type runningLab struct {
-	dir  string
-	env  map[string]string
-	cmd  *exec.Cmd
-	told *lockedBuffer
-	done chan struct{} // closed when the process is gone
+	*process
+	dir string
+	env map[string]string
 }
 
 // startLab starts the real program and waits for its lab.env.
@@ -53,29 +73,19 @@ func startLab(t *testing.T, challenge string) *runningLab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &runningLab{dir: dir, told: &lockedBuffer{}, done: make(chan struct{})}
-	l.cmd = exec.Command(filepath.Join(binaries, "ntslab"), "--dir", dir, "--challenge", challenge)
-	l.cmd.Stdout, l.cmd.Stderr = l.told, l.told
-	l.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGINT} // a test run that is cut off leaves nothing behind
-	if err := l.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		_ = l.cmd.Wait() // tests read l.cmd.ProcessState once done is closed
-		close(l.done)
-	}()
+	l := &runningLab{process: startProgram(t, syscall.SIGINT, "ntslab", "--dir", dir, "--challenge", challenge), dir: dir}
 	t.Cleanup(func() {
 		l.end(t)
 		if t.Failed() {
 			agentLog, _ := os.ReadFile(filepath.Join(dir, "log/ntsagent.log"))
-			t.Logf("the lab told:\n%s\nthe agent's log:\n%s", l.told, agentLog)
+			t.Logf("the lab told:\n%s\nthe agent's log:\n%s", &l.told, agentLog)
 		}
 		os.RemoveAll(dir)
 	})
 	await(t, 90*time.Second, "lab.env", func(context.Context) error {
 		select {
 		case <-l.done:
-			t.Fatalf("the lab ended early:\n%s", l.told)
+			t.Fatalf("the lab ended early:\n%s", &l.told)
 		default:
 		}
 		l.env, err = readEnv(filepath.Join(dir, envName))
@@ -98,7 +108,7 @@ func (l *runningLab) end(t *testing.T) {
 	select {
 	case <-l.done:
 		if code := l.cmd.ProcessState.ExitCode(); code != 0 {
-			t.Errorf("the lab ended with %d after Ctrl-C:\n%s", code, l.told)
+			t.Errorf("the lab ended with %d after Ctrl-C:\n%s", code, &l.told)
 		}
 	case <-time.After(20 * time.Second):
 		_ = l.cmd.Process.Kill() // the failure is told; nothing more to do

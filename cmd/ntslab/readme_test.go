@@ -61,6 +61,8 @@ func TestTheReadmesCommandsWork(t *testing.T) {
 
 	var session []string
 	var stay *exec.Cmd
+	var told lockedBuffer
+	ended := make(chan struct{})
 	for _, line := range readmeCommands(t) {
 		switch {
 		case byCI[line] != "":
@@ -69,9 +71,14 @@ func TestTheReadmesCommandsWork(t *testing.T) {
 			}
 		case line == "make run DIR=lab":
 			stay = inRepo(here.Replace(line))
+			stay.Stdout, stay.Stderr = &told, &told
 			if err := stay.Start(); err != nil {
 				t.Fatal(err)
 			}
+			go func() {
+				_ = stay.Wait() // make reports the interruption; the lab's end has its own test
+				close(ended)
+			}()
 		default:
 			session = append(session, "echo '$ "+line+"'", here.Replace(line))
 		}
@@ -81,9 +88,14 @@ func TestTheReadmesCommandsWork(t *testing.T) {
 	}
 	defer func() {
 		_ = syscall.Kill(-stay.Process.Pid, syscall.SIGINT) // as Ctrl-C does, to make and all below it
-		_ = stay.Wait()                                     // make reports the interruption; the lab's end has its own test
+		<-ended
 	}()
 	await(t, 90*time.Second, "make run DIR=lab", func(context.Context) error {
+		select {
+		case <-ended:
+			t.Fatalf("make run DIR=lab ended early:\n%s", &told)
+		default:
+		}
 		_, err := os.Stat(filepath.Join(dir, "lab", envName))
 		return err
 	})

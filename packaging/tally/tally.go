@@ -74,6 +74,9 @@ func take(e event, open map[string]*pkg, builds map[string][]string, total *tall
 	}
 	switch e.Action {
 	case "output":
+		if e.Test != "" && strings.HasPrefix(e.Output, "=== ") {
+			return // that it runs, pauses and goes on is no reason
+		}
 		p.output[e.Test] = append(p.output[e.Test], e.Output)
 		return
 	case "pass", "fail", "skip":
