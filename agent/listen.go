@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -15,8 +16,9 @@ import (
 // reload: an address that stays in the configuration keeps its socket, so that
 // the kernel queues newcomers while the parts behind it are exchanged.
 type book struct {
-	mu   sync.Mutex
-	rows map[string]*page
+	mu    sync.Mutex
+	rows  map[string]*page
+	spare map[string]net.Listener // opened ahead by reserve
 }
 
 // A page is the sockets of one purpose. Its addresses are those asked for;
@@ -28,7 +30,7 @@ type page struct {
 	listeners []net.Listener
 }
 
-func newBook() *book { return &book{rows: map[string]*page{}} }
+func newBook() *book { return &book{rows: map[string]*page{}, spare: map[string]net.Listener{}} }
 
 // open returns the sockets of purpose, opening them when they are not open or
 // when the addresses asked for have changed. New sockets are open before old
@@ -50,15 +52,54 @@ func (b *book) open(ctx context.Context, purpose string, asked []netip.AddrPort)
 			kept[l.Addr().String()] = l
 		}
 	}
+	maps.Copy(kept, b.spare)
 	if err := next.listen(ctx, kept); err != nil {
 		return nil, err
 	}
 	for _, l := range next.listeners {
 		delete(kept, l.Addr().String())
+		delete(b.spare, l.Addr().String())
+	}
+	for a := range b.spare {
+		delete(kept, a)
 	}
 	closeAll(kept)
 	b.rows[purpose] = next
 	return next.listeners, nil
+}
+
+// reserve opens those of the addresses that nothing of ours listens on yet, for
+// an open that follows; release closes what was not needed. Port 0 can always
+// be had and is left alone.
+func (b *book) reserve(ctx context.Context, asked []netip.AddrPort) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	held := maps.Clone(b.spare)
+	for _, p := range b.rows {
+		for _, l := range p.listeners {
+			held[l.Addr().String()] = l
+		}
+	}
+	for _, a := range asked {
+		if a.Port() == 0 || held[a.String()] != nil {
+			continue
+		}
+		l, err := listenTCP(ctx, a)
+		if err != nil && !(unavailable(err) && a.Addr().IsUnspecified()) {
+			return err
+		}
+		if err == nil {
+			b.spare[l.Addr().String()] = l
+		}
+	}
+	return nil
+}
+
+func (b *book) release() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	closeAll(b.spare)
+	clear(b.spare)
 }
 
 // close ends the sockets of purpose: from here on its clients are refused.

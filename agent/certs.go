@@ -1,0 +1,203 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/net/netutil"
+
+	"ntsagent/acme"
+	"ntsagent/acme/challenge"
+	"ntsagent/acme/issuer"
+	"ntsagent/acme/live"
+	"ntsagent/acme/store"
+	"ntsagent/agent/config"
+	"ntsagent/agent/status"
+	"ntsagent/agent/task"
+	"ntsagent/hostcheck"
+	"ntsagent/ntske/tcp"
+)
+
+// The challenge listeners serve a CA's few validators; everybody else is noise.
+const (
+	maxHTTPConns    = 128
+	maxTLSALPNConns = 128
+	tlsALPNTimeout  = 5 * time.Second
+)
+
+// certs is where certificates come from: ordered by ACME, one Manager and order
+// per name, or watched files that somebody else renews.
+type certs struct {
+	tasks    *task.Group
+	live     *live.Set
+	source   string
+	profile  string
+	managers []*acme.Manager
+	files    []*fileSource
+	doors    []*door
+}
+
+func (a *agent) newCerts(ctx context.Context, cfg *config.Config) (*certs, error) {
+	c := &certs{tasks: task.NewGroup(a.Log), live: live.NewSet(cfg.Names), source: cfg.Certificate.Source}
+	if c.source == config.SourceFiles {
+		for _, f := range cfg.CertificateFiles() {
+			c.files = append(c.files, newFileSource(f, c.live, a.Log.Named("files"), a.knock, &a.events))
+		}
+		return c, nil
+	}
+	c.profile = cfg.ACME.Profile
+	c.doors = a.challengeDoors(cfg)
+	responder := challenge.New(hostcheck.NewSet(cfg.Names, a.hostPorts(ctx, cfg)...), a.Log.Named("challenge"))
+	for _, d := range c.doors {
+		if err := a.answer(d, responder); err != nil {
+			return nil, err
+		}
+	}
+	order, err := issuer.New(issuer.Config{
+		Directory: cfg.ACME.Directory, Email: cfg.ACME.Email, AgreeToTerms: cfg.ACME.AgreeToTerms,
+		CAFile: cfg.ACME.CAFile, Challenges: cfg.ACME.Challenges, Responder: responder, Store: a.store, Log: a.Log.Named("acme"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range cfg.Names {
+		c.managers = append(c.managers, acme.NewManager(acme.Config{
+			Name: name, Issuer: order, Store: a.store, Live: c.live, KeyType: store.KeyType(cfg.ACME.KeyType),
+			Profile: cfg.ACME.Profile, Log: a.Log.Named("acme"), Event: a.certificateEvent,
+		}))
+	}
+	return c, nil
+}
+
+func (a *agent) certificateEvent(e acme.Event) {
+	if e.Kind == acme.Failed {
+		a.events.Add(e.Time, "certificate "+e.Name+": "+e.Text)
+	}
+	a.knock()
+}
+
+func (c *certs) start(ctx context.Context) {
+	for _, d := range c.doors {
+		c.tasks.Go(ctx, task.Task{Name: d.purpose, Run: d.run})
+	}
+	for _, m := range c.managers {
+		c.tasks.Go(ctx, task.Task{Name: "certificate", Run: m.Run})
+	}
+	for _, f := range c.files {
+		c.tasks.Go(ctx, task.Task{Name: "certificate files", Run: f.run})
+	}
+}
+
+// challengeDoors are open as long as the process lives, so that a port that is
+// taken shows at once and not at the first renewal.
+func (a *agent) challengeDoors(cfg *config.Config) []*door {
+	var doors []*door
+	always := func(time.Time) (bool, string) { return true, "" }
+	for _, w := range doorsOf(cfg)[1:] {
+		doors = append(doors, &door{
+			purpose: w.purpose, asked: w.asked, book: a.book, ready: always, kick: make(chan struct{}, 1), log: a.Log.Named("listen"),
+		})
+	}
+	return doors
+}
+
+// answer sets who answers at a challenge door.
+func (a *agent) answer(d *door, responder *challenge.Responder) error {
+	if d.purpose == status.ServiceHTTP01 {
+		d.serve = func(ctx context.Context, ln net.Listener) error {
+			return serveHTTP(ctx, challenge.NewHTTPServer(responder, a.Log.Named("http")), ln)
+		}
+		return nil
+	}
+	server, err := tcp.New(tcp.Config{
+		TLS: responder.TLSConfig(), Services: map[string]tcp.Service{"acme-tls/1": responder},
+		Timeout: tlsALPNTimeout, MaxConns: maxTLSALPNConns, Log: a.Log.Named("tls-alpn-01"),
+	})
+	if err != nil {
+		return err
+	}
+	d.serve = server.Serve
+	return nil
+}
+
+// hostPorts are the ports a Host field may name beside 80. A port left to the
+// kernel is known only once the socket is open.
+func (a *agent) hostPorts(ctx context.Context, cfg *config.Config) []uint16 {
+	ports := slices.Clone(cfg.ACME.HTTP01.HostPorts)
+	for _, asked := range cfg.ACME.HTTP01.Listen {
+		ports = append(ports, asked.Port())
+	}
+	if slices.Contains(ports, 0) && slices.Contains(cfg.ACME.Challenges, config.ChallengeHTTP01) {
+		listeners, err := a.book.open(ctx, status.ServiceHTTP01, cfg.ACME.HTTP01.Listen)
+		if err != nil {
+			a.Log.Warn("port for http-01 not open yet", "cause", err)
+		}
+		for _, l := range listeners {
+			ports = append(ports, l.Addr().(*net.TCPAddr).AddrPort().Port())
+		}
+	}
+	return slices.DeleteFunc(ports, func(p uint16) bool { return p == 0 })
+}
+
+// serveHTTP serves ln until ctx is done and leaves it open for whoever is next.
+func serveHTTP(ctx context.Context, srv *http.Server, ln net.Listener) error {
+	kept := keptOpen{ln.(*net.TCPListener)}
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if srv.Shutdown(drain) != nil {
+			_ = srv.Close()
+		}
+	})
+	err := srv.Serve(netutil.LimitListener(kept, maxHTTPConns))
+	if !stop() {
+		<-ended
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return errors.Join(ln.(*net.TCPListener).SetDeadline(time.Time{}))
+	}
+	return err
+}
+
+// keptOpen is a listener whose Close only makes Accept return: an http.Server
+// closes what it serves, and the socket has to outlive it.
+type keptOpen struct{ *net.TCPListener }
+
+func (k keptOpen) Close() error { return k.SetDeadline(time.Unix(1, 0)) }
+
+// wanted is a purpose and where the configuration wants it to listen.
+type wanted struct {
+	purpose string
+	asked   []netip.AddrPort
+}
+
+// doorsOf lists what cfg wants to listen, the key exchange first.
+func doorsOf(cfg *config.Config) []wanted {
+	doors := []wanted{{status.ServiceKE, cfg.KE.Listen}}
+	if cfg.Certificate.Source != config.SourceACME {
+		return doors
+	}
+	for _, c := range cfg.ACME.Challenges {
+		switch c {
+		case config.ChallengeHTTP01:
+			doors = append(doors, wanted{status.ServiceHTTP01, cfg.ACME.HTTP01.Listen})
+		case config.ChallengeTLSALPN01:
+			doors = append(doors, wanted{status.ServiceTLSALPN01, cfg.ACME.TLSALPN01.Listen})
+		}
+	}
+	return doors
+}
+
+// certificate picks for a handshake from the set that is in effect now, so that
+// the key exchange need not be rebuilt when the source of certificates is.
+func (a *agent) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return a.parts.Load().certs.live.Get(hello)
+}

@@ -1,0 +1,187 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"ntsagent/agent/config"
+	"ntsagent/agent/daemon"
+	"ntsagent/agent/task"
+)
+
+// reload is one wish to read the configuration again.
+type reload struct{ done chan error }
+
+// reloadOutcome is how the last reload went.
+type reloadOutcome struct {
+	ok  time.Time // when the configuration in effect was taken
+	err string    // why the last reload changed nothing, or ""
+}
+
+// parts is what one configuration amounts to. It never changes; a reload makes
+// a new one that keeps every part whose configuration is the same.
+type parts struct {
+	cfg    *config.Config
+	chrony daemon.Chrony // what chrony.conf said when the keys part was built
+	certs  *certs
+	keys   *keys
+	ke     *ke
+}
+
+func (p *parts) stop() error {
+	return errors.Join(p.ke.tasks.Stop(), p.certs.tasks.Stop(), p.keys.tasks.Stop())
+}
+
+// askReload hands a wish to the main loop and waits for its outcome.
+func (a *agent) askReload(ctx context.Context) error {
+	r := reload{done: make(chan error, 1)}
+	select {
+	case a.reloads <- r:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// reload reads the configuration again. A bad one changes nothing and says so.
+func (a *agent) reload(ctx context.Context) error {
+	_ = task.NotifyReloading("reading the configuration")
+	defer func() { _ = task.NotifyReady("serving") }()
+	cfg, err := config.Load(a.ConfigPath)
+	if err == nil {
+		err = a.exchange(ctx, cfg)
+	}
+	before := a.outcome.Load()
+	if err != nil {
+		a.outcome.Store(&reloadOutcome{ok: before.ok, err: err.Error()})
+		a.events.Add(time.Now(), "reload: "+err.Error())
+		a.Log.Error("configuration not changed", "cause", err)
+		return err
+	}
+	a.outcome.Store(&reloadOutcome{ok: time.Now()})
+	a.Log.Info("configuration reloaded", "config", a.ConfigPath)
+	return nil
+}
+
+// exchange puts cfg into effect. What can fail is done before anything that
+// runs is touched: on an error all goes on as it was.
+func (a *agent) exchange(ctx context.Context, cfg *config.Config) error {
+	old := a.parts.Load()
+	if old != nil {
+		if err := needsRestart(old.cfg, cfg); err != nil {
+			return err
+		}
+		if err := a.reserve(ctx, cfg); err != nil {
+			return err
+		}
+		defer a.book.release()
+	}
+	next, err := a.build(ctx, old, cfg)
+	if err != nil {
+		return err
+	}
+	if old != nil {
+		old.stopAllBut(next)
+	}
+	a.parts.Store(next)
+	next.startAllBut(ctx, old)
+	return nil
+}
+
+// build makes the parts for cfg and starts none of them. Old parts whose
+// configuration is the same are taken over.
+func (a *agent) build(ctx context.Context, old *parts, cfg *config.Config) (*parts, error) {
+	next := &parts{cfg: cfg}
+	var err error
+	if old != nil && sameCertificates(old.cfg, cfg) {
+		next.certs = old.certs
+	} else if next.certs, err = a.newCerts(ctx, cfg); err != nil {
+		return nil, err
+	}
+	next.chrony = a.readChrony(cfg)
+	if old != nil && sameKeys(old, next) {
+		next.keys = old.keys
+	} else if next.keys, err = a.newKeys(cfg, next.chrony); err != nil {
+		return nil, err
+	}
+	if old != nil && reflect.DeepEqual(old.cfg.KE, cfg.KE) && next.keys == old.keys {
+		next.ke = old.ke
+	} else if next.ke, err = a.newKE(cfg, next.keys.address); err != nil {
+		return nil, err
+	}
+	return next, nil
+}
+
+func (p *parts) stopAllBut(next *parts) {
+	if p.ke != next.ke {
+		_ = p.ke.tasks.Stop()
+	}
+	if p.certs != next.certs {
+		_ = p.certs.tasks.Stop()
+	}
+	if p.keys != next.keys {
+		_ = p.keys.tasks.Stop()
+	}
+}
+
+func (p *parts) startAllBut(ctx context.Context, old *parts) {
+	if old == nil || old.keys != p.keys {
+		p.keys.start(ctx)
+	}
+	if old == nil || old.certs != p.certs {
+		p.certs.start(ctx)
+	}
+	if old == nil || old.ke != p.ke {
+		p.ke.start(ctx)
+	}
+}
+
+func sameCertificates(old, cfg *config.Config) bool {
+	return reflect.DeepEqual(old.Names, cfg.Names) && reflect.DeepEqual(old.ACME, cfg.ACME) &&
+		reflect.DeepEqual(old.Certificate, cfg.Certificate)
+}
+
+func sameKeys(old, next *parts) bool {
+	return reflect.DeepEqual(old.cfg.Daemon, next.cfg.Daemon) && reflect.DeepEqual(old.cfg.Keys, next.cfg.Keys) &&
+		old.cfg.Observe.SelfCheck == next.cfg.Observe.SelfCheck && reflect.DeepEqual(old.chrony, next.chrony)
+}
+
+// needsRestart names what a running process cannot exchange.
+func needsRestart(old, cfg *config.Config) error {
+	for _, k := range []struct {
+		key  string
+		same bool
+	}{
+		{"state_dir", old.StateDir == cfg.StateDir},
+		{"observe.socket", old.Observe.Socket == cfg.Observe.Socket},
+		{"log", old.Log == cfg.Log},
+	} {
+		if !k.same {
+			return fmt.Errorf("%s has changed: that takes a restart, a reload changes nothing of it", k.key)
+		}
+	}
+	return nil
+}
+
+// reserve opens the addresses that cfg adds to what listens now, so that a port
+// that is taken is found while the old configuration still serves.
+func (a *agent) reserve(ctx context.Context, cfg *config.Config) error {
+	for _, d := range doorsOf(cfg) {
+		if len(a.book.addresses(d.purpose)) == 0 {
+			continue // closed for a reason: nobody may wait before a closed door
+		}
+		if err := a.book.reserve(ctx, d.asked); err != nil {
+			a.book.release()
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"ntsagent/agent/config"
+	"ntsagent/agent/status"
+	"ntsagent/ntske/keyring"
+)
+
+// document gathers what the parts know into what an operator sees.
+func (a *agent) document(now time.Time) status.Document {
+	p, outcome := a.parts.Load(), a.outcome.Load()
+	d := status.Document{
+		Schema: status.Schema, Time: now,
+		Agent: status.Agent{
+			Version: a.Version, PID: os.Getpid(), Started: a.started, Config: a.ConfigPath,
+			ReloadError: outcome.err, Reloaded: outcome.ok,
+		},
+		Certificates: p.certs.report(p.cfg),
+		KeyExchange:  a.counts.Snapshot(now),
+		Daemon:       p.keys.reportDaemon(),
+		Keys:         p.keys.report(),
+		Listeners:    a.listeners(p),
+		LastErrors:   a.events.List(),
+	}
+	return d.Judged(now)
+}
+
+func (c *certs) report(cfg *config.Config) []status.Certificate {
+	var out []status.Certificate
+	for _, m := range c.managers {
+		s := m.State()
+		out = append(out, status.Certificate{
+			Name: s.Name, Source: c.source, Profile: c.profile, Issuer: s.Issuer, Serial: s.Serial,
+			NotBefore: s.NotBefore, NotAfter: s.NotAfter, RenewAt: s.RenewAt,
+			LastSuccess: s.LastSuccess, LastError: s.LastError, Failures: s.Failures, NextAttempt: s.NextAttempt,
+		})
+	}
+	for _, f := range c.files {
+		s := f.state.Load()
+		cert := status.Certificate{
+			Name: f.files.Name.String(), Source: c.source,
+			LastSuccess: s.installed, LastError: s.err, Failures: s.failures,
+		}
+		if leaf := c.live.Leaf(f.files.Name); leaf != nil {
+			cert.Issuer, cert.Serial = leaf.Issuer.CommonName, leaf.SerialNumber.Text(16)
+			cert.NotBefore, cert.NotAfter = leaf.NotBefore, leaf.NotAfter
+		}
+		out = append(out, cert)
+	}
+	return out
+}
+
+func (k *keys) report() status.Keys {
+	s := k.ring.State()
+	out := status.Keys{Mode: s.Mode, State: string(s.Standing), ProvenAt: s.ProvenAt, NextRotation: s.NextRotation, Why: s.Why}
+	if out.Why == "" && s.LastError != "" && s.Pending {
+		out.Why = s.LastError
+	}
+	for _, h := range s.Held {
+		key := status.Key{ID: fmt.Sprintf("%08x", h.ID), Fingerprint: h.Fingerprint}
+		out.Held = append(out.Held, key)
+		switch {
+		case s.Minting && h.ID == s.Current:
+			out.Current = key
+		case h.ID == s.Next:
+			out.Next = key
+		}
+	}
+	return out
+}
+
+func (k *keys) reportDaemon() status.Daemon {
+	d := status.Daemon{Kind: config.KindChrony, Address: k.address.String()}
+	if s := k.ring.State(); s.Standing == keyring.Unseen {
+		d.LastError = s.Why
+	}
+	if seen := k.seen.Load(); seen != nil {
+		h := seen.reply.Header
+		d.Seen, d.Known, d.Stratum = seen.at, true, int(h.Stratum)
+		d.Synchronised = h.Leap != 3 && h.Stratum >= 1 && h.Stratum <= 15
+		d.OffsetMS = float64(seen.reply.Offset.Microseconds()) / 1000
+	}
+	return d
+}
+
+func (a *agent) listeners(p *parts) []status.Listener {
+	var out []status.Listener
+	for _, d := range append([]*door{p.ke.door}, p.certs.doors...) {
+		open := a.book.addresses(d.purpose)
+		for _, addr := range open {
+			out = append(out, status.Listener{Service: d.purpose, Address: addr, Open: true})
+		}
+		if len(open) > 0 {
+			continue
+		}
+		for _, addr := range d.asked {
+			out = append(out, status.Listener{Service: d.purpose, Address: addr.String(), Reason: d.reason()})
+		}
+	}
+	return out
+}
