@@ -61,8 +61,10 @@ type Config struct {
 	// address or not on port 123; "" and 0 announce nothing.
 	NTPHost string
 	NTPPort uint16
-	Observe func(Outcome) // called once per connection, from many goroutines; may be nil
-	Log     hclog.Logger  // may be nil
+	// Observe is called once per connection, from many goroutines, with the
+	// context ServeConn was given; may be nil.
+	Observe func(context.Context, Outcome)
+	Log     hclog.Logger // may be nil
 }
 
 // Server answers key-exchange requests. It is safe for concurrent use.
@@ -71,7 +73,7 @@ type Server struct {
 	format  cookie.Chrony
 	offer   offer
 	cookies int
-	observe func(Outcome)
+	observe func(context.Context, Outcome)
 	log     hclog.Logger
 }
 
@@ -94,7 +96,7 @@ func New(c Config) (*Server, error) {
 		offer: offer{opens: c.Format.AEADs(), host: c.NTPHost, port: c.NTPPort},
 	}
 	if s.observe == nil {
-		s.observe = func(Outcome) {}
+		s.observe = func(context.Context, Outcome) {}
 	}
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
@@ -121,7 +123,7 @@ func TLSConfig(get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Co
 // it. The caller closes c.
 func (s *Server) ServeConn(ctx context.Context, c *tls.Conn) {
 	outcome, err := s.exchange(ctx, c)
-	s.observe(outcome)
+	s.observe(ctx, outcome)
 	if err != nil && s.log.IsDebug() {
 		s.log.Debug("key exchange ended", "outcome", outcome.String(), "peer", c.RemoteAddr().String(), "reason", err)
 	}

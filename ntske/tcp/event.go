@@ -52,3 +52,12 @@ func name(names []string, i int) string {
 	}
 	return names[i]
 }
+
+// Classes lists all classes, for counters.
+func Classes() []Class {
+	all := make([]Class, 0, len(classes)-1)
+	for c := TimedOut; int(c) < len(classes); c++ {
+		all = append(all, c)
+	}
+	return all
+}
