@@ -39,20 +39,20 @@ type RateLimit struct {
 // Chrony is what chrony.conf says, as far as it matters to us. Directives that
 // are not there have chrony's defaults.
 type Chrony struct {
-	Port           uint16     // UDP; 0 = chronyd does not serve
-	BindAddress4   netip.Addr // zero = all
-	BindAddress6   netip.Addr // zero = all
-	RateLimit      *RateLimit // nil = none
-	Allows         bool       // any `allow` is there
-	CommandSocket  string     // "" = switched off
-	KeyFile        string     // symmetric keys; "" = none
-	User           string     // "" = the built-in one, _chrony or chrony
-	NTSDumpDir     string     // "" = chronyd keeps no NTS keys
-	NTSPort        uint16     // TCP, chronyd's own key exchange
-	NTSRotate      int        // seconds; 0 = keys are managed from outside
-	NTSServerKeys  []string   // with NTSServerCerts: needed for NTS
-	NTSServerCerts []string   //
-	Files          []string   // every file read, in order
+	Port          uint16     // UDP; 0 = chronyd does not serve
+	BindAddress4  netip.Addr // zero = all
+	BindAddress6  netip.Addr // zero = all
+	RateLimit     *RateLimit // nil = none
+	Allows        bool       // any `allow` is there
+	CommandSocket string     // "" = switched off
+	KeyFile       string     // symmetric keys; "" = none
+	User          string     // "" = the built-in one, _chrony or chrony
+	NTSDumpDir    string     // "" = chronyd keeps no NTS keys
+	NTSPort       uint16     // TCP, chronyd's own key exchange
+	NTSRotate     int        // seconds; 0 = keys are managed from outside
+	NTSServerKey  string     // with NTSServerCert needed for NTS; the last of several
+	NTSServerCert string
+	Files         []string // every file read, in order
 }
 
 func defaultChrony() Chrony {

@@ -83,20 +83,21 @@ func (r *confReader) include(d directive, level int) error {
 	var paths []string
 	switch d.name {
 	case "include":
-		found, err := globInclude(d.rest())
+		pattern, err := d.word()
 		if err != nil {
 			return err
 		}
-		paths = found
+		if paths, err = globInclude(pattern); err != nil {
+			return err
+		}
 	case "confdir":
 		if len(d.args) > maxConfDirs {
 			return fmt.Errorf("%w: more than %d directories", ErrChronyConf, maxConfDirs)
 		}
-		found, err := confDirFiles(d.args)
-		if err != nil {
+		var err error
+		if paths, err = confDirFiles(d.args); err != nil {
 			return err
 		}
-		paths = found
 	}
 	for _, path := range paths {
 		if err := r.file(path, level+1); err != nil {
@@ -197,9 +198,9 @@ func (c *Chrony) apply(d directive) (err error) {
 	case "ntsrotate":
 		c.NTSRotate, err = d.number(0, 1<<31-1)
 	case "ntsserverkey":
-		c.NTSServerKeys = append(c.NTSServerKeys, d.rest())
+		c.NTSServerKey, err = d.word()
 	case "ntsservercert":
-		c.NTSServerCerts = append(c.NTSServerCerts, d.rest())
+		c.NTSServerCert, err = d.word()
 	case "allow":
 		c.Allows = true
 	case "ratelimit":
@@ -236,10 +237,10 @@ func (c *Chrony) bindCommand(d directive) {
 }
 
 func (d directive) word() (string, error) {
-	if len(d.args) == 0 {
-		return "", fmt.Errorf("%w: %s needs an argument", ErrChronyConf, d.name)
+	if len(d.args) != 1 {
+		return "", fmt.Errorf("%w: %q must have one argument", ErrChronyConf, d.String())
 	}
-	return d.rest(), nil
+	return d.args[0], nil
 }
 
 func (d directive) number(low, high int) (int, error) {

@@ -15,12 +15,14 @@ import (
 
 // Prove returns the func that tells whether the daemon at addr opens a cookie:
 // one authenticated query (RFC 8915 section 5). It fits keyring.Config.Prove.
-func Prove(addr netip.AddrPort) func(ctx context.Context, c []byte, s *cookie.Session) keyring.Answer {
+// seen gets every reply that counts; it may be nil.
+func Prove(addr netip.AddrPort, seen func(client.Reply)) func(ctx context.Context, c []byte, s *cookie.Session) keyring.Answer {
 	return func(ctx context.Context, c []byte, s *cookie.Session) keyring.Answer {
 		keys := client.Keys{AEAD: s.AEAD, C2S: s.C2S, S2C: s.S2C}
-		_, err := client.Query(ctx, addr, keys, c, 0)
+		reply, err := client.Query(ctx, addr, keys, c, 0)
 		switch {
 		case err == nil:
+			tell(seen, reply)
 			return keyring.Answered
 		case errors.Is(err, client.ErrNAK):
 			return keyring.Refused
@@ -31,9 +33,18 @@ func Prove(addr netip.AddrPort) func(ctx context.Context, c []byte, s *cookie.Se
 
 // Plain returns the func that tells whether the daemon at addr answers a query
 // without NTS. It fits keyring.Config.Plain.
-func Plain(addr netip.AddrPort) func(ctx context.Context) bool {
+func Plain(addr netip.AddrPort, seen func(client.Reply)) func(ctx context.Context) bool {
 	return func(ctx context.Context) bool {
-		_, err := client.Plain(ctx, addr)
+		reply, err := client.Plain(ctx, addr)
+		if err == nil {
+			tell(seen, reply)
+		}
 		return err == nil
+	}
+}
+
+func tell(seen func(client.Reply), r client.Reply) {
+	if seen != nil {
+		seen(r)
 	}
 }
