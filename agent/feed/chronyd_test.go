@@ -51,7 +51,7 @@ func startLine(t testing.TB, s *chronytest.Server, addr netip.AddrPort, file str
 		t.Fatal(err)
 	}
 	l := &line{t: t, file: file, addr: addr, changed: make(chan struct{}, 1)}
-	prove, plain := daemon.Prove(addr), daemon.Plain(addr)
+	prove, plain := daemon.Prove(addr, nil), daemon.Plain(addr, nil)
 	l.Keyring, err = keyring.New(keyring.Config{
 		CheckEvery: 100 * time.Millisecond,
 		Load:       func() ([]byte, error) { return os.ReadFile(file) },
@@ -142,7 +142,7 @@ func answers(t testing.TB, addr netip.AddrPort, keys []*cookie.Key) []keyring.An
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-		out = append(out, daemon.Prove(addr)(ctx, c, session))
+		out = append(out, daemon.Prove(addr, nil)(ctx, c, session))
 		cancel()
 	}
 	return out
