@@ -105,7 +105,7 @@ func New(c Config) (*Server, error) {
 }
 
 // TLSConfig returns the TLS settings of a key-exchange listener (RFC 8915
-// section 3): TLS 1.3 and ALPN ntske/1 only, no session tickets, since every
+// §3): TLS 1.3 and ALPN ntske/1 only, no session tickets, since every
 // exchange needs keys of its own, and an answer that never is cut into several
 // TLS records, since some clients read only one.
 func TLSConfig(get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Config {
@@ -152,8 +152,7 @@ func (s *Server) exchange(ctx context.Context, c *tls.Conn) (Outcome, error) {
 	if outcome == Served {
 		box := new(box)
 		if err := s.mint(&state, &resp, box); err != nil {
-			outcome, _ = s.refuse(c, err)
-			return outcome, err
+			return s.refuse(c, err)
 		}
 		return s.send(c, resp.AppendTo(box.reply[:0]), outcome)
 	}

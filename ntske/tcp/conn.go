@@ -20,8 +20,8 @@ type conn struct {
 	answer []byte // written in place of the next octets, once
 }
 
-// noApplicationProtocol is a fatal alert (RFC 8446 section 6, RFC 7301
-// section 3.2) as a whole TLS record, sent in clear before any key exists.
+// noApplicationProtocol is a fatal alert (RFC 8446 §6, RFC 7301
+// §3.2) as a whole TLS record, sent in clear before any key exists.
 var noApplicationProtocol = []byte{21, 3, 3, 0, 2, 2, 120}
 
 // Write lets admit choose the alert that crypto/tls cannot be asked for.
