@@ -146,6 +146,8 @@ func ParseNTSResponse(b, uid []byte, open Open) (Header, [][]byte, error) {
 		return Header{}, nil, err
 	case p.placeholders > 0:
 		return Header{}, nil, malformed("cookie placeholder in a response")
+	case p.header.Version != 4:
+		return Header{}, nil, malformed("NTP version %d", p.header.Version)
 	case p.header.Mode != ModeServer || len(uid) == 0 || !bytes.Equal(p.uid, uid):
 		return Header{}, nil, ErrNotOurs
 	case !p.sealed && p.header.Kiss() == "NTSN":

@@ -20,6 +20,8 @@ func ParseNTSRequest(b []byte) (Request, error) {
 		return Request{}, err
 	case p.header.Mode != ModeClient:
 		return Request{}, malformed("request of mode %d", p.header.Mode)
+	case p.header.Version != 4:
+		return Request{}, malformed("NTP version %d", p.header.Version)
 	case len(p.uid) < minUID:
 		return Request{}, malformed("unique identifier of %d octets", len(p.uid))
 	case p.cookie == nil:
