@@ -89,7 +89,9 @@ func rootCommand() *cobra.Command {
 	f.BoolVar(&g.NoColor, "no-color", os.Getenv("NO_COLOR") != "", "print no colour; so does a set NO_COLOR")
 	f.DurationVar(&g.Timeout, "timeout", 10*time.Second, "give up after this `duration`")
 	root.AddCommand(
+		runCommand(g),
 		statusCommand(g),
+		checkCommand(g),
 		configCommand(g),
 		certCommand(g),
 		keysCommand(g),

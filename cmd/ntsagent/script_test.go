@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"ntsagent/agent/config"
+	"ntsagent/agent/status"
+)
+
+// TestMain makes the real main a command of the scripts, and adds helpers:
+// `exits` runs ntsagent and prints its exit code after its output, `standin`
+// answers on a control socket as an agent would, `await` waits until it does.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"ntsagent": main,
+		"exits": func() {
+			code := execute(context.Background(), os.Args[1:], os.Stdout, os.Stdout)
+			os.Stdout.WriteString("exit " + string(rune('0'+code)) + "\n")
+		},
+		"standin": standIn,
+		"await":   await,
+	})
+}
+
+// TestScripts runs testdata/script/*.txtar, one for each promise.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			// A Unix socket's path is short; a script's folder may not be.
+			dir, err := os.MkdirTemp("", "ntsagent")
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { os.RemoveAll(dir) })
+			env.Setenv("SOCKET", filepath.Join(dir, "s"))
+			// Scripts with a file ntsagent.yaml write DIR for this folder.
+			path := env.Getenv("WORK") + "/ntsagent.yaml"
+			b, err := os.ReadFile(path)
+			if errors.Is(err, os.ErrNotExist) {
+				return nil
+			}
+			b = bytes.ReplaceAll(b, []byte("DIR"), []byte(dir))
+			if err := errors.Join(err, os.WriteFile(path, b, 0o600)); err != nil {
+				return err
+			}
+			return nil
+		},
+	})
+}
+
+// standIn is an agent with nothing behind its control socket: UNHEALTHY when
+// its second argument says so, and with a configuration that cannot be reloaded.
+func standIn() {
+	ln, err := status.Listen(os.Args[1])
+	if err != nil {
+		panic(err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	doc := func() status.Document {
+		now := time.Now()
+		d := status.Document{
+			Agent:        status.Agent{Version: "1.0.0", Started: now},
+			Certificates: []status.Certificate{{Name: "alice.example", Source: "acme", NotBefore: now.Add(-time.Hour), NotAfter: now.Add(90 * 24 * time.Hour)}},
+			Keys: status.Keys{Mode: "lead", State: status.KeysProven, ProvenAt: now, Current: status.Key{ID: "0a0b0c0d", Fingerprint: "deadbeef"},
+				Held: []status.Key{{ID: "0a0b0c0d", Fingerprint: "deadbeef"}}},
+		}
+		if len(os.Args) > 2 {
+			d.Keys.State = status.KeysRefused
+		}
+		return d.Judged(now)
+	}
+	bad := &config.Error{File: "/etc/ntsagent/ntsagent.yaml", Line: 12, Key: "ke.timout", Problem: "unknown key", Hint: "did you mean ke.timeout?"}
+	err = status.Server{
+		Status: doc,
+		Config: config.Default,
+		Reload: func(context.Context) error { return bad },
+		Rotate: func(context.Context) error { return nil },
+		Log:    hclog.NewNullLogger(),
+	}.Serve(ctx, ln)
+	if err != nil {
+		panic(err)
+	}
+}
+
+// await returns when somebody answers on the control socket.
+func await() {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	client := status.NewClient(os.Args[1])
+	again := time.NewTicker(5 * time.Millisecond)
+	for ctx.Err() == nil {
+		if _, err := client.Status(ctx); err == nil {
+			return
+		}
+		<-again.C
+	}
+	os.Exit(1)
+}
