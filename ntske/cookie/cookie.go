@@ -25,7 +25,8 @@ var (
 )
 
 // Session is what a cookie carries: the AEAD of an NTS session and its two keys, of AEAD.KeyLen() octets
-// each (RFC 8915 §5.1).
+// each (RFC 8915 §5.1). A struct that is ever printed should hold one by pointer: fmt does not ask Format of
+// what lies in unexported fields.
 type Session struct {
 	AEAD aead.ID
 	C2S  []byte // the client seals with it
