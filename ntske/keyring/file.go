@@ -29,7 +29,7 @@ type file struct {
 	ring     *cookie.Ring
 	rotated  time.Time // wall time of the last rotation
 	provenAt time.Time // wall time of the last complete proof; zero = never handed over
-	minting  uint32    // the key we mint under, if it is in proven
+	minting  uint32    // the key we mint under, or did before proven was emptied; 0 = never
 	proven   []uint32  // keys the daemon has opened and not refused since, in ring order
 }
 
@@ -79,9 +79,21 @@ func (f file) withProven(ids ...uint32) file {
 	return f.keepProven(func(id uint32) bool { return slices.Contains(f.proven, id) || slices.Contains(ids, id) })
 }
 
-// withRefused returns f with nothing proven and nothing to mint under.
+// withRefused returns f with nothing proven, so with nothing to mint under.
 func (f file) withRefused() file {
-	f.minting, f.proven = 0, nil
+	f.proven = nil
+	return f
+}
+
+// withAccepted returns f as the daemon has shown at now to hold it. A key that
+// becomes current late serves for a whole interval all the same: cookies under
+// the one before must not lose theirs.
+func (f file) withAccepted(now time.Time) file {
+	current := f.ring.Current().ID()
+	if f.minting != current {
+		f.rotated = wall(now)
+	}
+	f.minting, f.provenAt = current, wall(now)
 	return f
 }
 
@@ -107,7 +119,7 @@ func wall(t time.Time) time.Time { return t.UTC().Round(0).Truncate(time.Second)
 
 func (f file) append(dst []byte, format cookie.Chrony) ([]byte, error) {
 	minting := "-"
-	if f.mintingKey() != nil {
+	if f.ring.Find(f.minting) != nil {
 		minting = hexID(f.minting)
 	}
 	proven := "-"
@@ -153,8 +165,8 @@ func parseFile(format cookie.Chrony, b []byte) (file, error) {
 	}
 	if head[2] != "-" {
 		f.minting, err = parseID(head[2])
-		if err != nil || f.mintingKey() == nil {
-			return file{}, fmt.Errorf("%w: minting key %q is not a proven one", errFile, head[2])
+		if err != nil || f.ring.Find(f.minting) == nil {
+			return file{}, fmt.Errorf("%w: minting key %q is not one of its keys", errFile, head[2])
 		}
 	}
 	return f.withProven(), nil

@@ -87,7 +87,7 @@ func TestFileRefusesWhatItDidNotWrite(t *testing.T) {
 	for _, c := range []struct{ sentence, old, new string }{
 		{"a cut off head", "proven-at -\n", ""},
 		{"another version", "keys 1", "keys 2"},
-		{"a minting key that is not proven", "minting " + hexID(id), "minting " + hexID(f.next().ID())},
+		{"a minting key it does not hold", "minting " + hexID(id), "minting " + hexID(id+64)},
 		{"a minting key in upper case", "minting " + hexID(id), "minting " + strings.ToUpper(hexID(id))},
 		{"a proven key it does not hold", "proven " + hexID(id), "proven " + hexID(id+64)},
 		{"a key proven twice", "proven " + hexID(id), "proven " + hexID(id) + " " + hexID(id)},
@@ -104,6 +104,31 @@ func TestFileRefusesWhatItDidNotWrite(t *testing.T) {
 				t.Errorf("parseFile: %v", err)
 			}
 		})
+	}
+}
+
+func TestFileOfARefusedRingPublishesNothing(t *testing.T) {
+	f := newFile(t)
+	id := f.ring.Current().ID()
+	f = f.withProven(id).withAccepted(f.rotated).withRefused()
+	f, err := parseFile(chrony, encode(t, f))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.published() != nil || !f.pending() || f.minting != id {
+		t.Errorf("publishes %v, pending %t, last minted %08x", f.published(), f.pending(), f.minting)
+	}
+}
+
+func TestAKeyThatIsCurrentLateServesAWholeInterval(t *testing.T) {
+	f := newFile(t)
+	late := f.rotated.Add(90 * time.Hour)
+	f = f.withAccepted(late)
+	if !f.rotated.Equal(late) {
+		t.Errorf("a first proof at %s counts from %s", late, f.rotated)
+	}
+	if again := f.withAccepted(late.Add(time.Hour)); !again.rotated.Equal(late) {
+		t.Errorf("proving the same key again moves the rotation to %s", again.rotated)
 	}
 }
 

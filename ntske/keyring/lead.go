@@ -184,10 +184,8 @@ func (k *Keyring) handOverFile(ctx context.Context) error {
 // accept publishes the ring on disk, which the daemon has just proven.
 func (k *Keyring) accept() {
 	l := &k.lead
-	need := l.file.unproven()
 	now := time.Now()
-	l.file = l.file.withProven(need...)
-	l.file.minting, l.file.provenAt, l.unsaved = l.file.ring.Current().ID(), wall(now), true
+	l.file, l.unsaved = l.file.withProven(l.file.unproven()...).withAccepted(now), true
 	l.failures, l.tryAt = 0, time.Time{}
 	l.checkAt = now.Add(k.cfg.CheckEvery)
 	k.believe(proven)
