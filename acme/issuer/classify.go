@@ -45,20 +45,30 @@ var classes = map[string]acme.Class{
 // classify makes of any error of lego, of the transport or of the store the one the Manager understands. kind is the challenge
 // type that was tried, "" before that.
 func (j *job) classify(err error, kind string) *acme.Error {
+	class, text := explain(err)
+	if last := j.session.lastError(); class == acme.ClassInternal && last != nil {
+		err = last
+		class, text = explain(err)
+	}
 	var e *acme.Error
 	if errors.As(err, &e) {
 		return e
 	}
-	class, text := j.explain(err)
 	if kind != "" && fromValidation(err) {
 		text = kind + ": " + text
 	}
-	return &acme.Error{Class: class, RetryAfter: j.session.asked(), Hint: hint2(err, class, kind, j.order.Name), Err: errors.New(redact(text))}
+	advice := hint(class, kind, j.order.Name)
+	var unknown x509.UnknownAuthorityError
+	if errors.As(err, &unknown) {
+		advice = "the ACME server's own certificate is from an unknown CA: name its root in acme.ca_file"
+	}
+	return &acme.Error{Class: class, RetryAfter: j.session.asked(), Hint: advice, Err: errors.New(redact(text))}
 }
 
 // explain finds the class and the plain words of an error.
-func (j *job) explain(err error) (acme.Class, string) {
+func explain(err error) (acme.Class, string) {
 	var (
+		known   *acme.Error
 		problem *legoacme.ProblemDetails
 		syntax  *json.SyntaxError
 		form    *json.UnmarshalTypeError
@@ -67,12 +77,12 @@ func (j *job) explain(err error) (acme.Class, string) {
 		network net.Error
 	)
 	switch {
+	case errors.As(err, &known):
+		return known.Class, known.Error()
 	case errors.As(err, &problem):
 		return problemClass(problem), problemText(problem)
 	case errors.As(err, &dates) && dates.Reason == x509.Expired:
 		return acme.ClassClock, dates.Error()
-	case errors.As(err, &fetch) && strings.HasPrefix(fetch.URL, "http:"):
-		return acme.ClassMalformed, "the ACME server sent a link that is not https: " + fetch.URL
 	case errors.As(err, &syntax), errors.As(err, &form):
 		return acme.ClassMalformed, "the ACME server sent an answer that is not the JSON of ACME"
 	case errors.As(err, &fetch), errors.As(err, &network), errors.Is(err, context.DeadlineExceeded):
@@ -132,15 +142,6 @@ func validationFailed(err error) bool {
 		return false
 	}
 	return fromValidation(err)
-}
-
-// hint2 is hint with an eye for what only the error itself tells.
-func hint2(err error, class acme.Class, kind string, name hostcheck.Name) string {
-	var unknown x509.UnknownAuthorityError
-	if errors.As(err, &unknown) {
-		return "the ACME server's own certificate is from an unknown CA: name its root in acme.ca_file"
-	}
-	return hint(class, kind, name)
 }
 
 // hint is what an operator can do about a failure, in one line.

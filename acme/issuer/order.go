@@ -51,6 +51,8 @@ func (j *job) run() (chain []byte, failure *acme.Error) {
 	if err != nil {
 		return nil, j.classify(err, "")
 	}
+	// lego has put a check for https around our transport whose errors have no type; ours does the same.
+	core.HTTPClient.Transport = j.session
 	if _, err := j.issuer.ensureRegistered(core, account); err != nil {
 		return nil, j.classify(err, "")
 	}

@@ -48,6 +48,7 @@ type session struct {
 
 	mu         sync.Mutex
 	retryAfter time.Duration // the longest wait that was asked for
+	last       error         // how the last request ended; where lego keeps an error's words only, its type is found here
 }
 
 // client makes the http.Client of one Issue. It must not be used twice: lego wraps the transport of each client it is given.
@@ -61,6 +62,14 @@ func (s *session) client() *http.Client {
 
 // RoundTrip implements http.RoundTripper.
 func (s *session) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := s.roundTrip(req)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = err
+	return resp, err
+}
+
+func (s *session) roundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" {
 		return nil, &acme.Error{Class: acme.ClassMalformed, Err: fmt.Errorf("%s is not https", req.URL.Redacted()), Hint: hintNotACME}
 	}
@@ -73,7 +82,7 @@ func (s *session) RoundTrip(req *http.Request) (*http.Response, error) {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	resp.Body.Close()
 	if err != nil {
-		return nil, fmt.Errorf("read answer: %w", err)
+		return nil, fmt.Errorf("%s %s: read answer: %w", req.Method, req.URL.Redacted(), err)
 	}
 	if len(body) > maxBody {
 		return nil, &acme.Error{Class: acme.ClassMalformed, Err: fmt.Errorf("%s %s: answer larger than %d bytes", req.Method, req.URL.Redacted(), maxBody), Hint: hintNotACME}
@@ -115,6 +124,13 @@ func (s *session) asked() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.retryAfter
+}
+
+// lastError is how the last request ended.
+func (s *session) lastError() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
 }
 
 // parseRetryAfter reads a Retry-After field (RFC 9110 section 10.2.3): seconds or a date. What is absent, past or nonsense is 0,

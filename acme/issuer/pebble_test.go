@@ -1,0 +1,240 @@
+package issuer_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/letsencrypt/pebble/v2/ca"
+	"github.com/letsencrypt/pebble/v2/db"
+	"github.com/letsencrypt/pebble/v2/va"
+	"github.com/letsencrypt/pebble/v2/wfe"
+	"github.com/miekg/dns"
+
+	"ntsagent/acme"
+	"ntsagent/acme/challenge"
+	"ntsagent/acme/issuer"
+	"ntsagent/acme/store"
+	"ntsagent/hostcheck"
+)
+
+// world is a real ACME server with its DNS, and the challenge listeners of one agent.
+type world struct {
+	directory string
+	caFile    string // root of the ACME server's own certificate
+	server    *httptest.Server
+	zone      *zone
+	names     hostcheck.Set
+	responder *challenge.Responder
+	http      *httptest.Server
+	tlsAddr   string
+
+	mu    sync.Mutex
+	asked []string // paths that the CA asked port 80 for
+}
+
+// settings are pebble's knobs. Its constructors read them from the environment, one world at a time.
+type settings struct {
+	badNonces, authzReuse int
+	eab                   bool
+	front                 func(http.Handler) http.Handler // stands before the server; nil = nothing does
+}
+
+var pebbleEnv sync.Mutex
+
+func newWorld(t *testing.T, s settings, names ...hostcheck.Name) *world {
+	t.Helper()
+	w := &world{zone: newZone(t)}
+	for _, n := range names {
+		w.zone.set(n, "127.0.0.1")
+	}
+	httpListener, tlsListener := listen(t), listen(t)
+	httpPort, tlsPort := port(httpListener), port(tlsListener)
+	w.names = hostcheck.NewSet(names, uint16(httpPort))
+	w.responder = challenge.New(w.names, nullLog)
+	w.http = &httptest.Server{Listener: httpListener, Config: challenge.NewHTTPServer(w.record(w.responder), nullLog)}
+	w.http.Start()
+	t.Cleanup(w.http.Close)
+	w.tlsAddr = tlsListener.Addr().String()
+	go serveTLS(tlsListener, w.responder.TLSConfig())
+
+	quiet := log.New(io.Discard, "", 0)
+	memory := db.NewMemoryStore()
+	profiles := map[string]ca.Profile{"default": {Description: "90 days"}, "short": {Description: "six days", ValidityPeriod: 6 * 86400}}
+	authority := ca.New(quiet, memory, "", "ecdsa", 0, 1, profiles)
+	pebbleEnv.Lock()
+	defer pebbleEnv.Unlock()
+	for k, v := range map[string]string{"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": strconv.Itoa(s.badNonces), "PEBBLE_AUTHZREUSE": strconv.Itoa(s.authzReuse)} {
+		if err := os.Setenv(k, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	validator := va.New(quiet, httpPort, tlsPort, true, w.zone.addr, memory)
+	front := wfe.New(quiet, memory, validator, authority, []string{"ca.example"}, true, s.eab, 1, 1)
+	handler := front.Handler()
+	if s.front != nil {
+		handler = s.front(handler)
+	}
+	w.server = httptest.NewUnstartedServer(handler)
+	w.server.Config.ErrorLog = quiet
+	w.server.StartTLS()
+	t.Cleanup(w.server.Close)
+	w.directory = w.server.URL + wfe.DirectoryPath
+	w.caFile = filepath.Join(t.TempDir(), "acme-root.pem")
+	root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.server.Certificate().Raw})
+	if err := os.WriteFile(w.caFile, root, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// issuer makes an Issuer with a fresh store; edit may change its configuration.
+func (w *world) issuer(t *testing.T, edit ...func(*issuer.Config)) *issuer.Issuer {
+	t.Helper()
+	cfg := issuer.Config{Directory: w.directory, Email: "ops@alice.example", AgreeToTerms: true, CAFile: w.caFile,
+		Challenges: []string{issuer.HTTP01, issuer.TLSALPN01}, Responder: w.responder, Store: openStore(t, t.TempDir()), Log: nullLog}
+	for _, e := range edit {
+		e(&cfg)
+	}
+	i, err := issuer.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+func only(challenges ...string) func(*issuer.Config) {
+	return func(c *issuer.Config) { c.Challenges = challenges }
+}
+
+func withStore(s *store.Store) func(*issuer.Config) { return func(c *issuer.Config) { c.Store = s } }
+
+func openStore(t *testing.T, dir string) *store.Store {
+	t.Helper()
+	s, err := store.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// zone is the DNS that pebble asks, over TCP.
+type zone struct {
+	addr string
+	mu   sync.Mutex
+	a    map[string]string
+}
+
+func newZone(t *testing.T) *zone {
+	t.Helper()
+	ln := listen(t)
+	z := &zone{addr: ln.Addr().String(), a: make(map[string]string)}
+	started := make(chan struct{})
+	server := &dns.Server{Listener: ln, Handler: z, NotifyStartedFunc: func() { close(started) }}
+	go server.ActivateAndServe()
+	<-started
+	t.Cleanup(func() { server.Shutdown() })
+	return z
+}
+
+func (z *zone) set(n hostcheck.Name, addr string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.a[dns.Fqdn(n.String())] = addr
+}
+
+func (z *zone) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	m := new(dns.Msg).SetReply(q)
+	name := q.Question[0].Name
+	addr := z.a[name]
+	switch {
+	case addr == "":
+		m.Rcode = dns.RcodeNameError
+	case q.Question[0].Qtype == dns.TypeA:
+		m.Answer = append(m.Answer, &dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.ParseIP(addr)})
+	}
+	w.WriteMsg(m)
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return ln
+}
+
+func port(ln net.Listener) int { return ln.Addr().(*net.TCPAddr).Port }
+
+// serveTLS is the least a TLS-ALPN-01 listener must do.
+func serveTLS(ln net.Listener, config *tls.Config) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			tc := tls.Server(c, config)
+			_ = tc.Handshake() // what it came to is the validator's to say
+			tc.Close()
+		}()
+	}
+}
+
+func mustName(t *testing.T, s string) hostcheck.Name {
+	t.Helper()
+	n, err := hostcheck.ParseName(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// newOrder makes an order with a key of its own.
+func newOrder(t *testing.T, name hostcheck.Name, curve elliptic.Curve) (acme.Order, *ecdsa.PrivateKey) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(curve, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{name.String()}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return acme.Order{Name: name, CSR: csr}, key
+}
+
+// leafOf reads the first certificate of a chain.
+func leafOf(t *testing.T, chain []byte) *x509.Certificate {
+	t.Helper()
+	block, _ := pem.Decode(chain)
+	if block == nil {
+		t.Fatalf("no PEM in the chain")
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leaf
+}
