@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
 	"time"
 
@@ -22,7 +23,7 @@ type daemon struct {
 }
 
 // startChronyd runs chronyd in dir with NTP on 127.0.0.1 and ::1. The clock is
-// never touched (-x); root is not needed (-U) and kept when it is there.
+// never touched (-x); root is not needed (-U).
 func startChronyd(ctx context.Context, root parts.Root, dir, socketDir, logPath string, now time.Time) (*daemon, error) {
 	port, release, err := reserveUDP(ctx)
 	if err != nil {
@@ -60,10 +61,11 @@ func (d *daemon) start(ctx context.Context, root parts.Root, dir, logPath string
 			return fmt.Errorf("write chronyd's files: %w", err)
 		}
 	}
-	args := []string{"-U", "-x", "-d", "-f", d.config}
-	if os.Geteuid() == 0 {
-		args = append(args, "-u", "root") // there may be no _chrony on this machine
+	me, err := user.Current() // chronyd stays who we are: there may be no _chrony on this machine
+	if err != nil {
+		return fmt.Errorf("find the user for chronyd: %w", err)
 	}
+	args := []string{"-U", "-x", "-d", "-u", me.Username, "-f", d.config}
 	if d.child, err = startChild("chronyd", root.Command(context.WithoutCancel(ctx), "chronyd", args...), logPath); err != nil {
 		return err
 	}
