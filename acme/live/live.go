@@ -27,12 +27,13 @@ type Certificate struct {
 // Set is one Certificate for each name. It is safe for concurrent use; handshakes never wait for an Install.
 type Set struct {
 	names hostcheck.Set
-	certs map[hostcheck.Name]*Certificate // never changes after NewSet
+	certs map[hostcheck.Name]*Certificate                         // never changes after NewSet
+	prove func(hostcheck.Name, *tls.Certificate, time.Time) error // selfHandshake; a test puts a refusal here
 }
 
 // NewSet makes a Set for names that serves nothing yet.
 func NewSet(names []hostcheck.Name) *Set {
-	s := &Set{names: hostcheck.NewSet(names), certs: make(map[hostcheck.Name]*Certificate, len(names))}
+	s := &Set{names: hostcheck.NewSet(names), certs: make(map[hostcheck.Name]*Certificate, len(names)), prove: selfHandshake}
 	for _, name := range s.names.Names() {
 		s.certs[name] = &Certificate{name: name}
 	}
@@ -54,7 +55,7 @@ func (s *Set) Install(name hostcheck.Name, chainPEM, keyPEM []byte, now time.Tim
 	if same(c.now.Load(), cert) {
 		return false, nil
 	}
-	if err := selfHandshake(name, cert, now); err != nil {
+	if err := s.prove(name, cert, now); err != nil {
 		return false, fmt.Errorf("certificate for %s: does not carry a TLS handshake: %w", name, err)
 	}
 	c.now.Store(cert)

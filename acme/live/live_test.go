@@ -5,8 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
+	"errors"
 	"net"
 	"strings"
 	"sync"
@@ -155,13 +154,6 @@ func TestInstallKeepsTheLastGoodOnAnyDoubt(t *testing.T) {
 	good := s.Leaf(alice)
 	newChain, newKey := ca.pair(t, now, nil, "alice.pool.example")
 	expired, expiredKey := ca.pair(t, now, func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) }, "alice.pool.example")
-	// Verify finds no fault with 300 KiB in an extension, and every TLS client does.
-	fat, fatKey := ca.pair(t, now, func(c *x509.Certificate) {
-		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1}, Value: make([]byte, 300<<10)}}
-	}, "alice.pool.example")
-	if _, err := Verify(alice, fat, fatKey, now); err != nil {
-		t.Fatal(err)
-	}
 	for _, c := range []struct {
 		rule       string
 		name       hostcheck.Name
@@ -172,7 +164,6 @@ func TestInstallKeepsTheLastGoodOnAnyDoubt(t *testing.T) {
 		{"an empty chain", alice, nil, newKey},
 		{"an empty key", alice, newChain, nil},
 		{"a chain cut short", alice, newChain[:len(newChain)/3], newKey},
-		{"a certificate that only a handshake finds fault with", alice, fat, fatKey},
 		{"an expired certificate", alice, expired, expiredKey},
 		{"a certificate for another name", alice, func() []byte { c, _ := ca.pair(t, now, nil, "bob.pool.example"); return c }(), newKey},
 		{"a name that is not configured", bob, newChain, newKey},
@@ -187,6 +178,11 @@ func TestInstallKeepsTheLastGoodOnAnyDoubt(t *testing.T) {
 			t.Errorf("%s: the old certificate does not serve any more: %v", c.rule, err)
 		}
 	}
+	s.prove = func(hostcheck.Name, *tls.Certificate, time.Time) error { return errors.New("no handshake") }
+	if changed, err := s.Install(alice, newChain, newKey, now); err == nil || changed || !s.Leaf(alice).Equal(good) {
+		t.Errorf("a certificate that carries no handshake: %v, %v", changed, err)
+	}
+	s.prove = selfHandshake
 	mustInstall(t, s, alice, newChain, newKey, now)
 	if s.Leaf(alice).Equal(good) || s.Leaf(bob) != nil {
 		t.Error("the set has the wrong certificates")

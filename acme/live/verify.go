@@ -22,6 +22,7 @@ const (
 	maxChainBytes = 1 << 20
 	maxKeyBytes   = 64 << 10
 	maxCerts      = 10
+	maxSentBytes  = 96 << 10 // what TLS sends of it; OpenSSL clients take 100 KiB by default, GnuTLS 128, Go 256
 	minRSABits    = 2048
 	maxRSABits    = 4096 // the largest public CAs sign; beyond, each handshake costs a flooder nothing and us much
 	clockSkew     = 5 * time.Minute
@@ -29,7 +30,7 @@ const (
 
 // Verify makes a certificate chain and its private key, both PEM, into what TLS serves, with Leaf set. It refuses
 //
-//   - input over 1 MiB or over 10 certificates, and PEM with anything but the expected blocks and blank lines;
+//   - input over 1 MiB, over 10 certificates or with over 96 KiB of them, and PEM with anything but the expected blocks and blank lines;
 //   - a key that does not belong to the first certificate, and any but ECDSA P-256 or P-384 or RSA of 2048 to 4096 bits
 //     (no public CA issues for Ed25519 or P-521, and not every NTS client can verify them);
 //   - a first certificate that is a CA, may not sign for TLS servers, or does not cover name by a dNSName, exactly or by
@@ -69,8 +70,13 @@ func verify(name hostcheck.Name, chainPEM, keyPEM []byte, now time.Time) (*tls.C
 		return nil, err
 	}
 	cert := &tls.Certificate{PrivateKey: key, Leaf: leaf}
+	sent := 0
 	for _, c := range chain {
 		cert.Certificate = append(cert.Certificate, c.Raw)
+		sent += len(c.Raw)
+	}
+	if sent > maxSentBytes {
+		return nil, fmt.Errorf("certificates take %d bytes; clients refuse more than about %d", sent, maxSentBytes)
 	}
 	return cert, nil
 }

@@ -94,6 +94,9 @@ func TestVerifyRefuses(t *testing.T) {
 	marked := func(c *x509.Certificate) {
 		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 31}, Critical: true, Value: []byte{4, 0}}}
 	}
+	fat := func(c *x509.Certificate) {
+		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1}, Value: make([]byte, maxSentBytes)}}
+	}
 	cut := bytes.Index(chain, []byte("-----END"))
 	for _, c := range []struct {
 		rule       string
@@ -118,6 +121,7 @@ func TestVerifyRefuses(t *testing.T) {
 		{"a certificate with headers", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Headers: map[string]string{"a": "b"}, Bytes: leaf.Raw}), keyPEM, "not a plain CERTIFICATE"},
 		{"eleven certificates", bytes.Repeat(chainOf(leaf), 11), keyPEM, "chain has 11 certificates"},
 		{"more than a MiB", bytes.Repeat([]byte("\n"), 1<<20+1), keyPEM, "larger than 1048576 bytes"},
+		{"a certificate that clients find too large", with(fat, "alice.pool.example"), keyPEM, "clients refuse more than"},
 		{"a key of more than 64 KiB", chain, bytes.Repeat([]byte("\n"), 64<<10+1), "key is larger than"},
 		{"a certificate for a key", chain, chainOf(leaf), `key: block is a "CERTIFICATE"`},
 		{"two keys", chain, append(bytes.Clone(keyPEM), keyPEM...), "key file has 2 blocks"},
