@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"io"
 	"net"
@@ -263,7 +264,8 @@ func TestPresentTLSALPN01RefusesCertificatesThatProveNothing(t *testing.T) {
 		"a proof for another of ours":     {alice, challenge(bob)},
 		"a proof without its key":         {alice, &withoutKey},
 		"a proof with a chain":            {alice, &long},
-		"a certificate for production":    {alice, production(t, "alice.pool.example")},
+		"a certificate for production":    {alice, selfSigned(t, nil, "alice.pool.example")},
+		"a proof for two names":           {alice, selfSigned(t, []pkix.Extension{{Id: acmeIdentifier, Critical: true, Value: []byte{4, 0}}}, "alice.pool.example", "x.example")},
 		"a certificate that is no X.509 ": {alice, &tls.Certificate{Certificate: [][]byte{{1, 2, 3}}, PrivateKey: withoutKey.Leaf}},
 	} {
 		if remove, err := r.PresentTLSALPN01(c.name, c.cert); err == nil || remove != nil {
@@ -274,14 +276,14 @@ func TestPresentTLSALPN01RefusesCertificatesThatProveNothing(t *testing.T) {
 	}
 }
 
-// production is a certificate as a client might trust it: no acmeIdentifier.
-func production(t testing.TB, name string) *tls.Certificate {
+// selfSigned makes a certificate that Certificate would not make.
+func selfSigned(t testing.TB, extra []pkix.Extension, names ...string) *tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{DNSNames: names, NotAfter: time.Now().Add(time.Hour), ExtraExtensions: extra}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
