@@ -190,6 +190,17 @@ func TestListenReplacesOnlyALeftOverSocket(t *testing.T) {
 			t.Errorf("the first agent was disturbed: %v", err)
 		}
 	})
+	t.Run("a socket of another kind stays", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "s")
+		other, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		if _, err := Listen(path); err == nil {
+			t.Error("somebody else's socket was replaced")
+		}
+	})
 	t.Run("another file stays", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "s")
 		if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {

@@ -107,21 +107,17 @@ func (g *Group) Stop() error {
 	g.running = nil
 	g.mu.Unlock()
 
-	limit := time.NewTimer(stopLimit)
-	defer limit.Stop()
-	late := false
-	var stuck []string
+	limit, cancel := context.WithTimeout(context.Background(), stopLimit)
+	defer cancel()
 	for i := len(tasks) - 1; i >= 0; i-- {
-		r := tasks[i]
-		r.cancel()
-		if !late {
-			select {
-			case <-r.done:
-				continue
-			case <-limit.C:
-				late = true
-			}
+		tasks[i].cancel()
+		select {
+		case <-tasks[i].done:
+		case <-limit.Done(): // no more waiting, but the others still get told
 		}
+	}
+	var stuck []string
+	for _, r := range tasks {
 		select {
 		case <-r.done:
 		default:
@@ -129,7 +125,7 @@ func (g *Group) Stop() error {
 		}
 	}
 	if len(stuck) > 0 {
-		return fmt.Errorf("stop tasks: still running after %s: %s", stopLimit, strings.Join(stuck, ", "))
+		return fmt.Errorf("stop tasks: not ended within %s: %s", stopLimit, strings.Join(stuck, ", "))
 	}
 	return nil
 }
