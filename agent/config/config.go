@@ -234,7 +234,7 @@ type Observe struct {
 	Socket     string        `yaml:"socket"`
 	Metrics    string        `yaml:"metrics"`
 	StatusPage string        `yaml:"status_page"`
-	SelfCheck  time.Duration `yaml:"self_check"`
+	SelfCheck  time.Duration `yaml:"self_check"` // how often the daemon is asked to open a cookie
 }
 
 // Log says what is logged and how.

@@ -44,6 +44,7 @@ func validate(c *Config, d *decoder) {
 	if len(c.Observe.Socket) > maxSocketPath {
 		v.fail("observe.socket", fmt.Sprintf("longer than the %d octets a Unix socket path may have", maxSocketPath), "choose a shorter path")
 	}
+	v.duration("observe.self_check", c.Observe.SelfCheck, time.Second, time.Hour)
 	v.oneOf("log.level", c.Log.Level, "trace", "debug", "info", "warn", "error")
 	v.oneOf("log.format", c.Log.Format, "text", "json")
 	v.path("state_dir", c.StateDir)
@@ -263,5 +264,4 @@ func (v validator) notYet(c *Config) {
 	same("services", c.Services, def.Services)
 	same("observe.metrics", c.Observe.Metrics, def.Observe.Metrics, "")
 	same("observe.status_page", c.Observe.StatusPage, def.Observe.StatusPage, "")
-	same("observe.self_check", c.Observe.SelfCheck, def.Observe.SelfCheck)
 }

@@ -1,0 +1,227 @@
+package agent
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"ntsagent/agent/daemon/chronytest"
+	"ntsagent/agent/status"
+	"ntsagent/ntske/client"
+)
+
+const memberName = "alice.pool.test"
+
+// authority is a CA of the test's own.
+type authority struct {
+	t     *testing.T
+	key   *ecdsa.PrivateKey
+	cert  *x509.Certificate
+	roots *x509.CertPool
+	last  int64
+}
+
+func newAuthority(t *testing.T) *authority {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &authority{t: t, key: key, roots: x509.NewCertPool(), last: 1}
+	if a.cert, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	a.roots.AddCert(a.cert)
+	return a
+}
+
+// issue makes a certificate that ends after life, as PEM, and its serial.
+func (a *authority) issue(life time.Duration) (cert, key []byte, serial string) {
+	a.last++
+	own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(a.last), DNSNames: []string{memberName}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(life),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &own.PublicKey, a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(own)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), template.SerialNumber.Text(16)
+}
+
+// member is an agent that runs in this process beside a real chronyd, with a
+// certificate by other hands.
+type member struct {
+	t         *testing.T
+	ca        *authority
+	chronyd   *chronytest.Server
+	dir       string
+	cert, key string // paths
+	conf      string
+	socket    string
+	ended     chan error
+}
+
+// startMember starts both and waits until nothing is in the way of serving but
+// what the test did not provide.
+func startMember(t *testing.T, life time.Duration, extra string) *member {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "member") // the names of sockets are limited to 107 octets
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	m := &member{
+		t: t, ca: newAuthority(t), chronyd: chronytest.Start(t, chronytest.Options{}), dir: dir,
+		cert: filepath.Join(dir, "fullchain.pem"), key: filepath.Join(dir, "privkey.pem"),
+		conf: filepath.Join(dir, "ntsagent.yaml"), socket: filepath.Join(dir, "control.sock"), ended: make(chan error, 1),
+	}
+	cert, key, _ := m.ca.issue(life)
+	m.write(m.key, key)
+	m.write(m.cert, cert)
+	m.configure(extra)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { m.ended <- Run(ctx, Options{ConfigPath: m.conf, Log: hclog.New(m.logTo()), Version: "test"}) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-m.ended; err != nil {
+			t.Errorf("the agent ended with %v", err)
+		}
+	})
+	m.wait("the key exchange listens", func(d status.Document) bool { return m.ke(d).IsValid() })
+	return m
+}
+
+// logTo writes the agent's log into the test's, which shows it on a failure.
+func (m *member) logTo() *hclog.LoggerOptions {
+	return &hclog.LoggerOptions{Level: hclog.Debug, Output: testWriter{m.t}, DisableTime: true}
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	w.t.Log(strings.TrimSuffix(string(b), "\n"))
+	return len(b), nil
+}
+
+// configure writes the configuration; extra are further lines of YAML, such as
+// "ke: {…}" where none is there yet.
+func (m *member) configure(extra string) {
+	if !strings.Contains(extra, "ke:") {
+		extra += "\nke: {listen: [\"127.0.0.1:0\"]}\n"
+	}
+	m.write(m.conf, fmt.Appendf(nil, `names: [%s]
+certificate: {source: files, cert: %s, key: %s}
+daemon:
+  kind: chrony
+  address: %s
+  chrony: {keys_file: %s, command_socket: %s, config_file: %s}
+observe: {socket: %s, self_check: 1s}
+state_dir: %s
+%s`, memberName, m.cert, m.key, m.chronyd.Addr, m.chronyd.KeysFile, m.chronyd.Socket, m.chronyd.Conf,
+		m.socket, filepath.Join(m.dir, "state"), extra))
+}
+
+func (m *member) write(path string, b []byte) {
+	m.t.Helper()
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *member) status() (status.Document, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return status.NewClient(m.socket).Status(ctx)
+}
+
+func (m *member) reload() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	return status.NewClient(m.socket).Reload(ctx)
+}
+
+// wait polls the status until what is wanted is there.
+func (m *member) wait(what string, ok func(status.Document) bool) status.Document {
+	m.t.Helper()
+	deadline := time.After(40 * time.Second)
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
+		d, err := m.status()
+		if err == nil && ok(d) {
+			return d
+		}
+		select {
+		case <-again.C:
+		case ended := <-m.ended:
+			m.ended <- nil
+			m.t.Fatalf("waiting until %s: the agent ended: %v", what, ended)
+		case <-deadline:
+			m.t.Fatalf("waited in vain until %s; status is %+v, error %v", what, d, err)
+		}
+	}
+}
+
+// ke is where the key exchange listens, or the zero value.
+func (m *member) ke(d status.Document) netip.AddrPort {
+	for _, l := range d.Listeners {
+		if l.Service == status.ServiceKE && l.Open {
+			return netip.MustParseAddrPort(l.Address)
+		}
+	}
+	return netip.AddrPort{}
+}
+
+// exchange does one key exchange at addr and one query with a cookie from it.
+func (m *member) exchange(addr netip.AddrPort) (serial string, cookies int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	r, err := client.KeyExchange(ctx, client.Config{Addr: addr, Name: memberName, Roots: m.ca.roots})
+	if err != nil {
+		return "", 0, err
+	}
+	serial = r.TLS.PeerCertificates[0].SerialNumber.Text(16)
+	_, err = client.Query(ctx, netip.AddrPortFrom(addr.Addr(), r.Port), r.Keys, r.Cookies[0], 0)
+	return serial, len(r.Cookies), err
+}
+
+// serves asserts a whole exchange, by a certificate of that serial unless "".
+func (m *member) serves(addr netip.AddrPort, serial string, cookies int) {
+	m.t.Helper()
+	got, n, err := m.exchange(addr)
+	if err != nil || n != cookies || serial != "" && got != serial {
+		m.t.Fatalf("key exchange: serial %s, %d cookies, error %v; want serial %q and %d cookies", got, n, err, serial, cookies)
+	}
+}
