@@ -1,7 +1,6 @@
-// Package ntske serves the NTS Key Establishment protocol (RFC 8915
-// 4): over TLS a client says which protocols and AEAD algorithms it speaks and
-// gets, in one answer, what to use and a set of cookies that the local NTP
-// daemon opens.
+// Package ntske serves the NTS Key Establishment protocol (RFC 8915 §4): over
+// TLS a client says which protocols and AEAD algorithms it speaks and gets, in
+// one answer, what to use and a set of cookies that the local NTP daemon opens.
 //
 // A connection is one straight line: request, negotiation, keys from the TLS
 // exporter, the ring of cookie keys as it is now, cookies, one write,

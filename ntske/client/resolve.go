@@ -9,6 +9,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
+
+	"github.com/miekg/dns"
 )
 
 // Resolve returns the addresses of name, IPv4 before IPv6, each once. An
@@ -23,21 +26,20 @@ func Resolve(ctx context.Context, resolver, name string) ([]netip.Addr, error) {
 	}
 	ctx, cancel := withDefault(ctx)
 	defer cancel()
-	r := net.DefaultResolver
+	lookup := systemLookup
 	if resolver != "" {
 		if _, err := netip.ParseAddrPort(resolver); err != nil {
 			return nil, couldNot("resolve", fmt.Sprintf("use the resolver %q", resolver), errors.New("it must be ADDRESS:PORT"))
 		}
-		r = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, resolver)
-		}}
-		name = strings.TrimSuffix(name, ".") + "." // no search list
+		lookup = func(ctx context.Context, family int, name string) ([]netip.Addr, error) {
+			return ask(ctx, resolver, family, name)
+		}
 	}
 	var found [2][]netip.Addr
 	var failed [2]error
 	var wg sync.WaitGroup
-	for i, network := range [2]string{"ip4", "ip6"} {
-		wg.Go(func() { found[i], failed[i] = r.LookupNetIP(ctx, network, name) })
+	for i, family := range [2]int{4, 6} {
+		wg.Go(func() { found[i], failed[i] = lookup(ctx, family, name) })
 	}
 	wg.Wait()
 
@@ -53,14 +55,84 @@ func Resolve(ctx context.Context, resolver, name string) ([]netip.Addr, error) {
 		}
 	}
 	if len(all) == 0 {
-		return nil, did("resolve", "have an address in DNS", cause(failed[0]))
+		return nil, did("resolve", "have an address in DNS", nil)
 	}
 	return all, nil
 }
+
+// errNone is a name that does not exist, or has no address of that family.
+var errNone = errors.New("no address")
 
 // absent tells "there is none" from "could not find out".
 func absent(err error) bool {
 	var dns *net.DNSError
 	var addr *net.AddrError
-	return errors.As(err, &dns) && dns.IsNotFound || errors.As(err, &addr)
+	return errors.Is(err, errNone) || errors.As(err, &dns) && dns.IsNotFound || errors.As(err, &addr)
+}
+
+func systemLookup(ctx context.Context, family int, name string) ([]netip.Addr, error) {
+	return net.DefaultResolver.LookupNetIP(ctx, fmt.Sprintf("ip%d", family), name)
+}
+
+// ask puts one question to one DNS server. net.Resolver would look into
+// /etc/hosts first, name the system's server in its errors and take an empty
+// answer of a plain server for a lame one.
+func ask(ctx context.Context, resolver string, family int, name string) ([]netip.Addr, error) {
+	const each, tries, size = 2 * time.Second, 3, 1232
+	kind := dns.TypeA
+	if family == 6 {
+		kind = dns.TypeAAAA
+	}
+	question := new(dns.Msg).SetQuestion(dns.Fqdn(name), kind).SetEdns0(size, false)
+	var answer *dns.Msg
+	var err error
+	for try := 0; try < tries && ctx.Err() == nil; try++ {
+		answer, _, err = (&dns.Client{Timeout: each}).ExchangeContext(ctx, question, resolver)
+		if err == nil && answer.Truncated {
+			answer, _, err = (&dns.Client{Net: "tcp", Timeout: each}).ExchangeContext(ctx, question, resolver)
+		}
+		if err == nil || !isTimeout(err) {
+			break
+		}
+	}
+	switch {
+	case err != nil || answer == nil:
+		return nil, fmt.Errorf("ask %s: %w", resolver, cause(errors.Join(err, ctx.Err())))
+	case answer.Rcode != dns.RcodeSuccess && answer.Rcode != dns.RcodeNameError:
+		return nil, fmt.Errorf("%s answered %s", resolver, dns.RcodeToString[answer.Rcode])
+	}
+	return addresses(answer, strings.ToLower(dns.Fqdn(name)))
+}
+
+// addresses takes the address records of name, or of what it is an alias for.
+func addresses(answer *dns.Msg, name string) (all []netip.Addr, err error) {
+	for range answer.Answer { // no chain of aliases is longer than the answer
+		for _, rr := range answer.Answer {
+			if c, ok := rr.(*dns.CNAME); ok && strings.ToLower(c.Hdr.Name) == name {
+				name = strings.ToLower(c.Target)
+				break
+			}
+		}
+	}
+	for _, rr := range answer.Answer {
+		var ip net.IP
+		switch rr := rr.(type) {
+		case *dns.A:
+			ip = rr.A
+		case *dns.AAAA:
+			ip = rr.AAAA
+		}
+		if a, ok := netip.AddrFromSlice(ip); ok && strings.ToLower(rr.Header().Name) == name {
+			all = append(all, a.Unmap())
+		}
+	}
+	if len(all) == 0 {
+		return nil, errNone
+	}
+	return all, nil
+}
+
+func isTimeout(err error) bool {
+	var network net.Error
+	return errors.As(err, &network) && network.Timeout()
 }

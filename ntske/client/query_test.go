@@ -1,0 +1,218 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"ntsagent/ntske/packet"
+)
+
+// exchanged is a world and what a key exchange in it gave.
+func exchanged(t *testing.T) (*world, Result) {
+	t.Helper()
+	w := newWorld(t, "127.0.0.1", nil)
+	res, err := KeyExchange(t.Context(), Config{Addr: w.ke, Name: testName, Roots: w.roots})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w, res
+}
+
+// soon is a context that ends before long, for what never comes.
+func soon(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestQueryWithAnInitialAndWithARefreshedCookie(t *testing.T) {
+	w, res := exchanged(t)
+	first, err := Query(t.Context(), w.ntp.addr, res.Keys, res.Cookies[0], 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(first.Cookies) != 3 || first.Header.Stratum != 2 || first.Octets == 0 {
+		t.Errorf("%d cookies, header %+v, %d octets", len(first.Cookies), first.Header, first.Octets)
+	}
+	if d := first.Offset.Abs(); d > time.Second || first.Delay < 0 || first.Delay > time.Second {
+		t.Errorf("offset %v, delay %v on one clock", first.Offset, first.Delay)
+	}
+	second, err := Query(t.Context(), w.ntp.addr, res.Keys, first.Cookies[2], 0)
+	if err != nil || len(second.Cookies) != 1 {
+		t.Errorf("refreshed cookie: %d cookies, %v", len(second.Cookies), err)
+	}
+}
+
+func TestEveryQueryIsNew(t *testing.T) {
+	w, res := exchanged(t)
+	seen := map[string]bool{}
+	w.ntp.hook(func(_ int32, request []byte, _ func([]byte)) bool {
+		req, err := packet.ParseNTSRequest(request)
+		if err != nil {
+			t.Error(err)
+		}
+		seen[string(req.UID)], seen[string(request[40:48])] = true, true
+		if h := req.Header; h.Version != 4 || h.Mode != 3 || len(req.UID) != 32 || !bytes.Equal(request[1:40], make([]byte, 39)) {
+			t.Errorf("the header tells more than it must: % x", request[:48])
+		}
+		return true
+	})
+	for i := range 3 {
+		if _, err := Query(t.Context(), w.ntp.addr, res.Keys, res.Cookies[i], 0); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(seen) != 6 {
+		t.Errorf("%d different identifiers and timestamps in 3 queries, want 6", len(seen))
+	}
+}
+
+func TestForgedRepliesArePassedOver(t *testing.T) {
+	w, res := exchanged(t)
+	spoil := func(at int) func([]byte) []byte {
+		return func(b []byte) []byte { b[at] ^= 1; return b }
+	}
+	answer := func(f func([]byte) []byte) func(int32, []byte, func([]byte)) bool {
+		return func(_ int32, request []byte, send func([]byte)) bool {
+			send(f(w.ntp.answer(bytes.Clone(request), time.Now())))
+			return true // and then the true answer
+		}
+	}
+	forgeries := map[string]func(int32, []byte, func([]byte)) bool{
+		"another stratum":           answer(spoil(1)),
+		"another origin":            answer(spoil(24)),
+		"another receive time":      answer(spoil(32)),
+		"another unique identifier": answer(spoil(60)),
+		"another sealed text":       answer(func(b []byte) []byte { b[len(b)-1] ^= 1; return b }),
+		"cut off":                   answer(func(b []byte) []byte { return b[:len(b)-4] }),
+		"cut to the header":         answer(func(b []byte) []byte { return b[:48] }),
+		"one octet":                 answer(func(b []byte) []byte { return b[:1] }),
+		"empty":                     answer(func(b []byte) []byte { return nil }),
+		"the request reflected":     func(_ int32, request []byte, send func([]byte)) bool { send(request); return true },
+		"a NAK for somebody else": func(_ int32, request []byte, send func([]byte)) bool {
+			q, _ := packet.ParseHeader(request)
+			uid := make([]byte, 32)
+			rand.Read(uid)
+			send(nak(q, uid))
+			return true
+		},
+		"a NAK with another origin": func(_ int32, request []byte, send func([]byte)) bool {
+			q, _ := packet.ParseHeader(request)
+			r, _ := packet.ParseNTSRequest(request)
+			q.Transmit++
+			send(nak(q, r.UID))
+			return true
+		},
+		"an unauthenticated RATE kiss": func(_ int32, request []byte, send func([]byte)) bool {
+			q, _ := packet.ParseHeader(request)
+			r, _ := packet.ParseNTSRequest(request)
+			b := nak(q, r.UID)
+			copy(b[12:], "RATE")
+			send(b)
+			return true
+		},
+	}
+	for name, forge := range forgeries {
+		t.Run(name, func(t *testing.T) {
+			w.ntp.hook(forge)
+			reply, err := Query(t.Context(), w.ntp.addr, res.Keys, res.Cookies[0], 0)
+			if err != nil || reply.Header.Stratum != 2 {
+				t.Errorf("got %+v, %v", reply.Header, err)
+			}
+			w.ntp.hook(func(n int32, request []byte, send func([]byte)) bool { forge(n, request, send); return false })
+			_, err = Query(soon(t), w.ntp.addr, res.Keys, res.Cookies[0], 0)
+			if !errors.Is(err, ErrSilent) && !errors.Is(err, ErrUnauthenticated) {
+				t.Errorf("the forgery alone: %v", err)
+			}
+			blames(t, err, Server, "ntp", "the server did not answer")
+		})
+	}
+}
+
+func TestForgeryAloneIsToldFromSilence(t *testing.T) {
+	w, res := exchanged(t)
+	w.ntp.hook(func(_ int32, request []byte, send func([]byte)) bool {
+		b := w.ntp.answer(bytes.Clone(request), time.Now())
+		b[1] ^= 1
+		send(b)
+		return false
+	})
+	_, err := Query(soon(t), w.ntp.addr, res.Keys, res.Cookies[0], 0)
+	if !errors.Is(err, ErrUnauthenticated) || errors.Is(err, ErrSilent) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNAKSilenceAndAClosedPort(t *testing.T) {
+	w, res := exchanged(t)
+	bad := bytes.Clone(res.Cookies[0])
+	bad[50] ^= 1
+	begin := time.Now()
+	_, err := Query(t.Context(), w.ntp.addr, res.Keys, bad, 0)
+	if !errors.Is(err, ErrNAK) || time.Since(begin) > 2*time.Second {
+		t.Errorf("NAK: %v after %v", err, time.Since(begin))
+	}
+	blames(t, err, Server, "ntp", "the server did not open its own cookie")
+
+	w.ntp.hook(func(int32, []byte, func([]byte)) bool { return false })
+	_, err = Query(soon(t), w.ntp.addr, res.Keys, res.Cookies[0], 0)
+	if !errors.Is(err, ErrSilent) {
+		t.Errorf("silence: %v", err)
+	}
+	_, err = Plain(soon(t), w.ntp.addr)
+	if !errors.Is(err, ErrSilent) {
+		t.Errorf("plain silence: %v", err)
+	}
+
+	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := c.LocalAddr().(*net.UDPAddr).AddrPort()
+	c.Close()
+	begin = time.Now()
+	_, err = Query(t.Context(), closed, res.Keys, res.Cookies[0], 0)
+	if !errors.Is(err, ErrSilent) || time.Since(begin) > 2*time.Second {
+		t.Errorf("closed port: %v after %v", err, time.Since(begin))
+	}
+	blames(t, err, Server, "ntp", "nothing listens on that UDP port")
+}
+
+func TestQueriesThisToolCannotMake(t *testing.T) {
+	w, res := exchanged(t)
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := Query(cancelled, w.ntp.addr, res.Keys, res.Cookies[0], 0)
+	blames(t, err, Tool, "ntp", "go on")
+	_, err = Query(t.Context(), w.ntp.addr, Keys{AEAD: 30, C2S: make([]byte, 16), S2C: make([]byte, 16)}, res.Cookies[0], 0)
+	blames(t, err, Tool, "ntp", "seal a request with AES-128-GCM-SIV")
+	_, err = Querier{LocalAddr: netip.MustParseAddr("192.0.2.1")}.Plain(t.Context(), w.ntp.addr)
+	blames(t, err, Tool, "ntp", "reach the server")
+
+	interrupted, stop := context.WithCancel(t.Context())
+	w.ntp.hook(func(int32, []byte, func([]byte)) bool { stop(); return false })
+	_, err = Plain(interrupted, w.ntp.addr)
+	blames(t, err, Tool, "ntp", "go on")
+}
+
+func TestPlainTakesOnlyTheAnswerToItsOwnRequest(t *testing.T) {
+	w, _ := exchanged(t)
+	w.ntp.hook(func(_ int32, request []byte, send func([]byte)) bool {
+		b := w.ntp.answer(bytes.Clone(request), time.Now())
+		b[24] ^= 1
+		send(b)
+		send(request)
+		send(nil)
+		return true
+	})
+	reply, err := Querier{LocalAddr: netip.MustParseAddr("127.0.0.2")}.Plain(t.Context(), w.ntp.addr)
+	if err != nil || reply.Header.Stratum != 2 || reply.Octets != 48 {
+		t.Errorf("got %+v, %v", reply, err)
+	}
+}
