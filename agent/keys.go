@@ -71,12 +71,11 @@ func (a *agent) newKeys(cfg *config.Config, chrony daemon.Chrony) (*keys, error)
 	if len(chrony.Files) > 0 {
 		spacing = chrony.Spacing()
 	}
-	file := filepath.Join(own, "ring")
+	file := ringFile(filepath.Join(own, "ring"))
 	observe := func(r client.Reply) { k.seen.Store(&sighting{time.Now(), r}) }
 	ring, err := keyring.New(keyring.Config{
 		Format: cookie.Chrony{}, RotateEvery: cfg.Keys.RotateEvery, CheckEvery: cfg.Observe.SelfCheck,
-		Load: func() ([]byte, error) { return disk.ReadFile(file, maxKeyFile) },
-		Save: func(b []byte) error { return disk.WriteFile(file, b, 0o600) },
+		Load: file.load, Save: file.save,
 		HandOver: feed.ChronyHandOver(feed.HandOverOptions{
 			Options: feed.Options{
 				KeysFile:      cfg.Daemon.Chrony.KeysFile,
@@ -95,6 +94,12 @@ func (a *agent) newKeys(cfg *config.Config, chrony daemon.Chrony) (*keys, error)
 	k.ring = ring
 	return k, nil
 }
+
+// ringFile is the path of our own key file.
+type ringFile string
+
+func (f ringFile) load() ([]byte, error) { return disk.ReadFile(string(f), maxKeyFile) }
+func (f ringFile) save(b []byte) error   { return disk.WriteFile(string(f), b, 0o600) }
 
 func (k *keys) start(ctx context.Context) {
 	k.tasks.Go(ctx, task.Task{Name: "cookie keys", Run: k.ring.Run, Policy: task.Once})
