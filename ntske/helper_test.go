@@ -40,7 +40,7 @@ func join(parts ...[]byte) []byte { return slices.Concat(parts...) }
 var (
 	nextNTPv4 = rec(critical|1, 0, 0)
 	aead15    = rec(4, 0, 15)
-	end       = rec(critical | 0)
+	end       = rec(critical)
 	plain     = join(nextNTPv4, aead15, end)
 )
 

@@ -110,7 +110,7 @@ func TestMatrix(t *testing.T) {
 	t.Run("K10 End of Message comes once, last, empty and critical", func(t *testing.T) {
 		open := join(nextNTPv4, aead15)
 		for name, tail := range map[string][]byte{
-			"not critical": rec(0), "with a body": rec(critical|0, 0), "twice": join(end, end), "not last": join(end, rec(99)),
+			"not critical": rec(0), "with a body": rec(critical, 0), "twice": join(end, end), "not last": join(end, rec(99)),
 			"one octet after": join(end, []byte{0}), "two octets after": join(end, []byte{0, 0}), "three octets after": join(end, []byte{0, 0, 0}),
 		} {
 			t.Run(name, func(t *testing.T) { l.refuses(t, join(open, tail), error1, BadRequest) })

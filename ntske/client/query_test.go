@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -51,8 +52,11 @@ func TestQueryWithAnInitialAndWithARefreshedCookie(t *testing.T) {
 
 func TestEveryQueryIsNew(t *testing.T) {
 	w, res := exchanged(t)
+	var mu sync.Mutex
 	seen := map[string]bool{}
 	w.ntp.hook(func(_ int32, request []byte, _ func([]byte)) bool {
+		mu.Lock()
+		defer mu.Unlock()
 		req, err := packet.ParseNTSRequest(request)
 		if err != nil {
 			t.Error(err)
@@ -68,6 +72,8 @@ func TestEveryQueryIsNew(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	if len(seen) != 6 {
 		t.Errorf("%d different identifiers and timestamps in 3 queries, want 6", len(seen))
 	}
@@ -132,6 +138,15 @@ func TestForgedRepliesArePassedOver(t *testing.T) {
 			}
 			blames(t, err, Server, "ntp", "the server did not answer")
 		})
+	}
+}
+
+func TestAuthenticAnswerToAnotherRequestIsPassedOver(t *testing.T) {
+	w, res := exchanged(t)
+	other := func(h *packet.Header) { h.Origin++ }
+	w.ntp.header.Store(&other)
+	if reply, err := Query(soon(t), w.ntp.addr, res.Keys, res.Cookies[0], 0); !errors.Is(err, ErrSilent) {
+		t.Errorf("got %+v, %v", reply, err)
 	}
 }
 
