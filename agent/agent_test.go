@@ -51,33 +51,15 @@ func TestAReloadKeepsTheSocketAndChangesWhatChanged(t *testing.T) {
 	before := m.wait("it is healthy", func(d status.Document) bool { return d.State == status.Healthy })
 	addr := m.ke(before)
 	m.serves(addr, "", 8)
-	// Newcomers during the reload wait in the kernel's queue and are served.
-	stop, done := make(chan struct{}), make(chan error, 1)
-	go func() {
-		for {
-			if _, _, err := m.exchange(addr); err != nil {
-				done <- err
-				return
+	m.under(addr, func() {
+		for cookies := 1; cookies <= 4; cookies++ {
+			m.configure(fmt.Sprintf("ke: {listen: [\"127.0.0.1:0\"], cookies: %d}\n", cookies))
+			if err := m.reload(); err != nil {
+				t.Fatal(err)
 			}
-			select {
-			case <-stop:
-				done <- nil
-				return
-			default:
-			}
+			m.serves(addr, "", cookies)
 		}
-	}()
-	for cookies := 1; cookies <= 4; cookies++ {
-		m.configure(fmt.Sprintf("ke: {listen: [\"127.0.0.1:0\"], cookies: %d}\n", cookies))
-		if err := m.reload(); err != nil {
-			t.Fatal(err)
-		}
-		m.serves(addr, "", cookies)
-	}
-	close(stop)
-	if err := <-done; err != nil {
-		t.Fatalf("a client failed during a reload: %v", err)
-	}
+	})
 	after, err := m.status()
 	if err != nil {
 		t.Fatal(err)
@@ -85,6 +67,22 @@ func TestAReloadKeepsTheSocketAndChangesWhatChanged(t *testing.T) {
 	if after.Keys.Current != before.Keys.Current {
 		t.Errorf("keys changed from %v to %v with a reload that does not touch them", before.Keys.Current, after.Keys.Current)
 	}
+}
+
+func TestANameThatComesOrGoesInterruptsNoOther(t *testing.T) {
+	t.Parallel()
+	m := startMember(t, time.Hour, "")
+	addr := m.ke(m.wait("it is healthy", func(d status.Document) bool { return d.State == status.Healthy }))
+	both := fmt.Sprintf("names: [bob.pool.test, %s]\ncertificate: {source: files, files: [{name: bob.pool.test, cert: /nowhere/bob, key: /nowhere/key}, {name: %s, cert: %s, key: %s}]}\n",
+		memberName, memberName, m.cert, m.key)
+	m.under(addr, func() {
+		for _, names := range []string{both, "", both, ""} {
+			m.configure(names)
+			if err := m.reload(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
 
 func TestAReloadThatWantsATakenPortChangesNothing(t *testing.T) {

@@ -43,8 +43,13 @@ type certs struct {
 	doors    []*door
 }
 
-func (a *agent) newCerts(ctx context.Context, cfg *config.Config) (*certs, error) {
+// newCerts builds the part for cfg. What old serves for a name that stays is
+// served on until something newer comes.
+func (a *agent) newCerts(ctx context.Context, old *parts, cfg *config.Config) (*certs, error) {
 	c := &certs{tasks: task.NewGroup(a.Log), live: live.NewSet(cfg.Names), source: cfg.Certificate.Source}
+	if old != nil {
+		c.live.Adopt(old.certs.live)
+	}
 	if c.source == config.SourceFiles {
 		for _, f := range cfg.CertificateFiles() {
 			c.files = append(c.files, newFileSource(f, c.live, a.Log.Named("files"), a.knock, &a.events))

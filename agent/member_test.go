@@ -135,21 +135,22 @@ func (w testWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// configure writes the configuration; extra are further lines of YAML, such as
-// "ke: {…}" where none is there yet.
+// configure writes the configuration; extra are further lines of YAML, whole
+// ones, which also take the place of the names, certificate and ke lines.
 func (m *member) configure(extra string) {
 	if !strings.Contains(extra, "ke:") {
-		extra += "\nke: {listen: [\"127.0.0.1:0\"]}\n"
+		extra += "ke: {listen: [\"127.0.0.1:0\"]}\n"
 	}
-	m.write(m.conf, fmt.Appendf(nil, `names: [%s]
-certificate: {source: files, cert: %s, key: %s}
-daemon:
+	if !strings.Contains(extra, "certificate:") {
+		extra += fmt.Sprintf("names: [%s]\ncertificate: {source: files, cert: %s, key: %s}\n", memberName, m.cert, m.key)
+	}
+	m.write(m.conf, fmt.Appendf(nil, `daemon:
   kind: chrony
   address: %s
   chrony: {keys_file: %s, command_socket: %s, config_file: %s}
 observe: {socket: %s, self_check: 1s}
 state_dir: %s
-%s`, memberName, m.cert, m.key, m.chronyd.Addr, m.chronyd.KeysFile, m.chronyd.Socket, m.chronyd.Conf,
+%s`, m.chronyd.Addr, m.chronyd.KeysFile, m.chronyd.Socket, m.chronyd.Conf,
 		m.socket, filepath.Join(m.dir, "state"), extra))
 }
 
@@ -223,5 +224,30 @@ func (m *member) serves(addr netip.AddrPort, serial string, cookies int) {
 	got, n, err := m.exchange(addr)
 	if err != nil || n != cookies || serial != "" && got != serial {
 		m.t.Fatalf("key exchange: serial %s, %d cookies, error %v; want serial %q and %d cookies", got, n, err, serial, cookies)
+	}
+}
+
+// under runs do while clients come one after the other, none of whom may fail.
+func (m *member) under(addr netip.AddrPort, do func()) {
+	m.t.Helper()
+	stop, failed := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for n := 0; ; n++ {
+			if _, _, err := m.exchange(addr); err != nil {
+				failed <- fmt.Errorf("client %d: %w", n, err)
+				return
+			}
+			select {
+			case <-stop:
+				failed <- nil
+				return
+			default:
+			}
+		}
+	}()
+	do()
+	close(stop)
+	if err := <-failed; err != nil {
+		m.t.Fatalf("a client failed meanwhile: %v", err)
 	}
 }

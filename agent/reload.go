@@ -103,7 +103,7 @@ func (a *agent) build(ctx context.Context, old *parts, cfg *config.Config) (*par
 	var err error
 	if old != nil && sameCertificates(old.cfg, cfg) {
 		next.certs = old.certs
-	} else if next.certs, err = a.newCerts(ctx, cfg); err != nil {
+	} else if next.certs, err = a.newCerts(ctx, old, cfg); err != nil {
 		return nil, err
 	}
 	next.chrony = a.readChrony(cfg)

@@ -40,6 +40,19 @@ func NewSet(names []hostcheck.Name) *Set {
 	return s
 }
 
+// Adopt takes over what old serves for the names both have, so that a change of the other names, or of where certificates
+// come from, interrupts none of them. old may be nil.
+func (s *Set) Adopt(old *Set) {
+	if old == nil {
+		return
+	}
+	for name, c := range s.certs {
+		if before, ok := old.certs[name]; ok {
+			c.now.Store(before.now.Load())
+		}
+	}
+}
+
 // Install puts a certificate chain with its key in service for name: Verify, then a TLS 1.3 handshake with itself, then
 // one atomic swap. It reports changed = false without error when that very certificate is already served. On any error
 // what served before still serves.

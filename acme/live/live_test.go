@@ -144,6 +144,29 @@ func TestInstallSaysWhetherAnythingChanged(t *testing.T) {
 	}
 }
 
+func TestAdoptTakesOverTheNamesBothHave(t *testing.T) {
+	now := time.Now()
+	ca := newAuthority(t, now)
+	stays, goes, comes := mustName(t, "stays.example"), mustName(t, "goes.example"), mustName(t, "comes.example")
+	old := NewSet([]hostcheck.Name{stays, goes})
+	for _, name := range []hostcheck.Name{stays, goes} {
+		chain, key := ca.pair(t, now, nil, name.String())
+		mustInstall(t, old, name, chain, key, now)
+	}
+	s := NewSet([]hostcheck.Name{comes, stays})
+	s.Adopt(old)
+	if s.Leaf(stays) == nil || s.Leaf(stays) != old.Leaf(stays) {
+		t.Error("the name both have lost its certificate")
+	}
+	if s.Leaf(comes) != nil || s.Leaf(goes) != nil {
+		t.Error("a name got a certificate that is not its own")
+	}
+	s.Adopt(nil)
+	if s.Leaf(stays) == nil {
+		t.Error("nothing to adopt is no reason to drop anything")
+	}
+}
+
 func TestInstallKeepsTheLastGoodOnAnyDoubt(t *testing.T) {
 	now := time.Now()
 	ca := newAuthority(t, now)
