@@ -26,12 +26,12 @@ import (
 
 // fakeCA is an Issuer that does what a test tells it: the faults here are those that no real server can be made to show.
 type fakeCA struct {
-	key    *ecdsa.PrivateKey
-	cert   *x509.Certificate
-	life   time.Duration
-	answer func(ctx context.Context, o Order) ([]byte, error) // nil = sign
+	key  *ecdsa.PrivateKey
+	cert *x509.Certificate
+	life time.Duration
 
 	mu     sync.Mutex
+	answer func(ctx context.Context, o Order) ([]byte, error) // nil = sign
 	orders []time.Time
 	serial int64
 }
@@ -58,11 +58,19 @@ func newFakeCA(t *testing.T) *fakeCA {
 func (ca *fakeCA) Issue(ctx context.Context, o Order) ([]byte, error) {
 	ca.mu.Lock()
 	ca.orders = append(ca.orders, time.Now())
+	answer := ca.answer
 	ca.mu.Unlock()
-	if ca.answer != nil {
-		return ca.answer(ctx, o)
+	if answer != nil {
+		return answer(ctx, o)
 	}
 	return ca.sign(o.CSR.DNSNames[0], o.CSR.PublicKey, time.Now(), time.Now().Add(ca.life)), nil
+}
+
+// set changes what orders come to from now on.
+func (ca *fakeCA) set(answer func(ctx context.Context, o Order) ([]byte, error)) {
+	ca.mu.Lock()
+	defer ca.mu.Unlock()
+	ca.answer = answer
 }
 
 // sign makes a chain of one certificate.

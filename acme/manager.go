@@ -65,10 +65,6 @@ func (m *Manager) Run(ctx context.Context) error {
 			m.attempt(ctx)
 			m.publish(false)
 			kicked = false
-			select { // a wish that came meanwhile has just been granted
-			case <-m.kick:
-			default:
-			}
 		}
 		select {
 		case <-ctx.Done():
@@ -114,7 +110,6 @@ func (m *Manager) restore() {
 // attempt orders one certificate and accounts for how it went.
 func (m *Manager) attempt(ctx context.Context) {
 	start, before, leaf, roll := time.Now(), m.renewal, m.leaf(), rand.Float64()
-	m.publish(true)
 	// The failure goes on disk before the order goes out: an agent that dies during an order must not order again at once
 	// when it comes back.
 	cut := &Error{Class: ClassInternal, Err: errors.New("the agent stopped during the attempt")}
@@ -122,7 +117,17 @@ func (m *Manager) attempt(ctx context.Context) {
 		m.fail(leaf, before, &Error{Class: ClassInternal, Err: err, Hint: "make room on the disk of state_dir and see that the agent may write there"}, roll)
 		return
 	}
+	why := "renewal"
+	if leaf == nil {
+		why = "first certificate"
+	}
+	m.log.Info("certificate ordered", "reason", why, "try", before.Failures+1)
+	m.event(Ordered, why)
 	err := m.obtain(ctx)
+	select { // a wish that came meanwhile has just been granted; one that follows the event below has not
+	case <-m.kick:
+	default:
+	}
 	switch {
 	case err == nil:
 		m.succeed(start)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -55,7 +56,7 @@ func TestFirstOrderGoesOutAtOnceAndTheNextWithAThirdOfLifeLeft(t *testing.T) {
 func TestBackOffWithoutCertificate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, newFakeCA(t), "")
-		h.ca.answer = fails(errDown)
+		h.ca.set(fails(errDown))
 		stop := h.run(t)
 		sleep(48 * time.Hour)
 		stop()
@@ -79,7 +80,7 @@ func TestBackOffBesideAServingCertificate(t *testing.T) {
 		stop := h.run(t)
 		synctest.Wait()
 		first := h.served(t)
-		h.ca.answer = fails(errDown)
+		h.ca.set(fails(errDown))
 		sleep(89 * day)
 		gaps := h.ca.gaps()[1:]
 		if !bytes.Equal(h.served(t), first) {
@@ -98,7 +99,7 @@ func TestBackOffBesideAServingCertificate(t *testing.T) {
 			t.Errorf("%d daily waits and %d of at most six hours, want about 12 and then 17 days of the other: %v", daily, six, gaps)
 		}
 		// The CA comes back: all is forgotten.
-		h.ca.answer = nil
+		h.ca.set(nil)
 		sleep(7 * time.Hour)
 		stop()
 		if s := h.State(); s.Failures != 0 || s.LastError != "" || bytes.Equal(h.served(t), first) {
@@ -111,12 +112,12 @@ func TestFailureIsOnDiskBeforeTheOrderGoesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, newFakeCA(t), "")
 		crashed := filepath.Join(t.TempDir(), "acme")
-		h.ca.answer = func(context.Context, Order) ([]byte, error) {
+		h.ca.set(func(context.Context, Order) ([]byte, error) {
 			if err := os.CopyFS(crashed, os.DirFS(h.dir)); err != nil { // what a SIGKILL now would leave
 				t.Error(err)
 			}
 			return nil, errDown
-		}
+		})
 		stop := h.run(t)
 		synctest.Wait()
 		stop()
@@ -138,7 +139,7 @@ func TestFailureIsOnDiskBeforeTheOrderGoesOut(t *testing.T) {
 func TestCrashLoopDoesNotHammer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newFakeCA(t)
-		ca.answer = fails(errDown)
+		ca.set(fails(errDown))
 		dir := filepath.Join(t.TempDir(), "acme")
 		for range 360 { // one restart each 10 s for an hour
 			h := newHouse(t, ca, dir)
@@ -169,7 +170,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHouse(t, newFakeCA(t), "")
-				h.ca.answer = fails(&Error{Class: tt.class, RetryAfter: tt.asked, Err: errors.New("wait")})
+				h.ca.set(fails(&Error{Class: tt.class, RetryAfter: tt.asked, Err: errors.New("wait")}))
 				stop := h.run(t)
 				for h.ca.count() < 2 {
 					sleep(tick)
@@ -213,7 +214,7 @@ func TestUnfitCertificateIsRejectedBeforeItIsInstalled(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				h.ca.answer = func(_ context.Context, o Order) ([]byte, error) { return tt.answer(t, h.ca, o), nil }
+				h.ca.set(func(_ context.Context, o Order) ([]byte, error) { return tt.answer(t, h.ca, o), nil })
 				h.Renew()
 				synctest.Wait()
 				stop()
@@ -236,10 +237,10 @@ func TestInterruptedOrderKeepsItsKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, newFakeCA(t), "")
 		var first Order
-		h.ca.answer = func(_ context.Context, o Order) ([]byte, error) { first = o; return nil, errDown }
+		h.ca.set(func(_ context.Context, o Order) ([]byte, error) { first = o; return nil, errDown })
 		stop := h.run(t)
 		synctest.Wait()
-		h.ca.answer = nil
+		h.ca.set(nil)
 		sleep(2 * time.Minute)
 		stop()
 		if !sameKey(first.CSR.PublicKey, h.live.Leaf(h.name).PublicKey) {
@@ -260,10 +261,10 @@ func TestRenewOrdersNow(t *testing.T) {
 		if n := h.ca.count(); n != 2 && n != 3 {
 			t.Errorf("%d orders after five wishes at once, want them to be one", n-1)
 		}
-		h.ca.answer = fails(errDown)
+		h.ca.set(fails(errDown))
 		h.Renew()
 		synctest.Wait()
-		h.ca.answer = nil
+		h.ca.set(nil)
 		before := h.ca.count()
 		h.Renew() // in the middle of the back-off
 		synctest.Wait()
@@ -277,7 +278,7 @@ func TestRenewOrdersNow(t *testing.T) {
 func TestStoppedDuringAnOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, newFakeCA(t), "")
-		h.ca.answer = func(ctx context.Context, _ Order) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() }
+		h.ca.set(func(ctx context.Context, _ Order) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() })
 		stop := h.run(t)
 		synctest.Wait()
 		if !h.State().Ordering {
@@ -297,7 +298,7 @@ func TestStoppedDuringAnOrder(t *testing.T) {
 func TestStoredCertificateServesBeforeAnythingIsOrdered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newFakeCA(t)
-		ca.answer = fails(errDown)
+		ca.set(fails(errDown))
 		h := newHouse(t, ca, "")
 		h.put(t, time.Now().Add(-day), time.Now().Add(89*day))
 		h.put(t, time.Now().Add(-2*day), time.Now().Add(-day)) // newer, but over
@@ -340,22 +341,28 @@ func TestNothingIsOrderedThatCouldNotBeStored(t *testing.T) {
 func TestLogLinesAndEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, newFakeCA(t), "")
-		h.ca.answer = func(ctx context.Context, o Order) ([]byte, error) {
+		h.ca.set(func(ctx context.Context, o Order) ([]byte, error) {
 			time.Sleep(4100 * time.Millisecond)
 			return h.ca.sign(o.Name.String(), o.CSR.PublicKey, time.Now(), time.Now().Add(90*day)), nil
-		}
+		})
 		stop := h.run(t)
 		sleep(5 * time.Second)
-		h.ca.answer = fails(errDown)
+		h.ca.set(fails(errDown))
 		sleep(60*day + tick)
 		stop()
-		want := regexp.MustCompile(`^\[INFO\]  certificate obtained: name=alice\.members\.pool\.example issuer="Fake CA" not_after=2000-03-31T00:00Z took=4\.1s
+		want := regexp.MustCompile(`^\[INFO\]  certificate ordered: name=alice\.members\.pool\.example reason="first certificate" try=1
+\[INFO\]  certificate obtained: name=alice\.members\.pool\.example issuer="Fake CA" not_after=2000-03-31T00:00Z took=4\.1s
+\[INFO\]  certificate ordered: name=alice\.members\.pool\.example reason=renewal try=1
 \[ERROR\] certificate renewal failed: name=alice\.members\.pool\.example try=1 next=(4[89]s|5\ds|1m) class=connection cause="http-01: 403 from 192\.0\.2\.7:80" hint="nginx answers on port 80"
 $`)
 		if !want.MatchString(h.log.String()) {
 			t.Errorf("log =\n%s\nwant\n%s", h.log, want)
 		}
-		if len(h.events) != 2 || h.events[0].Kind != Obtained || h.events[1].Kind != Failed || h.events[1].Text != "http-01: 403 from 192.0.2.7:80" {
+		var kinds []Kind
+		for _, e := range h.events {
+			kinds = append(kinds, e.Kind)
+		}
+		if !slices.Equal(kinds, []Kind{Ordered, Obtained, Ordered, Failed}) || h.events[3].Text != "http-01: 403 from 192.0.2.7:80" {
 			t.Errorf("events = %+v", h.events)
 		}
 		s := h.State()

@@ -2,6 +2,7 @@ package acme
 
 import (
 	"crypto/x509"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -28,6 +29,7 @@ type Kind string
 
 const (
 	Installed Kind = "installed" // a stored certificate was put into service at start
+	Ordered   Kind = "ordered"   // an order goes out
 	Obtained  Kind = "obtained"  // a new certificate was put into service
 	Failed    Kind = "failed"    // an attempt failed
 )
@@ -54,7 +56,9 @@ func (m *Manager) publish(ordering bool) {
 	m.state.Store(&s)
 }
 
+// event tells of something that State already shows.
 func (m *Manager) event(k Kind, text string) {
+	m.publish(k == Ordered)
 	m.cfg.Event(Event{Time: time.Now(), Name: m.cfg.Name.String(), Kind: k, Text: text})
 }
 
@@ -68,8 +72,11 @@ func issuerName(leaf *x509.Certificate) string {
 
 func minute(t time.Time) string { return t.UTC().Format("2006-01-02T15:04Z") }
 
-// short writes a wait as an operator reads it: 40s, 9m, 2h, 1h40m.
+// short writes a wait as an operator reads it: 40s, 9m, 2h, 1h40m, 60d.
 func short(d time.Duration) string {
+	if d >= 48*time.Hour {
+		return strconv.Itoa(int(d/(24*time.Hour))) + "d"
+	}
 	if d < time.Minute {
 		return max(d, 0).Round(time.Second).String()
 	}

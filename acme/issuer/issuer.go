@@ -106,8 +106,8 @@ func trustedRoots(file string) (*x509.CertPool, error) {
 // Issue obtains the certificate chain for o. Every error but that of ctx is an *acme.Error.
 //
 // lego knows no context and sleeps where it pleases, so it runs in a goroutine of its own that is left behind when ctx is done:
-// its proofs are withdrawn at once, its requests fail from then on, and it keeps the slot until it has noticed (at most a
-// minute), so that no second order runs beside it.
+// its proofs are withdrawn at once, its requests fail from then on, and it keeps the slot until it has noticed (about
+// a minute at most), so that no second order runs beside it.
 func (i *Issuer) Issue(ctx context.Context, o acme.Order) ([]byte, error) {
 	if err := checkOrder(o); err != nil {
 		return nil, &acme.Error{Class: acme.ClassInternal, Err: err, Hint: "this is a fault of the agent: report it"}
@@ -118,7 +118,7 @@ func (i *Issuer) Issue(ctx context.Context, o acme.Order) ([]byte, error) {
 		return nil, ctx.Err()
 	}
 	within, cancel := context.WithTimeout(ctx, issueTimeout)
-	job := &job{issuer: i, order: o, session: &session{ctx: within, base: i.base}, proofs: &proofs{responder: i.cfg.Responder}}
+	job := &job{issuer: i, order: o, session: &session{ctx: within, base: i.base}, proofs: &proofs{responder: i.cfg.Responder, log: i.cfg.Log}}
 	type result struct {
 		chain []byte
 		err   *acme.Error
@@ -126,6 +126,7 @@ func (i *Issuer) Issue(ctx context.Context, o acme.Order) ([]byte, error) {
 	done := make(chan result, 1)
 	go func() {
 		defer func() { <-i.slot }()
+		defer i.base.CloseIdleConnections() // the next order is weeks away
 		defer cancel()
 		chain, err := job.run()
 		done <- result{chain, err}

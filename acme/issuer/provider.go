@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"ntsagent/acme/challenge"
 	"ntsagent/hostcheck"
 )
@@ -13,14 +15,15 @@ import (
 // is abandoned.
 type proofs struct {
 	responder *challenge.Responder
+	log       hclog.Logger
 
 	mu        sync.Mutex
 	withdrawn bool
 	removes   map[string]func() // by type and token
 }
 
-// present puts a proof up with show, unless the Issue has been abandoned meanwhile.
-func (p *proofs) present(id string, show func() (remove func(), err error)) error {
+// present puts a proof of one type up with show, unless the Issue has been abandoned meanwhile.
+func (p *proofs) present(kind string, name hostcheck.Name, token string, show func() (remove func(), err error)) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.withdrawn {
@@ -33,10 +36,11 @@ func (p *proofs) present(id string, show func() (remove func(), err error)) erro
 	if p.removes == nil {
 		p.removes = make(map[string]func())
 	}
-	if old := p.removes[id]; old != nil {
+	if old := p.removes[kind+token]; old != nil {
 		old()
 	}
-	p.removes[id] = remove
+	p.removes[kind+token] = remove
+	p.log.Info("challenge presented", "name", name.String(), "challenge", kind)
 	return nil
 }
 
@@ -70,7 +74,7 @@ func (p httpProvider) Present(domain, token, keyAuth string) error {
 	if err != nil {
 		return err
 	}
-	return p.present(HTTP01+token, func() (func(), error) { return p.responder.PresentHTTP01(name, token, keyAuth) })
+	return p.present(HTTP01, name, token, func() (func(), error) { return p.responder.PresentHTTP01(name, token, keyAuth) })
 }
 
 func (p httpProvider) CleanUp(_, token, _ string) error {
@@ -89,7 +93,7 @@ func (p tlsProvider) Present(domain, token, keyAuth string) error {
 	if err != nil {
 		return err
 	}
-	return p.present(TLSALPN01+token, func() (func(), error) { return p.responder.PresentTLSALPN01(name, cert) })
+	return p.present(TLSALPN01, name, token, func() (func(), error) { return p.responder.PresentTLSALPN01(name, cert) })
 }
 
 func (p tlsProvider) CleanUp(_, token, _ string) error {

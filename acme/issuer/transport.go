@@ -21,9 +21,9 @@ const (
 	requestTimeout = 30 * time.Second // one request with its whole answer
 	maxBody        = 1 << 20
 
-	// What lego sleeps between two looks at a challenge. It takes the server's word without bounds, and five seconds when there
-	// is none.
-	minPoll, maxPoll = time.Second, 30 * time.Second
+	// What lego sleeps before its second look at a challenge; later sleeps grow up to ten times that. It would take the server's
+	// word without bounds, and five seconds when there is none.
+	minPoll, maxPoll = time.Second, 5 * time.Second
 )
 
 // newTransport makes the connections to the ACME server; nil roots are the system's.

@@ -55,14 +55,37 @@ func (s *Store) Renewal(name hostcheck.Name) (Renewal, error) {
 	if err != nil {
 		return Renewal{}, fmt.Errorf("read renewal state: %w", err)
 	}
-	var f renewalFile
-	if err := json.Unmarshal(b, &f); err != nil || f.Schema != 1 || f.Failures < 0 {
+	r, ok := parseRenewal(b)
+	if !ok {
 		if err := setAside(path); err != nil {
 			return Renewal{}, fmt.Errorf("set damaged renewal state %s aside: %w", path, err)
 		}
 		return Renewal{}, nil
 	}
-	return Renewal{f.Failures, f.FirstFailure, f.LastFailure, f.NextAttempt, f.RetryAfter, f.LastError, f.LastHint, f.LastSuccess}, nil
+	return r, nil
+}
+
+// parseRenewal reads renewal.json; false means that it is damaged. Times that could not be written again count as damage: they
+// would keep every later state from being saved.
+func parseRenewal(b []byte) (Renewal, bool) {
+	var f renewalFile
+	if err := json.Unmarshal(b, &f); err != nil || f.Schema != 1 || f.Failures < 0 {
+		return Renewal{}, false
+	}
+	for _, t := range []*time.Time{&f.FirstFailure, &f.LastFailure, &f.NextAttempt, &f.RetryAfter, &f.LastSuccess} {
+		*t = t.UTC()
+		if y := t.Year(); !t.IsZero() && (y < 1970 || y > 9000) {
+			return Renewal{}, false
+		}
+	}
+	return Renewal{f.Failures, f.FirstFailure, f.LastFailure, f.NextAttempt, f.RetryAfter, f.LastError, f.LastHint, f.LastSuccess}, true
+}
+
+// encodeRenewal writes what parseRenewal reads.
+func encodeRenewal(r Renewal) renewalFile {
+	utc := func(t time.Time) time.Time { return t.Round(0).UTC() }
+	return renewalFile{1, r.Failures, utc(r.FirstFailure), utc(r.LastFailure), utc(r.NextAttempt), utc(r.RetryAfter),
+		r.LastError, r.LastHint, utc(r.LastSuccess)}
 }
 
 // SaveRenewal makes r durable.
@@ -73,7 +96,5 @@ func (s *Store) SaveRenewal(name hostcheck.Name, r Renewal) error {
 	if err != nil {
 		return err
 	}
-	utc := func(t time.Time) time.Time { return t.Round(0).UTC() }
-	return writeJSON(filepath.Join(dir, "renewal.json"), renewalFile{1, r.Failures, utc(r.FirstFailure), utc(r.LastFailure),
-		utc(r.NextAttempt), utc(r.RetryAfter), r.LastError, r.LastHint, utc(r.LastSuccess)})
+	return writeJSON(filepath.Join(dir, "renewal.json"), encodeRenewal(r))
 }

@@ -1,0 +1,70 @@
+package store
+
+import (
+	"bytes"
+	"encoding/json"
+	"testing"
+	"time"
+)
+
+// FuzzRenewal: whatever is accepted as renewal state can be written, and reads back the same.
+func FuzzRenewal(f *testing.F) {
+	now := time.Date(2026, 11, 23, 9, 11, 0, 5, time.UTC)
+	seed, err := json.Marshal(encodeRenewal(Renewal{Failures: 3, FirstFailure: now, LastFailure: now, NextAttempt: now, LastError: "x", LastSuccess: now}))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed)
+	f.Add([]byte(`{"schema":1}`))
+	f.Add([]byte(`{"schema":2}`))
+	f.Add([]byte(`{"schema":1,"failures":-1}`))
+	f.Add([]byte(`{"schema":1,"next_attempt":"9999-12-31T23:59:59-23:59"}`))
+	f.Add([]byte(`{"schema":1,"next_attempt":"0000-01-01T00:00:00Z"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, ok := parseRenewal(b)
+		if !ok {
+			return
+		}
+		out, err := json.Marshal(encodeRenewal(r))
+		if err != nil {
+			t.Fatalf("accepted state cannot be written: %v", err)
+		}
+		if again, ok := parseRenewal(out); !ok || again != r {
+			t.Fatalf("%+v came back as %+v, %v", r, again, ok)
+		}
+	})
+}
+
+// FuzzDecodeKey: whatever is accepted as a key is written in the one form that reads back the same.
+func FuzzDecodeKey(f *testing.F) {
+	for _, kind := range []KeyType{P256, P384} {
+		key, err := NewKey(kind)
+		if err != nil {
+			f.Fatal(err)
+		}
+		b, err := EncodeKey(key)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+		f.Add(b[:len(b)/2])
+	}
+	f.Add([]byte("-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		key, err := decodeKey(b)
+		if err != nil {
+			return
+		}
+		out, err := EncodeKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := decodeKey(out)
+		if err != nil || !again.Equal(key) {
+			t.Fatalf("key did not come back: %v", err)
+		}
+		if twice, err := EncodeKey(again); err != nil || !bytes.Equal(out, twice) {
+			t.Fatalf("key has two forms: %v", err)
+		}
+	})
+}
