@@ -167,6 +167,10 @@ func running(t *testing.T, cfg Config) (k *Keyring, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return k, start(t, k)
+}
+
+func start(t *testing.T, k *Keyring) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- k.Run(ctx) }()
@@ -180,7 +184,7 @@ func running(t *testing.T, cfg Config) (k *Keyring, stop func()) {
 		})
 	}
 	t.Cleanup(stop)
-	return k, stop
+	return stop
 }
 
 // after lets that much of the bubble's time pass and everything settle.

@@ -96,9 +96,8 @@ func (k *Keyring) believe(v verdict) {
 	case v == proven:
 		l.standing, l.why, l.provenAt = Proven, "", time.Now()
 		k.publish(l.file.published())
-	case v == unseen:
+	case v == unseen: // what is published serves on; see resumeInSilence
 		l.standing, l.why = Unseen, k.cfg.Help.Unseen
-		k.publish(l.file.published())
 	case v.isRefusal():
 		if k.ring.Swap(nil) != nil { // before anything that takes time
 			l.failures, l.tryAt = 0, time.Time{}

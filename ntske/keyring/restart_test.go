@@ -114,9 +114,12 @@ func TestACrashAtAnyPointConverges(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					d := &fakeDaemon{disk: m.disk, ring: m.ring}
 					ailment(d)
-					var k *Keyring
+					k, err := New(d.config())
+					if err != nil {
+						t.Fatal(err)
+					}
 					held := func() {
-						if k == nil || k.Current() == nil {
+						if k.Current() == nil {
 							return
 						}
 						if d.ring == nil || d.ring.Find(k.Current().Current().ID()) == nil {
@@ -124,7 +127,7 @@ func TestACrashAtAnyPointConverges(t *testing.T) {
 						}
 					}
 					d.onEvent = func(string) { held() }
-					k, _ = running(t, d.config())
+					start(t, k)
 					after(30 * time.Second)
 					d.set(func(d *fakeDaemon) { held(); d.silent, d.deaf = false, false })
 					after(2 * time.Minute)

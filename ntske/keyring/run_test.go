@@ -39,14 +39,17 @@ func TestTheFirstRingIsPublishedOnlyWhenAllFourKeysAreProven(t *testing.T) {
 func TestNothingIsMintedBeforeTheFirstProof(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &fakeDaemon{}
-		var k *Keyring
+		k, err := New(d.config())
+		if err != nil {
+			t.Fatal(err)
+		}
 		d.onEvent = func(what string) {
-			if k != nil && k.Current() != nil && len(d.answers) < 4 {
+			if k.Current() != nil && len(d.answers) < 4 {
 				t.Errorf("minting at %s after %d answers", what, len(d.answers))
 			}
 		}
-		k, _ = running(t, d.config())
 		wantState(t, k, Starting, false)
+		start(t, k)
 		after(5 * time.Second)
 		wantState(t, k, Proven, true)
 	})
@@ -96,7 +99,7 @@ func TestARotationIsSavedHandedOverProvenThenPublished(t *testing.T) {
 			}
 		})
 		after(23*time.Hour - 30*time.Second)
-		events = nil
+		d.set(func(*fakeDaemon) { events = nil })
 		after(2 * time.Minute)
 		got := strings.Join(events, " ")
 		if !strings.Contains(got, "savetrue hand-overtrue provetrue provetrue savefalse") {
