@@ -114,7 +114,8 @@ func (m *Manager) attempt(ctx context.Context) {
 	// when it comes back.
 	cut := &Error{Class: ClassInternal, Err: errors.New("the agent stopped during the attempt")}
 	if err := m.save(afterFailure(start, leaf, before, cut, roll)); err != nil {
-		m.fail(leaf, before, &Error{Class: ClassInternal, Err: err, Hint: "make room on the disk of state_dir and see that the agent may write there"}, roll)
+		m.fail(leaf, before, &Error{Class: ClassInternal, Err: err,
+			Hint: "make room on the disk of state_dir and see that the agent may write there"}, roll)
 		return
 	}
 	why := "renewal"

@@ -189,6 +189,7 @@ func TestFailuresHaveAClassAndAHint(t *testing.T) {
 	}{
 		{"an ACME server that is down", settings{}, func(_ *testing.T, w *world) { w.server.Close() }, nil, acme.ClassNetwork, "way out"},
 		{"an ACME server of an unknown CA", settings{}, nil, func(c *issuer.Config) { c.CAFile = "" }, acme.ClassNetwork, "acme.ca_file"},
+		{"an ACME server whose certificate is over, or our clock ahead", settings{expired: true}, nil, nil, acme.ClassClock, "clock"},
 		{"a directory that is not there", settings{}, nil, func(c *issuer.Config) { c.Directory += "/nothing" }, acme.ClassMalformed, "acme.directory"},
 		{"no consent to the terms", settings{}, nil, func(c *issuer.Config) { c.AgreeToTerms = false }, acme.ClassAccount, "acme.agree_to_terms"},
 		{"a CA for customers only", settings{eab: true}, nil, nil, acme.ClassAccount, "acme.directory"},

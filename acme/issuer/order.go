@@ -40,7 +40,8 @@ func (j *job) run() (chain []byte, failure *acme.Error) {
 	// mistake must not end the agent.
 	defer func() {
 		if r := recover(); r != nil {
-			failure = &acme.Error{Class: acme.ClassMalformed, Err: fmt.Errorf("the ACME client could not cope with an answer: %v", r), Hint: hintNotACME}
+			err := fmt.Errorf("the ACME client could not cope with an answer: %v", r)
+			failure = &acme.Error{Class: acme.ClassMalformed, Err: err, Hint: hintNotACME}
 		}
 	}()
 	account, err := j.issuer.storedAccount()

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/letsencrypt/pebble/v2/ca"
 	"github.com/letsencrypt/pebble/v2/db"
@@ -50,6 +51,7 @@ type world struct {
 type settings struct {
 	badNonces, authzReuse int
 	eab                   bool
+	expired               bool                            // the server's own TLS certificate is over
 	front                 func(http.Handler) http.Handler // stands before the server; nil = nothing does
 }
 
@@ -90,6 +92,9 @@ func newWorld(t *testing.T, s settings, names ...hostcheck.Name) *world {
 	}
 	w.server = httptest.NewUnstartedServer(handler)
 	w.server.Config.ErrorLog = quiet
+	if s.expired {
+		w.server.TLS = &tls.Config{Certificates: []tls.Certificate{expiredCertificate(t)}}
+	}
 	w.server.StartTLS()
 	t.Cleanup(w.server.Close)
 	w.directory = w.server.URL + wfe.DirectoryPath
@@ -237,4 +242,20 @@ func leafOf(t *testing.T, chain []byte) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return leaf
+}
+
+// expiredCertificate is one for 127.0.0.1 whose time is over: what a machine sees whose clock runs ahead.
+func expiredCertificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{IsCA: true, BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(-24 * time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }

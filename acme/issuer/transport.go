@@ -85,7 +85,8 @@ func (s *session) roundTrip(req *http.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("%s %s: read answer: %w", req.Method, req.URL.Redacted(), err)
 	}
 	if len(body) > maxBody {
-		return nil, &acme.Error{Class: acme.ClassMalformed, Err: fmt.Errorf("%s %s: answer larger than %d bytes", req.Method, req.URL.Redacted(), maxBody), Hint: hintNotACME}
+		return nil, &acme.Error{Class: acme.ClassMalformed, Hint: hintNotACME,
+			Err: fmt.Errorf("%s %s: answer larger than %d bytes", req.Method, req.URL.Redacted(), maxBody)}
 	}
 	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	wait := parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())

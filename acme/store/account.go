@@ -51,7 +51,8 @@ func (s *Store) Account(directory string) (Account, error) {
 	b, err := disk.ReadFile(keyPath, maxKeyFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, jerr := os.Lstat(filepath.Join(dir, "account.json")); jerr == nil {
-			return Account{}, fmt.Errorf("account key %s is missing while its account.json is there: restore it from a backup, or remove %s to register anew", keyPath, dir)
+			return Account{}, fmt.Errorf("account key %s is missing beside its account.json: "+
+				"restore it from a backup, or remove %s to register anew", keyPath, dir)
 		}
 		return Account{}, fmt.Errorf("no account for %s: %w", directory, fs.ErrNotExist)
 	}
