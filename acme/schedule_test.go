@@ -112,7 +112,7 @@ func TestOneLine(t *testing.T) {
 
 func TestShort(t *testing.T) {
 	for in, want := range map[time.Duration]string{
-		-time.Second: "0s", 40 * time.Second: "40s", 9 * time.Minute: "9m", 2 * time.Hour: "2h", 100 * time.Minute: "1h40m", 24*time.Hour + 20*time.Second: "24h",
+		-time.Second: "0s", 59700 * time.Millisecond: "1m", 40 * time.Second: "40s", 9 * time.Minute: "9m", 2 * time.Hour: "2h", 100 * time.Minute: "1h40m", 24*time.Hour + 20*time.Second: "24h",
 		48 * time.Hour: "2d", 1440*time.Hour - time.Second: "59d",
 	} {
 		if got := short(in); got != want {

@@ -77,8 +77,8 @@ func short(d time.Duration) string {
 	if d >= 48*time.Hour {
 		return strconv.Itoa(int(d/(24*time.Hour))) + "d"
 	}
-	if d < time.Minute {
-		return max(d, 0).Round(time.Second).String()
+	if d = max(d, 0).Round(time.Second); d < time.Minute {
+		return d.String()
 	}
 	s := strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 	if strings.HasSuffix(s, "h0m") {
