@@ -140,6 +140,9 @@ func (k *Keyring) handOver(ctx context.Context) error {
 	k.saveLate()
 	handErr := k.handOverFile(ctx)
 	v := k.ask(ctx, l.file.unproven()...)
+	if handErr == nil {
+		v = k.settle(ctx, v)
+	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -150,6 +153,30 @@ func (k *Keyring) handOver(ctx context.Context) error {
 	err := k.explain(ctx, v, handErr)
 	k.tryLater()
 	return err
+}
+
+// settle asks again a few times after a NAK: where the hand-over is a request
+// to a helper, the daemon has the keys a moment later. What is published is
+// checked first, for a NAK may also mean that the daemon lost all.
+func (k *Keyring) settle(ctx context.Context, v verdict) verdict {
+	for _, pause := range [...]time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second} {
+		if v != refused {
+			break
+		}
+		if k.ring.Load() != nil {
+			if k.check(ctx); k.ring.Load() == nil {
+				break
+			}
+			k.note()
+		}
+		select {
+		case <-ctx.Done():
+			return undecided
+		case <-time.After(pause):
+		}
+		v = k.ask(ctx, k.lead.file.unproven()...)
+	}
+	return v
 }
 
 // unproven lists the keys to ask about after a hand-over: those that may be

@@ -158,17 +158,61 @@ func TestARotationTheDaemonDoesNotTakeLeavesTheOldKeyServing(t *testing.T) {
 	}
 }
 
-func TestADaemonThatTakesTheKeysLateIsProvenLate(t *testing.T) {
+// With systemd the hand-over is a request to a helper, which takes a moment.
+func TestADaemonThatTakesTheKeysAMomentLaterIsNotRefusing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := &fakeDaemon{late: 3 * time.Second}
-		k, _ := running(t, d.config())
-		after(15 * time.Second)
+		d := &fakeDaemon{late: time.Second}
+		var k *Keyring
+		seen := map[Standing]bool{}
+		k, err := New(d.config(func(c *Config) { c.Changed = func() { seen[k.State().Standing] = true } }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := start(t, k)
+		after(10 * time.Second)
 		before := wantState(t, k, Proven, true)
-		k.Rotate(t.Context())
-		after(15 * time.Second)
+		if err := k.Rotate(t.Context()); err != nil {
+			t.Error(err)
+		}
 		if s := wantState(t, k, Proven, true); s.Current != before.Next {
 			t.Errorf("rotated from %+v to %+v", before, s)
 		}
+		stop()
+		if seen[Refuses] || len(d.handed) != 2 {
+			t.Errorf("went through %v with %d hand-overs", seen, len(d.handed))
+		}
+	})
+}
+
+func TestADaemonThatTakesTheKeysLateIsProvenLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDaemon{late: 30 * time.Second}
+		k, _ := running(t, d.config())
+		after(2 * time.Minute)
+		before := wantState(t, k, Proven, true)
+		if err := k.Rotate(t.Context()); err == nil {
+			t.Error("Rotate says it is done")
+		}
+		wantState(t, k, Proven, true)
+		after(2 * time.Minute)
+		if s := wantState(t, k, Proven, true); s.Current != before.Next {
+			t.Errorf("rotated from %+v to %+v", before, s)
+		}
+	})
+}
+
+// A daemon may lose all its keys at the very hand-over of a rotation.
+func TestARotationThatBreaksTheDaemonStopsMintingAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDaemon{}
+		k, _ := running(t, d.config(func(c *Config) { c.CheckEvery = time.Hour }))
+		after(10 * time.Second)
+		d.set(forget(t))
+		d.set(func(d *fakeDaemon) { d.deaf = true })
+		if err := k.Rotate(t.Context()); err == nil {
+			t.Error("Rotate says it is done")
+		}
+		wantState(t, k, Refuses, false)
 	})
 }
 
