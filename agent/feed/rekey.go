@@ -86,7 +86,7 @@ func Rekey(ctx context.Context, socket string) error {
 		return explainRekey(what, socket, err)
 	}
 	dir := filepath.Dir(socket)
-	sweepSockets(dir, time.Now())
+	sweepSockets(dir)
 	var name [8]byte
 	rand.Read(name[:])
 	own := filepath.Join(dir, ownPrefix+hex.EncodeToString(name[:])+ownSuffix)
@@ -172,11 +172,9 @@ func explainRekey(what, socket string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// staleSocket is older than any of our REKEYs can take.
-const staleSocket = time.Minute
-
-// sweepSockets removes what killed helpers left behind, as well as it can.
-func sweepSockets(dir string, now time.Time) {
+// sweepSockets removes what killed helpers left behind, as well as it can: a
+// socket of ours that nobody holds any more refuses a connection.
+func sweepSockets(dir string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return // binding there will tell
@@ -185,8 +183,13 @@ func sweepSockets(dir string, now time.Time) {
 		if !strings.HasPrefix(e.Name(), ownPrefix) || !strings.HasSuffix(e.Name(), ownSuffix) || e.Type() != os.ModeSocket {
 			continue
 		}
-		if info, err := e.Info(); err == nil && now.Sub(info.ModTime()) > staleSocket {
-			os.Remove(filepath.Join(dir, e.Name()))
+		path := filepath.Join(dir, e.Name())
+		conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+		switch {
+		case err == nil:
+			conn.Close()
+		case errors.Is(err, syscall.ECONNREFUSED):
+			os.Remove(path)
 		}
 	}
 }

@@ -196,30 +196,28 @@ func TestRekeySaysWhyThereIsNobody(t *testing.T) {
 	}
 }
 
-func TestSweepSocketsRemovesOnlyOldOnesOfOurs(t *testing.T) {
+func TestSweepSocketsRemovesOnlyDeadOnesOfOurs(t *testing.T) {
 	dir := t.TempDir()
-	make := func(name string, socket bool, age time.Duration) {
-		path := filepath.Join(dir, name)
-		if socket {
-			l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			l.Close()
-		} else if err := os.WriteFile(path, nil, 0o600); err != nil {
+	for _, s := range []struct {
+		name  string
+		alive bool
+	}{
+		{"ntsagent.1.sock", false}, {"ntsagent.2.sock", true}, {"chronyd.sock", false}, {"chronyc.7.sock", false},
+	} {
+		l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, s.name), Net: "unixgram"})
+		if err != nil {
 			t.Fatal(err)
 		}
-		at := time.Now().Add(-age)
-		if err := os.Chtimes(path, at, at); err != nil {
-			t.Fatal(err)
+		if s.alive {
+			defer l.Close()
+		} else {
+			l.Close()
 		}
 	}
-	make("ntsagent.1.sock", true, time.Hour)
-	make("ntsagent.2.sock", true, time.Second)
-	make("chronyd.sock", true, time.Hour)
-	make("chronyc.7.sock", true, time.Hour)
-	make("ntsagent.3.sock", false, time.Hour)
-	sweepSockets(dir, time.Now())
+	if err := os.WriteFile(filepath.Join(dir, "ntsagent.3.sock"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sweepSockets(dir)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
