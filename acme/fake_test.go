@@ -52,7 +52,7 @@ func newFakeCA(t *testing.T) *fakeCA {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &fakeCA{key: key, cert: cert, life: 90 * 24 * time.Hour}
+	return &fakeCA{key: key, cert: cert, life: 9 * day}
 }
 
 func (ca *fakeCA) Issue(ctx context.Context, o Order) ([]byte, error) {

@@ -39,10 +39,10 @@ func TestFirstOrderGoesOutAtOnceAndTheNextWithAThirdOfLifeLeft(t *testing.T) {
 			t.Fatalf("%d orders, certificate served: %v; want one at once", h.ca.count(), h.served(t) != nil)
 		}
 		first, key := h.served(t), h.live.Leaf(h.name).PublicKey
-		sleep(61 * day)
+		sleep(6*day + time.Hour)
 		stop()
-		if gaps := h.ca.gaps(); len(gaps) != 1 || gaps[0] < 60*day || gaps[0] > 60*day+tick {
-			t.Errorf("waits = %v, want one of 60 days", gaps)
+		if gaps := h.ca.gaps(); len(gaps) != 1 || gaps[0] < 6*day || gaps[0] > 6*day+tick {
+			t.Errorf("waits = %v, want one of 6 days", gaps)
 		}
 		if bytes.Equal(h.served(t), first) {
 			t.Error("the renewed certificate is not served")
@@ -77,11 +77,12 @@ func TestBackOffWithoutCertificate(t *testing.T) {
 func TestBackOffBesideAServingCertificate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, newFakeCA(t), "")
+		h.ca.life = 30 * day
 		stop := h.run(t)
 		synctest.Wait()
 		first := h.served(t)
 		h.ca.set(fails(errDown))
-		sleep(89 * day)
+		sleep(29*day + 12*time.Hour)
 		gaps := h.ca.gaps()[1:]
 		if !bytes.Equal(h.served(t), first) {
 			t.Error("failures have changed what is served")
@@ -95,8 +96,8 @@ func TestBackOffBesideAServingCertificate(t *testing.T) {
 				six++
 			}
 		}
-		if daily < 8 || six < 4*14 {
-			t.Errorf("%d daily waits and %d of at most six hours, want about 12 and then 17 days of the other: %v", daily, six, gaps)
+		if daily < 2 || six < 4*5 {
+			t.Errorf("%d daily waits and %d of at most six hours, want about 4 and then 24 of the other: %v", daily, six, gaps)
 		}
 		// The CA comes back: all is forgotten.
 		h.ca.set(nil)
@@ -300,14 +301,14 @@ func TestStoredCertificateServesBeforeAnythingIsOrdered(t *testing.T) {
 		ca := newFakeCA(t)
 		ca.set(fails(errDown))
 		h := newHouse(t, ca, "")
-		h.put(t, time.Now().Add(-day), time.Now().Add(89*day))
+		h.put(t, time.Now().Add(-day), time.Now().Add(5*day))
 		h.put(t, time.Now().Add(-2*day), time.Now().Add(-day)) // newer, but over
 		stop := h.run(t)
 		synctest.Wait()
 		if h.served(t) == nil || ca.count() != 0 {
 			t.Errorf("served: %v, orders: %d; want the older pair that is still valid, and no order", h.served(t) != nil, ca.count())
 		}
-		sleep(65 * day)
+		sleep(4 * day)
 		stop()
 		if ca.count() == 0 {
 			t.Error("no order when a third of the life was left")
@@ -343,15 +344,15 @@ func TestLogLinesAndEvents(t *testing.T) {
 		h := newHouse(t, newFakeCA(t), "")
 		h.ca.set(func(ctx context.Context, o Order) ([]byte, error) {
 			time.Sleep(4100 * time.Millisecond)
-			return h.ca.sign(o.Name.String(), o.CSR.PublicKey, time.Now(), time.Now().Add(90*day)), nil
+			return h.ca.sign(o.Name.String(), o.CSR.PublicKey, time.Now(), time.Now().Add(3*day)), nil
 		})
 		stop := h.run(t)
 		sleep(5 * time.Second)
 		h.ca.set(fails(errDown))
-		sleep(60*day + tick)
+		sleep(2*day + tick)
 		stop()
 		want := regexp.MustCompile(`^\[INFO\]  certificate ordered: name=alice\.members\.pool\.example reason="first certificate" try=1
-\[INFO\]  certificate obtained: name=alice\.members\.pool\.example issuer="Fake CA" not_after=2000-03-31T00:00Z took=4\.1s
+\[INFO\]  certificate obtained: name=alice\.members\.pool\.example issuer="Fake CA" not_after=2000-01-04T00:00Z took=4\.1s
 \[INFO\]  certificate ordered: name=alice\.members\.pool\.example reason=renewal try=1
 \[ERROR\] certificate renewal failed: name=alice\.members\.pool\.example try=1 next=(4[89]s|5\ds|1m) class=connection cause="http-01: 403 from 192\.0\.2\.7:80" hint="nginx answers on port 80"
 $`)
@@ -366,7 +367,7 @@ $`)
 			t.Errorf("events = %+v", h.events)
 		}
 		s := h.State()
-		if s.Issuer != "Fake CA" || !s.NotAfter.Equal(time.Date(2000, 3, 31, 0, 0, 4, 0, time.UTC)) || s.RenewAt.IsZero() ||
+		if s.Issuer != "Fake CA" || !s.NotAfter.Equal(time.Date(2000, 1, 4, 0, 0, 4, 0, time.UTC)) || s.RenewAt.IsZero() ||
 			s.LastSuccess.IsZero() || s.Failures != 1 || !s.NextAttempt.After(time.Now()) {
 			t.Errorf("state = %+v", s)
 		}
