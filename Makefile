@@ -8,7 +8,7 @@ build: ## put the programs into bin/
 run: build ## the whole line on loopback; ONCE=1 ends after the check, CHALLENGE=tls-alpn-01, DIR=lab keeps all
 	@$(BIN)/ntslab $(if $(ONCE),--once) $(if $(CHALLENGE),--challenge $(CHALLENGE)) $(if $(DIR),--dir $(DIR))
 test:  ## all tests, real daemons included
-	@go test -count=1 -json ./... | go run ./packaging/tally
+	@go test -count=1 -timeout 5m -json ./... | go run ./packaging/tally
 race:  ## all tests under the race detector
 	@go test -race ./...
 fuzz:  ## each fuzz target for FUZZTIME=30s
