@@ -67,7 +67,11 @@ func TestMatrix(t *testing.T) {
 		}
 	})
 	t.Run("K05 one request gets one response and a close_notify", func(t *testing.T) {
-		s := l.open(t)
+		// This client would take a session ticket.
+		s, err := l.connect(func(c *tls.Config) { c.ClientSessionCache = tls.NewLRUClientSessionCache(1) })
+		if err != nil {
+			t.Fatal(err)
+		}
 		s.Write(plain)
 		s.Write(plain) // a second request is not heard
 		reply := s.rest(t)
@@ -449,20 +453,22 @@ func recordLengths(t *testing.T, wire []byte) (n []int) {
 	return n[flight:]
 }
 
-// A connection that did not come through our listener may have no protocol.
-func TestConnectionWithoutProtocolIsClosedUnserved(t *testing.T) {
+// alone serves one connection with nothing around ServeConn, and leaves it open
+// until the client has read to the end.
+func alone(t *testing.T, protocols []string, request []byte) (answer []byte, outcome Outcome) {
+	t.Helper()
 	l := newLab(t, time.Second, nil)
-	var got Outcome
-	s, err := New(Config{Ring: func() *cookie.Ring { return l.ring }, Observe: func(_ context.Context, o Outcome) { got = o }})
+	s, err := New(Config{Ring: func() *cookie.Ring { return l.ring }, Observe: func(_ context.Context, o Outcome) { outcome = o }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	near, far := net.Pipe()
 	defer near.Close()
+	defer far.Close()
+	near.SetDeadline(time.Now().Add(10 * time.Second))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		defer far.Close()
 		cert := l.identity()
 		c := tls.Server(far, TLSConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil }))
 		if err := c.Handshake(); err != nil {
@@ -471,12 +477,46 @@ func TestConnectionWithoutProtocolIsClosedUnserved(t *testing.T) {
 		}
 		s.ServeConn(t.Context(), c)
 	}()
-	c := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
-	if b, err := io.ReadAll(c); len(b) != 0 || err != nil {
-		t.Errorf("got % x, %v", b, err)
+	c := tls.Client(near, &tls.Config{InsecureSkipVerify: true, NextProtos: protocols})
+	if _, err := c.Write(request); err != nil {
+		t.Fatal(err)
+	}
+	answer, err = io.ReadAll(c)
+	if err != nil {
+		t.Errorf("no close_notify: %v", err)
 	}
 	<-done
-	if got != NoALPN {
-		t.Errorf("outcome %q", got)
+	return answer, outcome
+}
+
+func TestServeConnNeedsNoListenerOfOurs(t *testing.T) {
+	t.Run("it says close_notify itself", func(t *testing.T) {
+		answer, outcome := alone(t, []string{Protocol}, plain)
+		if outcome != Served || len(bodies(fields(t, answer), 5)) != 8 {
+			t.Errorf("outcome %q, % x", outcome, answer)
+		}
+	})
+	t.Run("a connection without protocol is closed unserved", func(t *testing.T) {
+		answer, outcome := alone(t, nil, nil)
+		if outcome != NoALPN || len(answer) != 0 {
+			t.Errorf("outcome %q, % x", outcome, answer)
+		}
+	})
+}
+
+// By default crypto/tls cuts what is written first into records of a segment.
+func TestWhatIsWrittenAtOnceIsOneTLSRecord(t *testing.T) {
+	l := newLab(t, time.Second, nil)
+	cert := l.identity()
+	near, far := net.Pipe()
+	defer near.Close()
+	go func() {
+		defer far.Close()
+		tls.Server(far, TLSConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil })).Write(make([]byte, 4000))
+	}()
+	wire := &recorder{Conn: near}
+	io.Copy(io.Discard, tls.Client(wire, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{Protocol}}))
+	if got := recordLengths(t, wire.read.Bytes()); !slices.Equal(got, []int{4017}) {
+		t.Errorf("TLS records of %v octets", got)
 	}
 }

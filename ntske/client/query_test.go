@@ -220,7 +220,11 @@ func TestPlainTakesOnlyTheAnswerToItsOwnRequest(t *testing.T) {
 	w, _ := exchanged(t)
 	w.ntp.hook(func(_ int32, request []byte, send func([]byte)) bool {
 		b := w.ntp.answer(bytes.Clone(request), time.Now())
+		b[1] = 9
+		b[24] ^= 1 // another origin
+		send(b)
 		b[24] ^= 1
+		b[0]-- // another mode
 		send(b)
 		send(request)
 		send(nil)

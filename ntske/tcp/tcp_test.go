@@ -105,6 +105,31 @@ func (c crumbs) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+func TestConnectionEndsWithCloseNotifyThoughTheServiceForgotIt(t *testing.T) {
+	r := start(t, Config{Services: map[string]Service{"one": answer("fine")}})
+	var wire bytes.Buffer
+	nc := r.dial()
+	if got, err := r.ask(tapped{nc, &wire}, "one"); err != nil || got != "fine" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	// An alert of two octets, sealed, is a record of 19 in TLS 1.3.
+	if b := wire.Bytes(); len(b) < 24 || !bytes.Equal(b[len(b)-24:len(b)-19], []byte{23, 3, 3, 0, 19}) {
+		t.Errorf("the last record is not an alert: % x", b[max(0, len(b)-40):])
+	}
+}
+
+// tapped keeps what was read.
+type tapped struct {
+	net.Conn
+	to *bytes.Buffer
+}
+
+func (c tapped) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.to.Write(b[:n])
+	return n, err
+}
+
 func TestLastOctetsArriveThoughInputIsUnread(t *testing.T) {
 	text := strings.Repeat("last words ", 1000)
 	r := start(t, Config{Services: map[string]Service{"one": serviceFunc(func(_ context.Context, c *tls.Conn) {
