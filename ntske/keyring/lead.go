@@ -94,7 +94,7 @@ func (k *Keyring) believe(v verdict) {
 	was := l.standing
 	switch {
 	case v == proven:
-		l.standing, l.why, l.provenAt = Proven, "", time.Now()
+		l.standing, l.why, l.provenAt = Proven, "", wall(time.Now())
 		k.publish(l.file.published())
 	case v == unseen: // what is published serves on; see resumeInSilence
 		l.standing, l.why = Unseen, k.cfg.Help.Unseen
@@ -292,6 +292,6 @@ func (k *Keyring) saveLate() {
 
 func (k *Keyring) fail(err error) {
 	l := &k.lead
-	l.lastError, l.lastErrorAt = err.Error(), time.Now()
+	l.lastError, l.lastErrorAt = err.Error(), wall(time.Now())
 	k.cfg.Log.Error("cookie keys not handed on", "error", err)
 }
