@@ -37,15 +37,14 @@ type sighting struct {
 	reply client.Reply
 }
 
-// readChrony reads chrony's configuration for what decides how fast the daemon
-// may be asked. It may be unreadable for us, or not be there yet.
-func (a *agent) readChrony(cfg *config.Config) daemon.Chrony {
-	conf, err := daemon.ReadChrony(chronyConf(cfg))
-	if err != nil {
-		a.Log.Info("chrony's configuration not read, asking chronyd slowly", "cause", err)
-		return daemon.Chrony{}
+// target is where the daemon is asked and how fast. Its configuration, which
+// tells, may be unreadable for us or not be there yet.
+func (a *agent) target(cfg *config.Config) (daemon.Target, error) {
+	t, err := daemon.ChronyTarget(chronyConf(cfg), cfg.Daemon.Address)
+	if t.ConfErr != nil {
+		a.Log.Info("chrony's configuration not read, asking chronyd slowly", "cause", t.ConfErr)
 	}
-	return conf
+	return t, err
 }
 
 func chronyConf(cfg *config.Config) string {
@@ -55,7 +54,7 @@ func chronyConf(cfg *config.Config) string {
 	return daemon.FindChronyConf()
 }
 
-func (a *agent) newKeys(cfg *config.Config, chrony daemon.Chrony) (*keys, error) {
+func (a *agent) newKeys(cfg *config.Config, target daemon.Target) (*keys, error) {
 	own := filepath.Join(cfg.StateDir, "keys")
 	handed := filepath.Join(cfg.StateDir, "chrony")
 	for dir, mode := range map[string]os.FileMode{own: 0o700, handed: 0o750} {
@@ -66,11 +65,7 @@ func (a *agent) newKeys(cfg *config.Config, chrony daemon.Chrony) (*keys, error)
 			return nil, fmt.Errorf("sweep folder of cookie keys: %w", err)
 		}
 	}
-	k := &keys{tasks: task.NewGroup(a.Log), address: cfg.Daemon.Address, seen: new(atomic.Pointer[sighting])}
-	spacing := daemon.UnknownSpacing()
-	if len(chrony.Files) > 0 {
-		spacing = chrony.Spacing()
-	}
+	k := &keys{tasks: task.NewGroup(a.Log), address: target.Addr, seen: new(atomic.Pointer[sighting])}
 	file := ringFile(filepath.Join(own, "ring"))
 	observe := func(r client.Reply) { k.seen.Store(&sighting{time.Now(), r}) }
 	ring, err := keyring.New(keyring.Config{
@@ -85,7 +80,7 @@ func (a *agent) newKeys(cfg *config.Config, chrony daemon.Chrony) (*keys, error)
 			File: filepath.Join(handed, "ntskeys"),
 		}),
 		Prove: daemon.Prove(k.address, observe), Plain: daemon.Plain(k.address, observe),
-		Spacing: spacing, Help: daemon.Help(k.address), Rand: rand.Reader,
+		Spacing: target.Spacing, Help: daemon.Help(k.address), Rand: rand.Reader,
 		Log: a.Log.Named("keys"), Changed: a.knock,
 	})
 	if err != nil {

@@ -25,7 +25,7 @@ type reloadOutcome struct {
 // a new one that keeps every part whose configuration is the same.
 type parts struct {
 	cfg    *config.Config
-	chrony daemon.Chrony // what chrony.conf said when the keys part was built
+	target daemon.Target // as chrony.conf said when the keys part was built
 	certs  *certs
 	keys   *keys
 	ke     *ke
@@ -106,10 +106,12 @@ func (a *agent) build(ctx context.Context, old *parts, cfg *config.Config) (*par
 	} else if next.certs, err = a.newCerts(ctx, old, cfg); err != nil {
 		return nil, err
 	}
-	next.chrony = a.readChrony(cfg)
+	if next.target, err = a.target(cfg); err != nil {
+		return nil, err
+	}
 	if old != nil && sameKeys(old, next) {
 		next.keys = old.keys
-	} else if next.keys, err = a.newKeys(cfg, next.chrony); err != nil {
+	} else if next.keys, err = a.newKeys(cfg, next.target); err != nil {
 		return nil, err
 	}
 	if old != nil && reflect.DeepEqual(old.cfg.KE, cfg.KE) && next.keys == old.keys {
@@ -151,7 +153,7 @@ func sameCertificates(old, cfg *config.Config) bool {
 
 func sameKeys(old, next *parts) bool {
 	return reflect.DeepEqual(old.cfg.Daemon, next.cfg.Daemon) && reflect.DeepEqual(old.cfg.Keys, next.cfg.Keys) &&
-		old.cfg.Observe.SelfCheck == next.cfg.Observe.SelfCheck && reflect.DeepEqual(old.chrony, next.chrony)
+		old.cfg.Observe.SelfCheck == next.cfg.Observe.SelfCheck && old.target.Spacing == next.target.Spacing && old.target.Addr == next.target.Addr
 }
 
 // needsRestart names what a running process cannot exchange.
