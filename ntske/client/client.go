@@ -20,7 +20,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"ntsagent/ntske/aead"
@@ -82,7 +81,7 @@ func KeyExchange(ctx context.Context, c Config) (Result, error) {
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{"ntske/1"},
 		RootCAs:    c.Roots,
-		ServerName: strings.TrimSuffix(c.Name, "."), // crypto/tls sends no SNI for an address
+		ServerName: c.Name, // crypto/tls sends no SNI for an address
 	})
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return Result{}, tlsError(err)
