@@ -26,6 +26,26 @@ type chronyClient struct {
 // hostsThenExec gives a program its own /etc/hosts: HOSTS PROGRAM ARG...
 const hostsThenExec = `mount --bind "$1" /etc/hosts && shift && exec "$@"`
 
+// unshareArgs makes a mount namespace: as root, else in a user namespace.
+func unshareArgs(program ...string) []string {
+	args := []string{"-m"}
+	if os.Geteuid() != 0 {
+		args = []string{"-r", "-m"}
+	}
+	return append(args, program...)
+}
+
+// needNamespaces fails a group of tests at once, with one line, where no mount
+// namespace can be made.
+func needNamespaces(t *testing.T) {
+	t.Helper()
+	args := unshareArgs("mount", "--bind", "/dev/null", "/etc/hosts")
+	if out, err := exec.CommandContext(t.Context(), "unshare", args...).CombinedOutput(); err != nil {
+		t.Fatalf("a chronyd client needs a mount namespace; run as root, or allow user namespaces: unshare %s: %v: %s",
+			strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+}
+
 func startChronyClient(t *testing.T, lab *runningLab, address string) *chronyClient {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "client-") // short: a socket lives in it
@@ -54,11 +74,7 @@ pidfile %s
 	if daemon.Err != nil {
 		t.Fatal(daemon.Err)
 	}
-	unshare := []string{"-m"}
-	if os.Geteuid() != 0 {
-		unshare = []string{"-r", "-m"}
-	}
-	cmd := exec.Command("unshare", append(append(unshare, "sh", "-c", hostsThenExec, "sh", filepath.Join(dir, "hosts")), daemon.Args...)...)
+	cmd := exec.Command("unshare", unshareArgs(append([]string{"sh", "-c", hostsThenExec, "sh", filepath.Join(dir, "hosts")}, daemon.Args...)...)...)
 	out := &lockedBuffer{}
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // a test run that is cut off leaves nothing behind

@@ -20,6 +20,7 @@ import (
 // The main job: a real chronyd client gets its cookies from the agent, and an
 // unmodified chronyd server opens them.
 func TestAChronydClientAuthenticates(t *testing.T) {
+	needNamespaces(t)
 	for _, challenge := range []string{"http-01", "tls-alpn-01"} {
 		t.Run(challenge, func(t *testing.T) {
 			t.Parallel()
@@ -116,6 +117,7 @@ func TestNothingOutlivesALab(t *testing.T) {
 
 func TestAKilledAgentComesBackWithWhatItHad(t *testing.T) {
 	t.Parallel()
+	needNamespaces(t)
 	lab := startLab(t, "http-01")
 	client := startChronyClient(t, lab, loopback4)
 	_, ntpPort, _ := strings.Cut(lab.env["NTP"], ":")
