@@ -84,7 +84,7 @@ var standardOnly = map[string][]string{
 	"ntske/cookie":   nil,
 	"ntske/registry": nil,
 	"ntske/tcp":      {"github.com/hashicorp/go-hclog"},
-	"acme/disk":      {"github.com/google/renameio/v2", "golang.org/x/sys/unix"},
+	"acme/disk":      {"golang.org/x/sys/unix"},
 }
 
 // pure rooms do no I/O, start no goroutine and read no clock.
