@@ -16,7 +16,7 @@ fuzz:  ## each fuzz target for FUZZTIME=30s
 lint:  ## gofmt, vet, staticcheck
 	@packaging/ci/lint.sh
 parts: ## unpack the real daemons into .parts/
-	@packaging/parts/unpack.sh .parts chrony
+	@packaging/parts/unpack.sh .parts bookworm chrony && packaging/parts/unpack.sh .parts trixie chrony
 clean: ## remove what the targets above made
 	@rm -rf $(BIN) .parts
 .PHONY: help build run test race fuzz lint parts clean

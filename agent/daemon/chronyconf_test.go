@@ -131,7 +131,7 @@ func TestReadChronyReadsInChronydsOrder(t *testing.T) {
 		"a/1.conf": "user a1\n", "b/1.conf": "user b1\nntsport 7\n", "b/0.conf": "ntsrotate 5\n", "a/9.conf": "ntsrotate 9\n", "a/x.txt": "junk\n",
 	})
 	path := filepath.Join(dir, "c")
-	out, err := parts.Chrony(t).Command(t.Context(), "chronyd", "-p", "-f", path).Output()
+	out, err := parts.Chrony(t, parts.Debian12).Command(t.Context(), "chronyd", "-p", "-f", path).Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"ntsagent/ntske/aead"
 	"ntsagent/ntske/cookie"
 	"ntsagent/ntske/keyring"
+	"ntsagent/packaging/parts"
 )
 
 // What the whole line does with a real, unmodified chronyd: keyring → hand-over
@@ -150,7 +151,16 @@ func answers(t testing.TB, addr netip.AddrPort, keys []*cookie.Key) []keyring.An
 
 func TestChronydOpensAllFourKeysAndRotates(t *testing.T) {
 	t.Parallel()
-	s := chronytest.Start(t, chronytest.Options{})
+	for _, release := range []parts.Release{parts.Debian12, parts.Debian13} {
+		t.Run(release.String(), func(t *testing.T) {
+			t.Parallel()
+			opensAllFourAndRotates(t, release)
+		})
+	}
+}
+
+func opensAllFourAndRotates(t *testing.T, release parts.Release) {
+	s := chronytest.Start(t, chronytest.Options{Release: release})
 	l := startLine(t, s, s.Addr, filepath.Join(t.TempDir(), "keys"))
 	before := l.until("proven", 20*time.Second, provenAndMinting)
 	old := l.Current()

@@ -46,14 +46,14 @@ func needNamespaces(t *testing.T) {
 	}
 }
 
-func startChronyClient(t *testing.T, lab *runningLab, address string) *chronyClient {
+func startChronyClient(t *testing.T, lab *runningLab, release parts.Release, address string) *chronyClient {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "client-") // short: a socket lives in it
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, kePort, _ := strings.Cut(lab.env["KE"], ":")
-	c := &chronyClient{root: parts.Chrony(t), dir: dir, socket: filepath.Join(dir, "run/chronyd.sock"), done: make(chan struct{})}
+	c := &chronyClient{root: parts.Chrony(t, release), dir: dir, socket: filepath.Join(dir, "run/chronyd.sock"), done: make(chan struct{})}
 	files := map[string]string{
 		"hosts": fmt.Sprintf("%s %s\n", address, lab.env["NAME"]),
 		"chrony.conf": fmt.Sprintf(`server %s nts ntsport %s iburst minpoll 0 maxpoll 1

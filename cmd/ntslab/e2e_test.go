@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"ntsagent/packaging/parts"
 )
 
 // The main job: a real chronyd client gets its cookies from the agent, and an
@@ -26,9 +28,13 @@ func TestAChronydClientAuthenticates(t *testing.T) {
 			t.Parallel()
 			lab := startLab(t, challenge)
 			_, ntpPort, _ := strings.Cut(lab.env["NTP"], ":")
-			for _, address := range []string{loopback4, loopback6} {
-				t.Run(address, func(t *testing.T) {
-					client := startChronyClient(t, lab, address)
+			for _, row := range []struct {
+				release parts.Release
+				address string
+			}{{parts.Debian12, loopback4}, {parts.Debian12, loopback6}, {parts.Debian13, loopback4}} {
+				t.Run(row.release.String()+" "+row.address, func(t *testing.T) {
+					address := row.address
+					client := startChronyClient(t, lab, row.release, address)
 					await(t, 60*time.Second, "authenticated answers", func(ctx context.Context) error {
 						return client.authenticated(ctx, address, ntpPort, 4)
 					})
@@ -119,7 +125,7 @@ func TestAKilledAgentComesBackWithWhatItHad(t *testing.T) {
 	t.Parallel()
 	needNamespaces(t)
 	lab := startLab(t, "http-01")
-	client := startChronyClient(t, lab, loopback4)
+	client := startChronyClient(t, lab, parts.Debian12, loopback4)
 	_, ntpPort, _ := strings.Cut(lab.env["NTP"], ":")
 	await(t, 60*time.Second, "authenticated answers", func(ctx context.Context) error {
 		return client.authenticated(ctx, loopback4, ntpPort, 2)

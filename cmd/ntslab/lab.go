@@ -93,7 +93,7 @@ func (l *lab) startDaemon(ctx context.Context) error {
 	if _, err := os.Stat(filepath.Join(repo, ".parts/bookworm/chrony")); err != nil {
 		l.story.tell("daemon", "unpacking Debian 12's chrony into %s/.parts, once", repo)
 	}
-	root, err := parts.UnpackChrony(ctx, repo)
+	root, err := parts.UnpackChrony(ctx, repo, parts.Debian12)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (l *lab) startDaemon(ctx context.Context) error {
 		return err
 	}
 	l.story.tell("daemon", "chronyd %s, unmodified, serves NTP at %s and %s (pid %d)",
-		parts.ChronyVersion, on4(l.daemon.port), on6(l.daemon.port), l.daemon.pid)
+		parts.Debian12.Chrony, on4(l.daemon.port), on6(l.daemon.port), l.daemon.pid)
 	return nil
 }
 

@@ -113,7 +113,7 @@ func TestChronydServesBothFamiliesAndEndsWithTheLab(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.close()
-	d, err := startChronyd(t.Context(), parts.Chrony(t), w.path("chrony"), w.chronyDir, w.path("log", "chronyd.log"), time.Now())
+	d, err := startChronyd(t.Context(), parts.Chrony(t, parts.Debian12), w.path("chrony"), w.chronyDir, w.path("log", "chronyd.log"), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,5 @@
 // Package parts puts real, unmodified NTP daemons beside the agent: each is a
-// Debian 12 package unpacked with its whole dependency closure into a root of
+// Debian package unpacked with its whole dependency closure into a root of
 // its own in the repository's git-ignored .parts folder. Nothing is installed
 // and no root is needed. For tests and the laboratory only.
 package parts
@@ -19,9 +19,22 @@ import (
 	"testing"
 )
 
-// ChronyVersion is the upstream version Debian 12 ships. What we know of
-// chrony's bytes was measured on it, so another version is refused.
-const ChronyVersion = "4.3"
+// Release is a Debian release and the upstream version of chrony it ships. What
+// we know of chrony's bytes was measured on these, so another one is refused.
+type Release struct {
+	Debian int
+	suite  string
+	Chrony string
+}
+
+// The releases tests run against: the oldest chrony that is supported, whose
+// clients and key files know AEAD 15 alone, and one that prefers AEAD 30.
+var (
+	Debian12 = Release{12, "bookworm", "4.3"}
+	Debian13 = Release{13, "trixie", "4.6.1"}
+)
+
+func (r Release) String() string { return "chrony " + r.Chrony }
 
 //go:embed unpack.sh
 var unpackScript []byte
@@ -29,9 +42,9 @@ var unpackScript []byte
 // Root is the absolute path of an unpacked package, laid out like a file system.
 type Root string
 
-// Chrony returns the unpacked Debian 12 chrony, unpacking it on first use. A
+// Chrony returns the release's unpacked chrony, unpacking it on first use. A
 // test that needs chrony and cannot have it fails; it is never skipped.
-func Chrony(t testing.TB) Root {
+func Chrony(t testing.TB, r Release) Root {
 	t.Helper()
 	wd, err := os.Getwd()
 	if err != nil {
@@ -41,18 +54,18 @@ func Chrony(t testing.TB) Root {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, err := UnpackChrony(t.Context(), repo)
+	root, err := UnpackChrony(t.Context(), repo, r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return root
 }
 
-// UnpackChrony returns the Debian 12 chrony of the repository at repoDir. The
+// UnpackChrony returns the release's chrony of the repository at repoDir. The
 // first call downloads it from the mirror the system's apt uses (about 10 s);
 // processes that call it at the same time wait for one download.
-func UnpackChrony(ctx context.Context, repoDir string) (Root, error) {
-	root, err := unpack(ctx, filepath.Join(repoDir, ".parts"), "chrony")
+func UnpackChrony(ctx context.Context, repoDir string, r Release) (Root, error) {
+	root, err := unpack(ctx, filepath.Join(repoDir, ".parts"), r, "chrony")
 	if err != nil {
 		return "", err
 	}
@@ -62,27 +75,27 @@ func UnpackChrony(ctx context.Context, repoDir string) (Root, error) {
 	}
 	// "chronyd (chrony) version 4.3 (+CMDMON +NTP …)"
 	words := strings.Fields(string(out))
-	if len(words) < 4 || words[3] != ChronyVersion {
-		return "", fmt.Errorf("%s holds %q, not chrony %s: remove it, and have apt sources that serve Debian 12",
-			root, strings.TrimSpace(string(out)), ChronyVersion)
+	if len(words) < 4 || words[3] != r.Chrony {
+		return "", fmt.Errorf("%s holds %q, not %s: remove it, and have apt sources that serve Debian %d",
+			root, strings.TrimSpace(string(out)), r, r.Debian)
 	}
 	return root, nil
 }
 
 // unpack runs the script, which does nothing when the root is already there.
-func unpack(ctx context.Context, parts, pkg string) (Root, error) {
+func unpack(ctx context.Context, parts string, r Release, pkg string) (Root, error) {
 	parts, err := filepath.Abs(parts)
 	if err != nil {
 		return "", fmt.Errorf("unpack %s: %w", pkg, err)
 	}
-	root := filepath.Join(parts, "bookworm", pkg)
+	root := filepath.Join(parts, r.suite, pkg)
 	if info, err := os.Stat(root); err == nil && info.IsDir() {
 		return Root(root), nil
 	}
-	cmd := exec.CommandContext(ctx, "sh", "-s", "--", parts, pkg)
+	cmd := exec.CommandContext(ctx, "sh", "-s", "--", parts, r.suite, pkg)
 	cmd.Stdin = bytes.NewReader(unpackScript)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("unpack Debian 12's %s into %s: %w: %s", pkg, parts, err, lastLine(out))
+		return "", fmt.Errorf("unpack Debian %d's %s into %s: %w: %s", r.Debian, pkg, parts, err, lastLine(out))
 	}
 	return Root(root), nil
 }

@@ -10,25 +10,27 @@ import (
 )
 
 func TestChronyIsUnpackedAndRuns(t *testing.T) {
-	root := Chrony(t)
-	for program, wants := range map[string][]string{
-		"chronyd": {"chronyd (chrony) version 4.3 ", "+NTS"},
-		"chronyc": {"chronyc (chrony) version 4.3 "},
-	} {
-		out, err := root.Command(t.Context(), program, "--version").CombinedOutput()
-		if err != nil {
-			t.Fatalf("%s --version: %v: %s", program, err, out)
-		}
-		for _, want := range wants {
-			if !strings.Contains(string(out), want) {
-				t.Errorf("%s says %q, want %q in it", program, out, want)
+	for _, release := range []Release{Debian12, Debian13} {
+		root := Chrony(t, release)
+		for program, wants := range map[string][]string{
+			"chronyd": {"chronyd (chrony) version " + release.Chrony + " ", "+NTS"},
+			"chronyc": {"chronyc (chrony) version " + release.Chrony + " "},
+		} {
+			out, err := root.Command(t.Context(), program, "--version").CombinedOutput()
+			if err != nil {
+				t.Fatalf("%s --version: %v: %s", program, err, out)
+			}
+			for _, want := range wants {
+				if !strings.Contains(string(out), want) {
+					t.Errorf("%s says %q, want %q in it", program, out, want)
+				}
 			}
 		}
 	}
 }
 
 func TestEverythingStaysInTheIgnoredFolder(t *testing.T) {
-	root := Chrony(t)
+	root := Chrony(t, Debian12)
 	wd, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +49,7 @@ func TestEverythingStaysInTheIgnoredFolder(t *testing.T) {
 }
 
 func TestAProgramThatIsNotThereIsNamed(t *testing.T) {
-	err := Chrony(t).Command(t.Context(), "ntpd").Run()
+	err := Chrony(t, Debian12).Command(t.Context(), "ntpd").Run()
 	if err == nil || !strings.Contains(err.Error(), "has no program ntpd") {
 		t.Errorf("running a missing program: %v", err)
 	}
@@ -65,7 +67,7 @@ func TestAHalfFinishedUnpackIsNeverUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-	root, err := unpack(context.Background(), dir, "chrony")
+	root, err := unpack(context.Background(), dir, Debian12, "chrony")
 	if err == nil {
 		t.Fatalf("unpack gave %s without a working apt", root)
 	}
@@ -81,7 +83,7 @@ func TestAHalfFinishedUnpackIsNeverUsed(t *testing.T) {
 
 func TestNamesThatAreNotPackagesAreRefused(t *testing.T) {
 	for _, name := range []string{"", "-y", "../chrony", "a b", "$(id)"} {
-		if root, err := unpack(context.Background(), t.TempDir(), name); err == nil {
+		if root, err := unpack(context.Background(), t.TempDir(), Debian12, name); err == nil {
 			t.Errorf("unpack %q gave %s", name, root)
 		}
 	}

@@ -1,8 +1,8 @@
 #!/bin/sh
-# usage: unpack.sh PARTS PACKAGE...
+# usage: unpack.sh PARTS SUITE PACKAGE...
 #
-# Unpacks each Debian 12 package, with everything it depends on, into a root of
-# its own at PARTS/bookworm/PACKAGE, to be run through that root's own loader.
+# Unpacks each package of a Debian suite, with everything it depends on, into a
+# root of its own at PARTS/SUITE/PACKAGE, to be run through that root's own loader.
 # Needs no root, installs nothing, writes nowhere but PARTS. The mirror, its
 # proxy and its credentials are the ones the system's own apt uses.
 #
@@ -10,12 +10,11 @@
 # used. Calls at the same time wait for each other.
 set -eu
 
-suite=bookworm
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 die() { echo "unpack.sh: $*" >&2; exit 1; }
 
-[ $# -ge 2 ] || die "usage: unpack.sh PARTS PACKAGE..."
+[ $# -ge 3 ] || die "usage: unpack.sh PARTS SUITE PACKAGE..."
 for tool in apt-get apt-config dpkg-deb flock tar; do
 	command -v "$tool" >/dev/null || die "$tool is missing: this needs a Debian 12 (or one with its apt, dpkg and util-linux)"
 done
@@ -23,7 +22,8 @@ done
 
 mkdir -p "$1"
 parts=$(cd "$1" && pwd)
-shift
+suite=$2
+shift 2
 exec 9>"$parts/lock"
 flock 9
 

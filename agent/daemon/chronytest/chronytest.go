@@ -31,6 +31,8 @@ import (
 
 // Options change the chronyd that Start starts.
 type Options struct {
+	// Release is whose chronyd runs; zero = parts.Debian12.
+	Release parts.Release
 	// User is the one chronyd drops to, who then owns Dir; "" = the user running
 	// the test. Another one needs root.
 	User string
@@ -65,13 +67,16 @@ const tries = 5
 // Start runs a chronyd until the test ends.
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
+	if o.Release == (parts.Release{}) {
+		o.Release = parts.Debian12
+	}
 	// Not t.TempDir: the names of sockets are limited to 107 octets.
 	dir, err := os.MkdirTemp("", "chrony")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := &Server{t: t, root: parts.Chrony(t), Dir: dir, options: o}
+	s := &Server{t: t, root: parts.Chrony(t, o.Release), Dir: dir, options: o}
 	s.Conf = filepath.Join(s.Dir, confName)
 	s.KeysFile = filepath.Join(s.Dir, "ntskeys")
 	s.Socket = filepath.Join(s.Dir, "chronyd.sock")
