@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -50,24 +51,34 @@ func (d *door) run(ctx context.Context) error {
 		case ok && shift == nil:
 			shift = d.open(ctx)
 		case !ok:
-			d.book.close(d.purpose)
-			shift.end()
+			d.shutDown(shift, why)
 			shift = nil
-			d.closed(why)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case err := <-shift.broke():
+			// Sockets nobody accepts from would hold clients until they give up.
+			d.shutDown(shift, err.Error())
+			shift = nil
 		case <-d.kick:
 		case <-tick.C:
 		}
 	}
 }
 
+// shutDown closes the sockets at once and waits for the connections.
+func (d *door) shutDown(s *shift, why string) {
+	d.book.close(d.purpose)
+	s.end()
+	d.closed(why)
+}
+
 // A shift is the time between two openings: its connections end with it.
 type shift struct {
 	cancel context.CancelFunc
 	wait   sync.WaitGroup
+	broken chan error // why a socket is no longer served
 }
 
 func (s *shift) end() {
@@ -75,6 +86,13 @@ func (s *shift) end() {
 		s.cancel()
 		s.wait.Wait()
 	}
+}
+
+func (s *shift) broke() <-chan error {
+	if s == nil {
+		return nil
+	}
+	return s.broken
 }
 
 // open starts to serve, or returns nil when an address cannot be had.
@@ -85,21 +103,17 @@ func (d *door) open(ctx context.Context) *shift {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	s := &shift{cancel: cancel}
+	s := &shift{cancel: cancel, broken: make(chan error, len(listeners))}
 	for _, ln := range listeners {
-		s.wait.Go(func() { d.serveOne(ctx, ln) })
+		s.wait.Go(func() {
+			if err := d.serve(ctx, ln); err != nil && ctx.Err() == nil {
+				s.broken <- fmt.Errorf("serve %s: %w", ln.Addr(), err)
+			}
+		})
 		d.log.Info("listening", "for", d.purpose, "address", ln.Addr().String())
 	}
 	d.shut.Store(nil)
 	return s
-}
-
-func (d *door) serveOne(ctx context.Context, ln net.Listener) {
-	if err := d.serve(ctx, ln); err != nil && ctx.Err() == nil {
-		// The socket was closed under us on purpose, or it broke: the next
-		// look decides, this line says what happened.
-		d.log.Debug("listener ended", "for", d.purpose, "address", ln.Addr().String(), "error", err)
-	}
 }
 
 // closed notes why nothing listens and says it once per reason.

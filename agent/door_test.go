@@ -1,0 +1,79 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// openDoor runs a door on a loopback port until the test ends.
+func openDoor(t *testing.T, ready func() bool, serve func(context.Context, net.Listener) error) (*door, *book) {
+	b := newBook()
+	d := &door{
+		purpose: "test", asked: loopback(0)[:1], book: b, serve: serve, kick: make(chan struct{}, 1), log: hclog.NewNullLogger(),
+		ready: func(time.Time) (bool, string) { return ready(), "the test says so" },
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		b.closeAll()
+	})
+	return d, b
+}
+
+func always() bool { return true }
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for !ok() {
+		select {
+		case <-again.C:
+		case <-deadline:
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+func TestASocketThatIsNoLongerServedIsOpenedAgain(t *testing.T) {
+	t.Parallel()
+	var served atomic.Int32
+	d, b := openDoor(t, always, func(ctx context.Context, _ net.Listener) error {
+		if served.Add(1) == 1 {
+			return errors.New("out of socket buffers")
+		}
+		<-ctx.Done()
+		return nil
+	})
+	eventually(t, "the second opening", func() bool { return served.Load() == 2 && len(b.addresses("test")) == 1 && d.reason() == "" })
+}
+
+func TestADoorFollowsWhetherItIsReady(t *testing.T) {
+	t.Parallel()
+	var ready atomic.Bool
+	d, b := openDoor(t, ready.Load, func(ctx context.Context, _ net.Listener) error { <-ctx.Done(); return nil })
+	eventually(t, "the reason why it is closed", func() bool { return d.reason() == "the test says so" })
+	ready.Store(true)
+	d.knock()
+	eventually(t, "it opens", func() bool { return len(b.addresses("test")) == 1 })
+	addr := b.addresses("test")[0]
+	ready.Store(false)
+	d.knock()
+	eventually(t, "it closes", func() bool { return len(b.addresses("test")) == 0 })
+	if c, err := net.Dial("tcp", addr); err == nil {
+		c.Close()
+		t.Error("a closed door lets clients in")
+	}
+}
