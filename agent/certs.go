@@ -10,8 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"ntsagent/acme"
 	"ntsagent/acme/challenge"
 	"ntsagent/acme/issuer"
@@ -162,12 +160,12 @@ func serveHTTP(ctx context.Context, srv *http.Server, ln net.Listener) error {
 			_ = srv.Close()
 		}
 	})
-	err := srv.Serve(netutil.LimitListener(kept, maxHTTPConns))
+	err := srv.Serve(newCrowd(kept, maxHTTPConns))
 	if !stop() {
 		<-ended
 	}
 	if errors.Is(err, http.ErrServerClosed) {
-		return errors.Join(ln.(*net.TCPListener).SetDeadline(time.Time{}))
+		return kept.SetDeadline(time.Time{})
 	}
 	return err
 }

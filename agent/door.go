@@ -61,6 +61,11 @@ func (d *door) run(ctx context.Context) error {
 			// Sockets nobody accepts from would hold clients until they give up.
 			d.shutDown(shift, err.Error())
 			shift = nil
+			select { // what broke at once may break at once again
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
 		case <-d.kick:
 		case <-tick.C:
 		}

@@ -1,0 +1,51 @@
+package agent
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+)
+
+func TestACrowdLosesItsOldestAndNeverTheNewcomer(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newCrowd(ln, 2)
+	defer c.Close()
+	come := func() (client net.Conn, server net.Conn) {
+		client, err := net.Dial("tcp4", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close() })
+		if server, err = c.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { server.Close() })
+		return client, server
+	}
+	gone := func(client net.Conn, wait time.Duration) bool {
+		_ = client.SetReadDeadline(time.Now().Add(wait))
+		_, err := client.Read(make([]byte, 1))
+		return err == io.EOF
+	}
+	first, _ := come()
+	second, server := come()
+	third, _ := come()
+	if !gone(first, 5*time.Second) {
+		t.Error("the oldest is still there with one too many")
+	}
+	if gone(second, time.Millisecond) || gone(third, time.Millisecond) {
+		t.Error("another than the oldest had to go")
+	}
+	// One that closes by itself makes room.
+	server.Close()
+	server.Close()
+	fourth, _ := come()
+	if gone(third, time.Millisecond) || gone(fourth, time.Millisecond) {
+		t.Error("somebody had to go though there was room")
+	}
+}
