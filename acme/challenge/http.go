@@ -29,6 +29,11 @@ const (
 // It must be the server's one handler: http.ServeMux in front of it would redirect before the Host is looked at.
 func (r *Responder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	w.Header().Set("Connection", "close")
+	if req.ContentLength != 0 {
+		// No request of ours has a body. net/http would wait for this one before it answers; where there is no connection
+		// below w the call fails, and there is nothing to wait for.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now())
+	}
 	name, status := r.names.Check(req)
 	if status != 0 {
 		r.refuseHTTP(w, req, status)

@@ -112,12 +112,13 @@ func (i *Issuer) Issue(ctx context.Context, o acme.Order) ([]byte, error) {
 	if err := checkOrder(o); err != nil {
 		return nil, &acme.Error{Class: acme.ClassInternal, Err: err, Hint: "this is a fault of the agent: report it"}
 	}
+	within, cancel := context.WithTimeout(ctx, issueTimeout)
 	select {
 	case i.slot <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	case <-within.Done():
+		cancel()
+		return nil, late(ctx, o.Name)
 	}
-	within, cancel := context.WithTimeout(ctx, issueTimeout)
 	job := &job{issuer: i, order: o, session: &session{ctx: within, base: i.base}, proofs: &proofs{responder: i.cfg.Responder, log: i.cfg.Log}}
 	type result struct {
 		chain []byte
@@ -143,11 +144,16 @@ func (i *Issuer) Issue(ctx context.Context, o acme.Order) ([]byte, error) {
 	case <-within.Done():
 		job.proofs.withdraw()
 	}
+	return nil, late(ctx, o.Name)
+}
+
+// late is the error of an Issue whose time is over, the caller's or ours.
+func late(ctx context.Context, name hostcheck.Name) error {
 	if ctx.Err() != nil {
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
-	return nil, &acme.Error{Class: acme.ClassNetwork, Err: fmt.Errorf("no certificate from the ACME server within %s", issueTimeout),
-		Hint: hint(acme.ClassNetwork, "", o.Name)}
+	return &acme.Error{Class: acme.ClassNetwork, Err: fmt.Errorf("no certificate from the ACME server within %s", issueTimeout),
+		Hint: hint(acme.ClassNetwork, "", name)}
 }
 
 // checkOrder makes sure that the request asks for exactly the ordered name: lego takes the names from the request.

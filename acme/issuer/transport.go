@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -98,8 +99,24 @@ func (s *session) roundTrip(req *http.Request) (*http.Response, error) {
 	if resp.StatusCode >= 300 {
 		return s.refuse(req, resp, body)
 	}
+	if n := authorizations(body); n > 1 {
+		return nil, &acme.Error{Class: acme.ClassMalformed, Hint: hintNotACME,
+			Err: fmt.Errorf("%s %s: an order of one name with %d authorizations", req.Method, req.URL.Redacted(), n)}
+	}
 	resp.Header.Set("Retry-After", strconv.Itoa(int(min(max(wait, minPoll), maxPoll)/time.Second)))
 	return resp, nil
+}
+
+// authorizations counts those of an order (RFC 8555 section 7.1.3), 0 for any other answer. Ours name one host, which takes one.
+// lego would start a goroutine and sleep for each that is listed: hours of them fit into an answer.
+func authorizations(body []byte) int {
+	var order struct {
+		Authorizations []json.RawMessage `json:"authorizations"`
+	}
+	if json.Unmarshal(body, &order) != nil {
+		return 0
+	}
+	return len(order.Authorizations)
 }
 
 // refuse lets problem documents (RFC 7807) through to lego and makes everything else that is not success an error.
