@@ -39,7 +39,8 @@ type Manager struct {
 	kick  chan struct{}
 	state atomic.Pointer[State]
 
-	renewal store.Renewal // owned by Run
+	renewal  store.Renewal // owned by Run, as is ordering
+	ordering time.Time     // when the order under way began; zero = none is
 }
 
 // NewManager makes a Manager; Run sets it to work. There must be one only for each name.
@@ -59,11 +60,11 @@ func (m *Manager) Run(ctx context.Context) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for kicked := false; ; {
-		m.publish(false)
+		m.publish()
 		now := time.Now()
 		if kicked || !due(now, m.leaf(), m.renewal).After(now) {
 			m.attempt(ctx)
-			m.publish(false)
+			m.publish()
 			kicked = false
 		}
 		select {
@@ -90,17 +91,22 @@ func (m *Manager) restore() {
 	if err != nil {
 		m.log.Warn("renewal state not read", "error", err)
 	}
-	m.renewal = r
+	m.renewal, m.ordering = r, time.Time{}
 	pairs, err := m.cfg.Store.Pairs(m.cfg.Name)
 	if err != nil {
 		m.log.Warn("certificate store not read", "error", err)
 	}
 	for _, p := range pairs {
-		if _, err := m.cfg.Live.Install(m.cfg.Name, p.Chain, p.Key, time.Now()); err != nil {
+		changed, err := m.cfg.Live.Install(m.cfg.Name, p.Chain, p.Key, time.Now())
+		if err != nil {
 			m.log.Warn("stored certificate not used", "error", oneLine(err.Error()))
 			continue
 		}
 		leaf := m.leaf()
+		if !changed { // a reload has left it in service
+			m.log.Debug("certificate kept", "issuer", issuerName(leaf), "not_after", minute(leaf.NotAfter))
+			return
+		}
 		m.log.Info("certificate installed", "issuer", issuerName(leaf), "not_after", minute(leaf.NotAfter))
 		m.event(Installed, "from the store, valid until "+minute(leaf.NotAfter))
 		return
@@ -110,10 +116,10 @@ func (m *Manager) restore() {
 // attempt orders one certificate and accounts for how it went.
 func (m *Manager) attempt(ctx context.Context) {
 	start, before, leaf, roll := time.Now(), m.renewal, m.leaf(), rand.Float64()
-	// The failure goes on disk before the order goes out: an agent that dies during an order must not order again at once
-	// when it comes back.
+	// The failure goes on disk, and only there, before the order goes out: an agent that dies during an order must not order
+	// again at once when it comes back. While it lives, nothing has failed yet.
 	cut := &Error{Class: ClassInternal, Err: errors.New("the agent stopped during the attempt")}
-	if err := m.save(afterFailure(start, leaf, before, cut, roll)); err != nil {
+	if err := m.cfg.Store.SaveRenewal(m.cfg.Name, afterFailure(start, leaf, before, cut, roll)); err != nil {
 		m.fail(leaf, before, &Error{Class: ClassInternal, Err: err,
 			Hint: "make room on the disk of state_dir and see that the agent may write there"}, roll)
 		return
@@ -123,8 +129,10 @@ func (m *Manager) attempt(ctx context.Context) {
 		why = "first certificate"
 	}
 	m.log.Info("certificate ordered", "reason", why, "try", before.Failures+1)
+	m.ordering = start
 	m.event(Ordered, why)
 	err := m.obtain(ctx)
+	m.ordering = time.Time{}
 	select { // a wish that came meanwhile has just been granted; one that follows the event below has not
 	case <-m.kick:
 	default:

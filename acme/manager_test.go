@@ -276,16 +276,82 @@ func TestRenewOrdersNow(t *testing.T) {
 	})
 }
 
+func TestAnOrderUnderWayIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, newFakeCA(t), "")
+		var during []State
+		slow := func(end error) func(context.Context, Order) ([]byte, error) {
+			return func(_ context.Context, o Order) ([]byte, error) {
+				time.Sleep(3 * time.Second)
+				during = append(during, h.State())
+				if end != nil {
+					return nil, end
+				}
+				return h.ca.sign(o.Name.String(), o.CSR.PublicKey, time.Now(), time.Now().Add(9*day)), nil
+			}
+		}
+		h.ca.set(slow(nil))
+		stop := h.run(t)
+		sleep(time.Minute)
+		h.ca.set(slow(errDown))
+		h.Renew() // fails
+		sleep(10 * time.Second)
+		h.ca.set(slow(nil))
+		h.Renew() // succeeds
+		sleep(10 * time.Second)
+		stop()
+		want := []struct {
+			failures int
+			last     string
+		}{{0, ""}, {0, ""}, {1, "http-01: 403 from 192.0.2.7:80"}} // the true failure stays until the order after it has ended
+		if len(during) != len(want) {
+			t.Fatalf("%d orders, want %d", len(during), len(want))
+		}
+		for i, s := range during {
+			if s.Failures != want[i].failures || s.LastError != want[i].last || !s.OrderingSince.Equal(h.ca.orders[i]) {
+				t.Errorf("state during order %d = %+v, want %+v and ordering since %v", i, s, want[i], h.ca.orders[i])
+			}
+		}
+		if s := h.State(); s.Failures != 0 || s.LastError != "" || !s.OrderingSince.IsZero() {
+			t.Errorf("state after the last order = %+v", s)
+		}
+	})
+}
+
+func TestACertificateThatAReloadKeptIsNoNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, newFakeCA(t), "")
+		h.put(t, time.Now().Add(-day), time.Now().Add(8*day))
+		stop := h.run(t)
+		synctest.Wait()
+		stop()
+		if n := strings.Count(h.log.String(), "certificate installed"); n != 1 {
+			t.Fatalf("told %d times that a certificate was installed, want once: %s", n, h.log)
+		}
+		next := newHouse(t, h.ca, h.dir)
+		next.live.Adopt(h.live)
+		stop = next.run(t)
+		synctest.Wait()
+		stop()
+		if next.log.Len() != 0 || len(next.events) != 0 || next.ca.count() != 0 || next.State().NotAfter.IsZero() {
+			t.Errorf("log %q, events %v, %d orders, state %+v; want silence and the certificate", next.log, next.events, next.ca.count(), next.State())
+		}
+	})
+}
+
 func TestStoppedDuringAnOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, newFakeCA(t), "")
 		h.ca.set(func(ctx context.Context, _ Order) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() })
 		stop := h.run(t)
 		synctest.Wait()
-		if !h.State().Ordering {
-			t.Error("the state does not tell that an order is under way")
+		if !h.State().OrderingSince.Equal(time.Now()) {
+			t.Errorf("the state tells of an order since %v, want %v", h.State().OrderingSince, time.Now())
 		}
 		stop()
+		if since := h.State().OrderingSince; !since.IsZero() {
+			t.Errorf("the state of a Manager that has stopped tells of an order since %v", since)
+		}
 		r, err := h.store.Renewal(h.name)
 		if err != nil || r.Failures != 0 || r.LastError != "" || !r.NextAttempt.After(time.Now()) {
 			t.Errorf("renewal = %+v, %v; want no failure and a short wait", r, err)

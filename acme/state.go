@@ -9,19 +9,18 @@ import (
 
 // State is what a Manager knows of its certificate, for status pages. All of it may be shown to anybody.
 type State struct {
-	Name        string
-	Issuer      string    // common name of the issuing certificate, "" while nothing is served
-	Serial      string    // hexadecimal
-	NotBefore   time.Time // zero while nothing is served
-	NotAfter    time.Time
-	RenewAt     time.Time // when a third of the life is left
-	Ordering    bool      // an order is under way
-	LastSuccess time.Time
-	LastFailure time.Time
-	LastError   string // one line, "" after a success
-	LastHint    string // one line: what to do
-	Failures    int    // since the last success
-	NextAttempt time.Time
+	Name          string
+	Issuer        string    // common name of the issuing certificate, "" while nothing is served
+	Serial        string    // hexadecimal
+	NotBefore     time.Time // zero while nothing is served
+	NotAfter      time.Time
+	RenewAt       time.Time // when a third of the life is left
+	OrderingSince time.Time // when the order under way began; zero while none is
+	LastSuccess   time.Time
+	LastError     string    // of the last attempt that has ended: one line, "" after a success
+	LastHint      string    // one line: what to do
+	Failures      int       // since the last success
+	NextAttempt   time.Time // zero or past = as soon as may be
 }
 
 // Kind is what an Event tells of.
@@ -45,10 +44,10 @@ type Event struct {
 // State returns a snapshot. It never blocks.
 func (m *Manager) State() State { return *m.state.Load() }
 
-func (m *Manager) publish(ordering bool) {
+func (m *Manager) publish() {
 	leaf, r := m.leaf(), m.renewal
-	s := State{Name: m.cfg.Name.String(), Ordering: ordering, LastSuccess: r.LastSuccess, LastFailure: r.LastFailure,
-		LastError: r.LastError, LastHint: r.LastHint, Failures: r.Failures, NextAttempt: due(time.Now(), leaf, r)}
+	s := State{Name: m.cfg.Name.String(), OrderingSince: m.ordering, LastSuccess: r.LastSuccess, LastError: r.LastError,
+		LastHint: r.LastHint, Failures: r.Failures, NextAttempt: due(time.Now(), leaf, r)}
 	if leaf != nil {
 		s.Issuer, s.Serial = issuerName(leaf), leaf.SerialNumber.Text(16)
 		s.NotBefore, s.NotAfter, s.RenewAt = leaf.NotBefore, leaf.NotAfter, RenewAt(leaf)
@@ -58,7 +57,7 @@ func (m *Manager) publish(ordering bool) {
 
 // event tells of something that State already shows.
 func (m *Manager) event(k Kind, text string) {
-	m.publish(k == Ordered)
+	m.publish()
 	m.cfg.Event(Event{Time: time.Now(), Name: m.cfg.Name.String(), Kind: k, Text: text})
 }
 
