@@ -19,7 +19,7 @@ func (a *agent) document(now time.Time) status.Document {
 			Version: a.Version, PID: os.Getpid(), Started: a.started, Config: a.ConfigPath,
 			ReloadError: outcome.err, Reloaded: outcome.ok,
 		},
-		Certificates: p.certs.report(p.cfg),
+		Certificates: p.certs.report(),
 		KeyExchange:  a.counts.Snapshot(now),
 		Daemon:       p.keys.reportDaemon(),
 		Keys:         p.keys.report(),
@@ -29,14 +29,15 @@ func (a *agent) document(now time.Time) status.Document {
 	return d.Judged(now)
 }
 
-func (c *certs) report(cfg *config.Config) []status.Certificate {
+func (c *certs) report() []status.Certificate {
 	var out []status.Certificate
 	for _, m := range c.managers {
 		s := m.State()
 		out = append(out, status.Certificate{
 			Name: s.Name, Source: c.source, Profile: c.profile, Issuer: s.Issuer, Serial: s.Serial,
 			NotBefore: s.NotBefore, NotAfter: s.NotAfter, RenewAt: s.RenewAt,
-			LastSuccess: s.LastSuccess, LastError: s.LastError, Failures: s.Failures, NextAttempt: s.NextAttempt,
+			OrderingSince: s.OrderingSince, LastSuccess: s.LastSuccess, LastError: s.LastError, LastHint: s.LastHint,
+			Failures: s.Failures, NextAttempt: s.NextAttempt,
 		})
 	}
 	for _, f := range c.files {

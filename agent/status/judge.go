@@ -73,6 +73,8 @@ func judgeCertificate(c Certificate, now time.Time) string {
 	left := c.NotAfter.Sub(now)
 	life := c.NotAfter.Sub(c.NotBefore)
 	switch {
+	case c.NotAfter.IsZero() && !c.OrderingSince.IsZero() && c.LastError == "":
+		return "" // the first order takes its time
 	case c.NotAfter.IsZero():
 		return fmt.Sprintf("certificate %s: none yet%s", c.Name, because(c.LastError))
 	case left <= 0:
@@ -82,9 +84,17 @@ func judgeCertificate(c Certificate, now time.Time) string {
 	case left < expirySoon && left < life/2 || left < life/renewalOverdue:
 		return fmt.Sprintf("certificate %s: only %s left%s", c.Name, Span(left), because(c.LastError))
 	case c.LastError != "":
-		return fmt.Sprintf("certificate %s: renewal failed %d times, %s left%s", c.Name, c.Failures, Span(left), because(c.LastError))
+		return fmt.Sprintf("certificate %s: renewal failed %s, %s left%s", c.Name, times(c.Failures), Span(left), because(c.LastError))
 	}
 	return ""
+}
+
+// times says how often: once, 2 times.
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }
 
 func because(why string) string {

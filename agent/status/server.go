@@ -17,9 +17,8 @@ import (
 // Server answers on the control socket. All funcs must be set and safe for
 // concurrent use. It speaks HTTP with JSON bodies:
 //
-//	GET  /status  /keys  /cert      the Document, or its part
-//	GET  /config                    the configuration in effect
-//	POST /reload  /keys/rotate      root and the agent's own user only
+//	GET  /status                the Document
+//	POST /reload  /keys/rotate  root and the agent's own user only
 type Server struct {
 	Status func() Document
 	Config func() *config.Config
@@ -65,13 +64,7 @@ func (s Server) Serve(ctx context.Context, ln net.Listener) error {
 
 func (s Server) handler(self uint32) http.Handler {
 	mux := http.NewServeMux()
-	get := func(path string, value func() any) {
-		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, value()) })
-	}
-	get("/status", func() any { return s.Status() })
-	get("/keys", func() any { return s.Status().Keys })
-	get("/cert", func() any { return s.Status().Certificates })
-	get("/config", func() any { return s.Config() })
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, s.Status()) })
 	post := func(path string, do func(context.Context) error) {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 			if !mayChange(r.Context(), self) {

@@ -53,18 +53,20 @@ type Agent struct {
 
 // Certificate is the state of one name.
 type Certificate struct {
-	Name        string    `json:"name"`
-	Source      string    `json:"source"`            // acme, files
-	Profile     string    `json:"profile,omitempty"` // ACME profile asked for
-	Issuer      string    `json:"issuer,omitempty"`
-	Serial      string    `json:"serial,omitempty"`
-	NotBefore   time.Time `json:"not_before,omitzero"`
-	NotAfter    time.Time `json:"not_after,omitzero"` // zero: there is no certificate
-	RenewAt     time.Time `json:"renew_at,omitzero"`
-	LastSuccess time.Time `json:"last_success,omitzero"`
-	LastError   string    `json:"last_error,omitempty"` // "" after a success
-	Failures    int       `json:"failures"`             // in a row
-	NextAttempt time.Time `json:"next_attempt,omitzero"`
+	Name          string    `json:"name"`
+	Source        string    `json:"source"`            // acme, files
+	Profile       string    `json:"profile,omitempty"` // ACME profile asked for
+	Issuer        string    `json:"issuer,omitempty"`
+	Serial        string    `json:"serial,omitempty"`
+	NotBefore     time.Time `json:"not_before,omitzero"`
+	NotAfter      time.Time `json:"not_after,omitzero"` // zero: there is no certificate
+	RenewAt       time.Time `json:"renew_at,omitzero"`
+	OrderingSince time.Time `json:"ordering_since,omitzero"` // an order is under way since then
+	LastSuccess   time.Time `json:"last_success,omitzero"`
+	LastError     string    `json:"last_error,omitempty"` // of the last attempt that has ended; "" after a success
+	LastHint      string    `json:"last_hint,omitempty"`  // what to do about it
+	Failures      int       `json:"failures"`             // in a row
+	NextAttempt   time.Time `json:"next_attempt,omitzero"`
 }
 
 // Valid says whether clients can be served with c at this time.
@@ -101,7 +103,6 @@ type Key struct {
 // Daemon is what we know of the NTP daemon.
 type Daemon struct {
 	Kind         string    `json:"kind"` // chrony
-	Version      string    `json:"version,omitempty"`
 	Address      string    `json:"address"`
 	Seen         time.Time `json:"seen,omitzero"`        // last answer
 	Known        bool      `json:"known"`                // whether the three below were ever read

@@ -20,7 +20,7 @@ func good() Document {
 			RenewAt: time.Date(2026, 12, 7, 3, 4, 0, 0, time.UTC), LastSuccess: now.Add(-14 * 24 * time.Hour),
 		}},
 		KeyExchange: KeyExchange{Served: 400000, Refused: map[string]uint64{"tls": 300}, ServedDay: 41231, RefusedDay: 166, P95MS: 6},
-		Daemon: Daemon{Kind: "chrony", Version: "4.6.1", Address: "127.0.0.1:123", Seen: now.Add(-40 * time.Second),
+		Daemon: Daemon{Kind: "chrony", Address: "127.0.0.1:123", Seen: now.Add(-40 * time.Second),
 			Known: true, Synchronised: true, Stratum: 2, OffsetMS: 0.21},
 		Keys: Keys{Mode: "lead", State: KeysProven, Current: Key{"10203042", "aaaaaaaa"}, Next: Key{"10203043", "bbbbbbbb"},
 			Held:     []Key{{"10203040", "cccccccc"}, {"10203041", "dddddddd"}, {"10203042", "aaaaaaaa"}, {"10203043", "bbbbbbbb"}},
@@ -53,6 +53,19 @@ var faults = []struct {
 	{"renewal failed", func(d *Document) {
 		d.Certificates[0].LastError, d.Certificates[0].Failures = "http-01: 403", 3
 	}, Degraded, "renewal failed 3 times, 31d left: http-01: 403"},
+	{"renewal failed once", func(d *Document) {
+		d.Certificates[0].LastError, d.Certificates[0].Failures = "http-01: 403", 1
+	}, Degraded, "renewal failed once, 31d left: http-01: 403"},
+	{"a renewal under way", func(d *Document) { d.Certificates[0].OrderingSince = now.Add(-3 * time.Second) }, Healthy, ""},
+	{"a first order under way for the second of two names", func(d *Document) {
+		d.Certificates = append(d.Certificates, Certificate{Name: "bob.example", OrderingSince: now})
+	}, Healthy, ""},
+	{"an order under way after a failed one", func(d *Document) {
+		d.Certificates = append(d.Certificates, Certificate{Name: "bob.example", OrderingSince: now, LastError: "dns: no such host", Failures: 1})
+	}, Degraded, "certificate bob.example: none yet: dns: no such host"},
+	{"a first order under way for the only name", func(d *Document) {
+		d.Certificates[0] = Certificate{Name: "a.example", OrderingSince: now}
+	}, Unhealthy, "no valid certificate"},
 	{"keys not proven yet", func(d *Document) { d.Keys.State = KeysStarting }, Unhealthy, "not proven yet"},
 	{"a state of keys nobody knows", func(d *Document) { d.Keys.State = "" }, Unhealthy, "not proven yet"},
 	{"keys refused", func(d *Document) { d.Keys.State, d.Keys.Why = KeysRefused, "NTS NAK" }, Unhealthy, "refused by the daemon: NTS NAK"},
@@ -154,6 +167,39 @@ func TestJSONKeysAreStable(t *testing.T) {
 	empty, err := json.Marshal(Document{}.Judged(now))
 	if err != nil || strings.Contains(string(empty), "null") {
 		t.Errorf("an empty document has null in it: %s %v", empty, err)
+	}
+}
+
+func TestRenewalLine(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		cert Certificate
+		want string
+	}{
+		{"a first order under way", Certificate{OrderingSince: now.Add(-3 * time.Second)}, "ordering since 3s"},
+		{"a renewal under way", Certificate{OrderingSince: now.Add(-3 * time.Second), LastSuccess: now.Add(-60 * 24 * time.Hour)},
+			"ordering since 3s   last: ok, 60d ago"},
+		{"one failure", Certificate{LastError: "http-01: 403", LastHint: "nginx answers on port 80", Failures: 1, NextAttempt: now.Add(time.Minute)},
+			"last: failed once, next try in 1m   http-01: 403   nginx answers on port 80"},
+		{"a second try under way", Certificate{LastError: "http-01: 403", Failures: 2, NextAttempt: now, OrderingSince: now.Add(-time.Second)},
+			"ordering since 1s   last: failed 2 times   http-01: 403"},
+	} {
+		if got := renewalText(c.cert, now); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestALifeIsToldAsItWasMeant(t *testing.T) {
+	const day = 24 * time.Hour
+	for life, want := range map[time.Duration]string{
+		45*day - time.Second: "44d left of 45d", 90 * day: "89d left of 90d", 6*day + 16*time.Hour - time.Second: "6d 15h left of 6d 16h",
+		45*day - time.Minute: "44d left of 45d", time.Hour - time.Second: "59m left of 1h",
+	} {
+		c := Certificate{Issuer: "CA", Source: "acme", NotBefore: now.Add(-time.Second), NotAfter: now.Add(life - time.Second)}
+		if got := certificateText(c, false, now); got != "CA, source acme   "+want {
+			t.Errorf("%v: %q, want %q", life, got, want)
+		}
 	}
 }
 

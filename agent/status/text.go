@@ -50,11 +50,21 @@ func certificateText(c Certificate, named bool, now time.Time) string {
 	default:
 		parts = append(parts, c.Issuer+", source "+c.Source)
 	}
-	life := fmt.Sprintf("%s left of %s", Span(c.NotAfter.Sub(now)), Span(c.NotAfter.Sub(c.NotBefore)))
+	life := fmt.Sprintf("%s left of %s", Span(c.NotAfter.Sub(now)), Span(lifetime(c)))
 	if !now.Before(c.NotAfter) {
 		life = fmt.Sprintf("expired %s ago", Span(now.Sub(c.NotAfter)))
 	}
 	return strings.Join(append(parts, life), "   ")
+}
+
+// lifetime is how long c was issued for. Both its ends count (RFC 5280 section
+// 4.1.2.5), and a CA that gives an odd minute away has still meant days.
+func lifetime(c Certificate) time.Duration {
+	d := c.NotAfter.Sub(c.NotBefore) + time.Second
+	if d >= 48*time.Hour {
+		return d.Round(time.Hour)
+	}
+	return d
 }
 
 func renewalText(c Certificate, now time.Time) string {
@@ -62,13 +72,20 @@ func renewalText(c Certificate, now time.Time) string {
 	if !c.RenewAt.IsZero() {
 		parts = append(parts, "renews "+c.RenewAt.UTC().Format("Jan 02 15:04"))
 	}
+	ordering := !c.OrderingSince.IsZero()
+	if ordering {
+		parts = append(parts, "ordering since "+Span(now.Sub(c.OrderingSince)))
+	}
 	switch {
 	case c.LastError != "":
-		last := fmt.Sprintf("last: failed %d times", c.Failures)
-		if !c.NextAttempt.IsZero() {
+		last := "last: failed " + times(c.Failures)
+		if !ordering && !c.NextAttempt.IsZero() {
 			last += ", next try in " + Span(c.NextAttempt.Sub(now))
 		}
 		parts = append(parts, last, c.LastError)
+		if c.LastHint != "" {
+			parts = append(parts, c.LastHint)
+		}
 	case !c.LastSuccess.IsZero():
 		parts = append(parts, "last: ok, "+Span(now.Sub(c.LastSuccess))+" ago")
 	}
@@ -117,7 +134,7 @@ func listenersText(ls []Listener) string {
 }
 
 func daemonText(d Daemon, now time.Time) string {
-	text := strings.TrimSpace(d.Kind+" "+d.Version) + " on " + d.Address
+	text := d.Kind + " on " + d.Address
 	if d.Known {
 		sync := "NOT synchronised"
 		if d.Synchronised {

@@ -1,0 +1,48 @@
+package agent
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"ntsagent/acme"
+	"ntsagent/acme/live"
+	"ntsagent/acme/store"
+	"ntsagent/hostcheck"
+)
+
+// slowCA answers no order before its context ends.
+type slowCA struct{}
+
+func (slowCA) Issue(ctx context.Context, _ acme.Order) ([]byte, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestTheStatusTellsOfAnOrderUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		name, err := hostcheck.ParseName("alice.example")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := store.Open(filepath.Join(t.TempDir(), "acme"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := acme.NewManager(acme.Config{Name: name, Issuer: slowCA{}, Store: s, Live: live.NewSet([]hostcheck.Name{name}), Log: hclog.NewNullLogger()})
+		ctx, cancel := context.WithCancel(t.Context())
+		go m.Run(ctx)
+		started := time.Now()
+		time.Sleep(3 * time.Second)
+		got := (&certs{managers: []*acme.Manager{m}}).report()
+		cancel()
+		synctest.Wait()
+		if len(got) != 1 || !got[0].OrderingSince.Equal(started) || got[0].Failures != 0 || got[0].LastError != "" {
+			t.Errorf("during an order the status has %+v, want ordering since %v and no failure", got, started)
+		}
+	})
+}
