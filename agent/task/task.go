@@ -7,7 +7,6 @@ package task
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
@@ -33,8 +32,6 @@ const (
 	Restart Policy = iota
 	// Once only logs an error.
 	Once
-	// Critical ends the whole Group, whether the task returned an error or nil.
-	Critical
 )
 
 // Task is one long-running part. Run must return soon after its context ends;
@@ -48,8 +45,7 @@ type Task struct {
 // Group runs tasks. Make one with NewGroup; its methods are safe for concurrent
 // use.
 type Group struct {
-	log    hclog.Logger
-	failed chan error
+	log hclog.Logger
 
 	mu      sync.Mutex
 	running []*running
@@ -65,7 +61,7 @@ type running struct {
 
 // NewGroup makes an empty Group.
 func NewGroup(log hclog.Logger) *Group {
-	return &Group{log: log, failed: make(chan error, 1)}
+	return &Group{log: log}
 }
 
 // Go starts t. The task's context carries the values of ctx and ends when Stop
@@ -85,17 +81,6 @@ func (g *Group) Go(ctx context.Context, t Task) {
 		defer cancel()
 		g.keep(ctx, t)
 	}()
-}
-
-// Run waits until ctx ends or a Critical task returns, then stops the Group. It
-// returns what that task returned, or what Stop returned.
-func (g *Group) Run(ctx context.Context) error {
-	var failure error
-	select {
-	case <-ctx.Done():
-	case failure = <-g.failed:
-	}
-	return errors.Join(failure, g.Stop())
 }
 
 // Stop ends the tasks one after the other, last started first, and waits for
@@ -139,9 +124,6 @@ func (g *Group) keep(ctx context.Context, t Task) {
 		switch {
 		case ctx.Err() != nil:
 			return
-		case t.Policy == Critical:
-			g.fail(t.Name, err)
-			return
 		case err == nil:
 			g.log.Debug("task finished", "task", t.Name)
 			return
@@ -158,18 +140,6 @@ func (g *Group) keep(ctx context.Context, t Task) {
 			return
 		}
 		delay = min(2*delay, lastDelay)
-	}
-}
-
-// fail reports the end of a Critical task; only the first one counts.
-func (g *Group) fail(name string, err error) {
-	if err == nil {
-		err = errors.New("ended although nobody stopped it")
-	}
-	select {
-	case g.failed <- fmt.Errorf("task %s: %w", name, err):
-	default:
-		g.log.Error("task failed", "task", name, "error", err)
 	}
 }
 
