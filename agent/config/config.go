@@ -301,9 +301,7 @@ func Parse(name string, b []byte) (*Config, error) {
 	c := Default()
 	d := decoder{file: name, lines: map[string]int{}}
 	d.mapping(root, c, "")
-	if len(d.errs) == 0 {
-		validate(c, &d)
-	}
+	validate(c, &d)
 	if err := d.errs.sorted(); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -65,13 +66,27 @@ func syntaxError(name string, err error) *Error {
 // decoder walks a YAML tree along the Go type it fills, collecting every error
 // and the line of every key it meets.
 type decoder struct {
-	file  string
-	errs  Errors
-	lines map[string]int // dotted path → line
+	file    string
+	errs    Errors
+	lines   map[string]int // dotted path → line
+	suspect []string       // keys with an error, and those an unknown key may have meant
 }
 
 func (d *decoder) fail(n *yaml.Node, key, problem, hint string) {
 	d.errs = append(d.errs, &Error{File: d.file, Line: n.Line, Key: key, Problem: problem, Hint: hint})
+	d.suspect = append(d.suspect, key)
+}
+
+// trusts says whether the value of key is what the file says, as far as it can
+// be told: nothing is wrong with it, with what it is part of or with a part of it.
+func (d *decoder) trusts(key string) bool {
+	return !slices.ContainsFunc(d.suspect, func(s string) bool { return within(s, key) || within(key, s) })
+}
+
+// within says whether key is path or lies below it.
+func within(key, path string) bool {
+	rest, ok := strings.CutPrefix(key, path)
+	return ok && path != "" && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 // mapping fills the struct dst points to from the keys of n; what n does not
@@ -104,7 +119,9 @@ func (d *decoder) structure(n *yaml.Node, dst reflect.Value, path string) {
 		seen[k.Value] = k.Line
 		f, known := fields[k.Value]
 		if !known {
-			d.fail(k, key, "unknown key", didYouMean(key))
+			meant := nearest(key)
+			d.fail(k, key, "unknown key", didYouMean(meant))
+			d.suspect = append(d.suspect, meant...)
 			continue
 		}
 		d.lines[key] = k.Line

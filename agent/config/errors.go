@@ -11,11 +11,11 @@ import (
 //
 //	/etc/ntsagent/ntsagent.yaml:12: ke.timout: unknown key; did you mean ke.timeout?
 type Error struct {
-	File    string
-	Line    int    // 0 when no line can be named
-	Key     string // dotted path of the key, "" for the file as a whole
-	Problem string
-	Hint    string // what to do, may be empty
+	File    string `json:"file"`
+	Line    int    `json:"line,omitempty"` // 0 when no line can be named
+	Key     string `json:"key,omitempty"`  // dotted path of the key, "" for the file as a whole
+	Problem string `json:"problem"`
+	Hint    string `json:"hint,omitempty"` // what to do, may be empty
 }
 
 func (e *Error) Error() string {

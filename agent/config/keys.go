@@ -52,9 +52,17 @@ func knownKeys(t reflect.Type, path string) []string {
 	return keys
 }
 
-// didYouMean is the hint for an unknown key: the nearest key beside it, else a
-// key of that very name elsewhere, else nothing.
-func didYouMean(key string) string {
+// didYouMean is the hint for an unknown key that may have meant one of these.
+func didYouMean(meant []string) string {
+	if len(meant) == 0 {
+		return ""
+	}
+	return "did you mean " + strings.Join(meant, " or ") + "?"
+}
+
+// nearest lists what an unknown key may have meant: the nearest key beside it,
+// else the keys of that very name elsewhere, else none.
+func nearest(key string) []string {
 	parent, word := "", key
 	if i := strings.LastIndexByte(key, '.'); i >= 0 {
 		parent, word = key[:i], key[i+1:]
@@ -75,13 +83,10 @@ func didYouMean(key string) string {
 			elsewhere = append(elsewhere, known)
 		}
 	}
-	switch {
-	case best != "":
-		return "did you mean " + best + "?"
-	case len(elsewhere) > 0:
-		return "did you mean " + strings.Join(elsewhere, " or ") + "?"
+	if best != "" {
+		return []string{best}
 	}
-	return ""
+	return elsewhere
 }
 
 // withoutIndex turns pools[0] into pools.

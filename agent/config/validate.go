@@ -21,17 +21,25 @@ type validator struct {
 	d *decoder
 }
 
+// fail reports a value, unless reading it has failed already: what stands in
+// its place then is ours, not the operator's.
 func (v validator) fail(key, problem, hint string) {
+	if !v.d.trusts(key) {
+		return
+	}
 	v.d.errs = append(v.d.errs, &Error{File: v.d.file, Line: v.d.line(key), Key: key, Problem: problem, Hint: hint})
 }
 
-// validate checks ranges and what belongs together. It appends to d.errs.
+// validate checks ranges and what belongs together, as far as c has been
+// decoded. It appends to d.errs.
 func validate(c *Config, d *decoder) {
 	v := validator{d}
 	v.names(c)
-	v.certificate(c)
-	if c.Certificate.Source == SourceACME {
-		v.acme(c)
+	if d.trusts("certificate.source") { // else nobody knows what the others are for
+		v.certificate(c)
+		if c.Certificate.Source == SourceACME {
+			v.acme(c)
+		}
 	}
 	v.listen("acme.http01.listen", c.ACME.HTTP01.Listen)
 	v.listen("acme.tls_alpn01.listen", c.ACME.TLSALPN01.Listen)
@@ -81,6 +89,8 @@ func (v validator) certificate(c *Config) {
 	case len(cert.Files) > 0:
 		v.certificateFiles(c)
 		return
+	case !v.d.trusts("certificate.files"):
+		return // there may have been some
 	case len(c.Names) > 1:
 		v.fail("certificate", "several names need certificate.files", "write files: [{name: ..., cert: ..., key: ...}], one for each name")
 		return
@@ -96,7 +106,7 @@ func (v validator) certificateFiles(c *Config) {
 		v.path(at+".cert", f.Cert)
 		v.path(at+".key", f.Key)
 		switch {
-		case !slices.Contains(c.Names, f.Name):
+		case !slices.Contains(c.Names, f.Name) && v.d.trusts("names"):
 			v.fail(at+".name", fmt.Sprintf("%q is not one of names", f.Name), "add it to names or remove the entry")
 		case given[f.Name.String()]:
 			v.fail(at+".name", f.Name.String()+" is listed twice", "remove one")
@@ -104,7 +114,7 @@ func (v validator) certificateFiles(c *Config) {
 		given[f.Name.String()] = true
 	}
 	for _, name := range c.Names {
-		if !given[name.String()] {
+		if !name.IsZero() && !given[name.String()] {
 			v.fail("certificate.files", "no entry for "+name.String(), "every name needs one")
 		}
 	}

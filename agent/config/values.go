@@ -23,14 +23,6 @@ type Rate struct {
 	Per   time.Duration
 }
 
-// PerSecond is the rate in events per second; 0 means no limit.
-func (r Rate) PerSecond() float64 {
-	if r.Per == 0 {
-		return 0
-	}
-	return float64(r.Count) / r.Per.Seconds()
-}
-
 // scalars holds, for every type one YAML scalar can become, how it is read and
 // how it is written back. parse gets the text of the scalar.
 var scalars = map[reflect.Type]struct {
