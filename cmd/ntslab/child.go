@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -68,17 +67,24 @@ func (c *child) gone() error {
 	if err == nil {
 		err = errors.New("it ended by itself")
 	}
-	return fmt.Errorf("%s: %w; it said:\n%s", c.name, err, c.tail(12))
+	return fmt.Errorf("%s: %w; %s", c.name, err, c.said("it"))
 }
 
-func (c *child) tail(lines int) string {
+// said ends an error with the last lines the process wrote.
+func (c *child) said(who string) string {
 	b, err := os.ReadFile(c.logPath)
 	if err != nil {
-		return fmt.Sprintf("(%s: %v)", filepath.Base(c.logPath), err)
+		return fmt.Sprintf("what %s said is lost: %v", who, err)
 	}
-	all := strings.Split(string(bytes.TrimSpace(b)), "\n")
-	if len(all) > lines {
-		all = all[len(all)-lines:]
+	return said(who, b)
+}
+
+func said(who string, output []byte) string {
+	const most = 12
+	text := string(bytes.TrimSpace(output))
+	if text == "" {
+		return who + " said nothing"
 	}
-	return "  " + strings.Join(all, "\n  ")
+	lines := strings.Split(text, "\n")
+	return who + " said:\n  " + strings.Join(lines[max(0, len(lines)-most):], "\n  ")
 }

@@ -2,13 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net"
+	"net/netip"
 	"os"
 	"os/user"
 	"path/filepath"
 	"time"
 
+	"ntsagent/ntske/client"
 	"ntsagent/packaging/parts"
 )
 
@@ -70,12 +72,24 @@ func (d *daemon) start(ctx context.Context, root parts.Root, dir, logPath string
 		return err
 	}
 	for _, addr := range []string{on4(d.port), on6(d.port)} {
-		if err := eventually(ctx, 10*time.Second, func(ctx context.Context) error { return askNTP(ctx, addr) }); err != nil {
-			if gone := d.gone(); gone != nil {
-				return gone
-			}
-			return fmt.Errorf("chronyd does not answer: %w; it said:\n%s", err, d.tail(12))
+		if err := eventually(ctx, 10*time.Second, func(ctx context.Context) error { return d.tellsTime(ctx, addr) }); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// tellsTime asks chronyd at one of its addresses.
+func (d *daemon) tellsTime(ctx context.Context, addr string) error {
+	if gone := d.gone(); gone != nil {
+		return inVain{gone}
+	}
+	reply, err := client.Plain(ctx, netip.MustParseAddrPort(addr))
+	if err == nil && reply.Header.Stratum == 0 {
+		err = errors.New("the answer is no time")
+	}
+	if err != nil {
+		return fmt.Errorf("ask chronyd at %s: %w; %s", addr, err, d.said("it"))
 	}
 	return nil
 }
@@ -107,32 +121,4 @@ ntsport %d
 ntsrotate 0
 ntsdumpdir %s
 `, port, socket, filepath.Join(dir, "chronyd.pid"), filepath.Join(dir, "own.key"), filepath.Join(dir, "own.crt"), kePort, dir)
-}
-
-// askNTP sends one plain NTPv4 client packet (RFC 5905 §7.3) and wants a server's answer.
-func askNTP(ctx context.Context, addr string) error {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "udp", addr)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := c.SetDeadline(deadline); err != nil {
-			return err
-		}
-	}
-	request := [48]byte{0: 4<<3 | 3}
-	if _, err := c.Write(request[:]); err != nil {
-		return fmt.Errorf("ask NTP at %s: %w", addr, err)
-	}
-	var answer [1024]byte
-	n, err := c.Read(answer[:])
-	if err != nil {
-		return fmt.Errorf("ask NTP at %s: %w", addr, err)
-	}
-	if n < 48 || answer[0]&7 != 4 || answer[1] == 0 {
-		return fmt.Errorf("ask NTP at %s: %d octets that are no time", addr, n)
-	}
-	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -35,14 +36,21 @@ func unshareArgs(program ...string) []string {
 	return append(args, program...)
 }
 
-// needNamespaces fails a group of tests at once, with one line, where no mount
-// namespace can be made.
+// namespaces is nil where mount namespaces can be made.
+var namespaces = sync.OnceValue(func() error {
+	args := unshareArgs("mount", "--bind", "/dev/null", "/etc/hosts")
+	if out, err := exec.Command("unshare", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("unshare %s: %w: %s", strings.Join(args, " "), err, strings.Join(strings.Fields(string(out)), " "))
+	}
+	return nil
+})
+
+// needNamespaces fails a test at once, with one line, where it cannot have a
+// chronyd client.
 func needNamespaces(t *testing.T) {
 	t.Helper()
-	args := unshareArgs("mount", "--bind", "/dev/null", "/etc/hosts")
-	if out, err := exec.CommandContext(t.Context(), "unshare", args...).CombinedOutput(); err != nil {
-		t.Fatalf("a chronyd client needs a mount namespace; run as root, or allow user namespaces: unshare %s: %v: %s",
-			strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	if err := namespaces(); err != nil {
+		t.Fatalf("this test needs a mount namespace for its chronyd client: run as root, or allow user namespaces: %v", err)
 	}
 }
 
@@ -100,7 +108,7 @@ pidfile %s
 func (c *chronyClient) chronyc(ctx context.Context, args ...string) (string, error) {
 	select {
 	case <-c.done:
-		return "", errors.New("the chronyd client is gone")
+		return "", inVain{errors.New("the chronyd client is gone")}
 	default:
 	}
 	out, err := c.root.Command(ctx, "chronyc", append([]string{"-h", c.socket, "-n"}, args...)...).CombinedOutput()

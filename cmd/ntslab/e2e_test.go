@@ -86,6 +86,29 @@ func TestALabTellsItsStory(t *testing.T) {
 	}
 }
 
+func TestALabThatFailsSaysWhy(t *testing.T) {
+	t.Parallel()
+	silent, err := exec.LookPath("false")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), filepath.Join(binaries, "ntslab"), "--once", "--agent", silent)
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	_ = cmd.Run() // the exit code tells
+	if code := cmd.ProcessState.ExitCode(); code != 1 {
+		t.Errorf("exit code %d, want 1:\n%s", code, &out)
+	}
+	if got, want := errs.String(), "ntslab: ntsagent: exit status 1; it said nothing\n"; got != want {
+		t.Errorf("the reason is %q, want %q", got, want)
+	}
+	for _, pid := range pidsIn(out.String()) {
+		if alive(pid) {
+			t.Errorf("process %s of the lab still runs", pid)
+		}
+	}
+}
+
 // pidsIn are the processes the story names.
 func pidsIn(story string) []string {
 	var pids []string
@@ -97,7 +120,15 @@ func pidsIn(story string) []string {
 
 func TestNothingOutlivesALab(t *testing.T) {
 	t.Parallel()
-	for name, signal := range map[string]syscall.Signal{"Ctrl-C": syscall.SIGINT, "SIGKILL": syscall.SIGKILL} {
+	for name, row := range map[string]struct {
+		signal   syscall.Signal
+		toDaemon bool
+		code     int // exit code
+	}{
+		"Ctrl-C":        {syscall.SIGINT, false, 0},
+		"SIGKILL":       {syscall.SIGKILL, false, -1},
+		"a dead daemon": {syscall.SIGKILL, true, 1},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			lab := startLab(t, "http-01")
@@ -105,10 +136,20 @@ func TestNothingOutlivesALab(t *testing.T) {
 			if len(pids) != 2 || !alive(pids[0]) || !alive(pids[1]) {
 				t.Fatalf("the story names the processes %v", pids)
 			}
-			if err := lab.cmd.Process.Signal(signal); err != nil {
+			victim := lab.cmd.Process.Pid
+			if row.toDaemon {
+				victim, _ = strconv.Atoi(pids[0])
+			}
+			if err := syscall.Kill(victim, row.signal); err != nil {
 				t.Fatal(err)
 			}
 			<-lab.done
+			if code := lab.cmd.ProcessState.ExitCode(); code != row.code {
+				t.Errorf("the lab ended with %d, want %d:\n%s", code, row.code, &lab.told)
+			}
+			if _, err := os.Stat(filepath.Join(lab.dir, envName)); err == nil && row.code >= 0 {
+				t.Error("lab.env still says that the lab is up")
+			}
 			await(t, 10*time.Second, "the end of the agent and the daemon", func(context.Context) error {
 				for _, pid := range pids {
 					if alive(pid) {

@@ -59,7 +59,9 @@ func runLab(ctx context.Context, o options, s *story) error {
 	return l.keep(ctx)
 }
 
+// stop takes the lab down, first of all the file that says that it is up.
 func (l *lab) stop() {
+	os.Remove(l.w.path(envName)) // often not there yet
 	if l.agent != nil {
 		l.agent.stop()
 	}
@@ -177,22 +179,18 @@ func (l *lab) keep(ctx context.Context) error {
 
 // wait calls try until it succeeds, the time is up or a child is gone.
 func (l *lab) wait(ctx context.Context, most time.Duration, what string, try func(context.Context) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var gone error
 	err := eventually(ctx, most, func(ctx context.Context) error {
 		for _, c := range []*child{l.agent, l.daemon.child} {
-			if gone = c.gone(); gone != nil {
-				cancel()
-				return gone
+			if gone := c.gone(); gone != nil {
+				return inVain{gone}
 			}
 		}
 		return try(ctx)
 	})
-	if err == nil || gone != nil {
-		return gone
+	if _, vain := err.(inVain); err == nil || vain {
+		return err
 	}
-	return fmt.Errorf("waited %v for %s: %w; the agent said:\n%s", most, what, err, l.agent.tail(12))
+	return fmt.Errorf("waited %v for %s: %w; %s", most, what, err, l.agent.said("the agent"))
 }
 
 // repoDir is the repository of this program, or of the current folder.

@@ -75,8 +75,11 @@ func (n *nameServer) prove(ctx context.Context) error {
 
 func (n *nameServer) stop() { n.srv.Shutdown() }
 
-// eventually calls try until it succeeds, at most for the given time, and
-// returns its last error.
+// inVain is the error after which trying again cannot help.
+type inVain struct{ error }
+
+// eventually calls try until it succeeds or is in vain, at most for the given
+// time, and returns its last error.
 func eventually(ctx context.Context, most time.Duration, try func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
@@ -87,6 +90,9 @@ func eventually(ctx context.Context, most time.Duration, try func(context.Contex
 		cancelOne()
 		if err == nil {
 			return nil
+		}
+		if _, vain := err.(inVain); vain {
+			return err
 		}
 		if last == nil || ctx.Err() == nil {
 			last = err

@@ -12,7 +12,7 @@ import (
 type narrator struct {
 	story    *story
 	log      io.WriteCloser
-	asks     map[string]string // how the authority asks, by challenge
+	proofs   map[string]string // where the authority asks for the proof, by challenge
 	store    *db.MemoryStore   // set before pebble writes its first line
 	answered atomic.Value      // string: the challenge that convinced the authority
 }
@@ -26,14 +26,14 @@ func (n *narrator) Write(line []byte) (int, error) {
 	case strings.Contains(text, " set VALID by completed challenge "):
 		if c := n.store.GetChallengeByID(id); c != nil {
 			n.answered.Store(c.Type)
-			n.story.tell("challenge", "%s: the authority %s, and was convinced", c.Type, n.asks[c.Type])
+			n.story.tell("challenge", "%s: the authority took the proof from %s and was convinced", c.Type, n.proofs[c.Type])
 		}
 	case strings.Contains(text, " set INVALID by completed challenge "):
 		if c := n.store.GetChallengeByID(id); c != nil {
 			c.RLock()
 			why := c.Error
 			c.RUnlock()
-			n.story.tell("challenge", "%s: the authority %s, and was not convinced: %v", c.Type, n.asks[c.Type], why)
+			n.story.tell("challenge", "%s FAILED: the authority asked for the proof at %s and was not convinced: %v", c.Type, n.proofs[c.Type], why)
 		}
 	}
 	return n.log.Write(line)

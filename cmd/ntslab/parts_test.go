@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -14,7 +15,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/letsencrypt/pebble/v2/acme"
+	"github.com/letsencrypt/pebble/v2/core"
+	"github.com/letsencrypt/pebble/v2/db"
+
 	"ntsagent/agent/config"
+	"ntsagent/agent/feed"
 	"ntsagent/packaging/parts"
 )
 
@@ -118,7 +124,7 @@ func TestChronydServesBothFamiliesAndEndsWithTheLab(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, addr := range []string{on4(d.port), on6(d.port)} {
-		if err := askNTP(t.Context(), addr); err != nil {
+		if err := d.tellsTime(t.Context(), addr); err != nil {
 			t.Error(err)
 		}
 	}
@@ -128,6 +134,85 @@ func TestChronydServesBothFamiliesAndEndsWithTheLab(t *testing.T) {
 	d.stop()
 	if gone := d.gone(); gone == nil {
 		t.Error("chronyd still runs")
+	}
+}
+
+// The longest folder a workspace takes for chronyd's socket: the agent's own
+// socket beside it has a longer name.
+func TestTheAgentReachesChronydInTheLongestFolder(t *testing.T) {
+	short, err := os.MkdirTemp("", "lab-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(short)
+	pad := longestSocketDir - len(short+"/"+"/chrony")
+	w, err := openWorkspace(filepath.Join(short, strings.Repeat("d", pad)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	if w.chronyDir != w.path("chrony") || len(w.chronyDir) != longestSocketDir {
+		t.Fatalf("chronyd's folder is %s (%d octets)", w.chronyDir, len(w.chronyDir))
+	}
+	d, err := startChronyd(t.Context(), parts.Chrony(t, parts.Debian12), w.path("chrony"), w.chronyDir, w.path("log", "chronyd.log"), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.stop()
+	if err := feed.Rekey(t.Context(), d.socket); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNobodyWaitsForTheDead(t *testing.T) {
+	ended := make(chan struct{})
+	close(ended)
+	gone := &daemon{child: &child{name: "chronyd", logPath: os.DevNull, ended: ended}}
+	client := &chronyClient{done: ended}
+	for want, try := range map[string]func(context.Context) error{
+		"chronyd: it ended by itself; it said nothing": func(ctx context.Context) error { return gone.tellsTime(ctx, on4(9)) },
+		"the chronyd client is gone":                   func(ctx context.Context) error { return client.authenticated(ctx, loopback4, "9", 1) },
+	} {
+		tries := 0
+		err := eventually(t.Context(), time.Minute, func(ctx context.Context) error {
+			if tries++; tries > 1 {
+				return inVain{errors.New("tried again")}
+			}
+			return try(ctx)
+		})
+		if err == nil || err.Error() != want {
+			t.Errorf("the reason is %v, want %q", err, want)
+		}
+	}
+}
+
+func TestTheStoryTellsHowAChallengeEnded(t *testing.T) {
+	store := db.NewMemoryStore()
+	for id, c := range map[string]acme.Challenge{
+		"good": {Type: "http-01"},
+		"bad":  {Type: "tls-alpn-01", Error: &acme.ProblemDetails{Type: "connection", Detail: "nobody listens"}},
+	} {
+		if _, err := store.AddChallenge(&core.Challenge{ID: id, Challenge: c}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for line, want := range map[string]string{
+		"authz 1 set VALID by completed challenge good\n":  "http-01: the authority took the proof from A and was convinced\n",
+		"authz 2 set INVALID by completed challenge bad\n": "tls-alpn-01 FAILED: the authority asked for the proof at B and was not convinced: connection :: nobody listens\n",
+		"order 3 set INVALID by invalid authz 2\n":         "",
+	} {
+		var told strings.Builder
+		logFile, err := os.Create(filepath.Join(t.TempDir(), "log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := &narrator{story: newStory(&told), log: logFile, store: store, proofs: map[string]string{"http-01": "A", "tls-alpn-01": "B"}}
+		_, err = n.Write([]byte(line))
+		logFile.Close()
+		_, got, _ := strings.Cut(told.String(), "challenge    ")
+		if err != nil || got != want {
+			t.Errorf("%q is told as %q (%v), want %q", line, got, err, want)
+		}
 	}
 }
 

@@ -56,9 +56,9 @@ func (l *lab) startAuthority(ctx context.Context) error {
 		return fmt.Errorf("open the authority's log: %w", err)
 	}
 	httpPort, tlsPort := portIn(l.config.http01), portIn(l.config.tlsALPN01)
-	l.teller = &narrator{story: l.story, log: log, asks: map[string]string{
-		"http-01":     fmt.Sprintf("fetched the proof from http://%s:%d/.well-known/acme-challenge/… three times", memberName, httpPort),
-		"tls-alpn-01": fmt.Sprintf("took the proof from a TLS handshake (acme-tls/1) with %s:%d three times", memberName, tlsPort),
+	l.teller = &narrator{story: l.story, log: log, proofs: map[string]string{
+		"http-01":     fmt.Sprintf("http://%s:%d/.well-known/acme-challenge/…", memberName, httpPort),
+		"tls-alpn-01": fmt.Sprintf("a TLS handshake (acme-tls/1) with %s:%d", memberName, tlsPort),
 	}}
 	root, err := l.ca.serve(l.names.addr, httpPort, tlsPort, l.teller)
 	if err != nil {
@@ -91,7 +91,7 @@ func (l *lab) awaitCertificate(ctx context.Context) error {
 		return err
 	}
 	if used := l.teller.answered.Load(); used != l.o.challenge {
-		return fmt.Errorf("the certificate was obtained with %v instead of %s; the agent said:\n%s", used, l.o.challenge, l.agent.tail(12))
+		return fmt.Errorf("the certificate was obtained with %v instead of %s; %s", used, l.o.challenge, l.agent.said("the agent"))
 	}
 	return nil
 }
@@ -124,7 +124,7 @@ func (l *lab) check(ctx context.Context) error {
 	defer cancel()
 	out, err := exec.CommandContext(ctx, l.prog, l.checkArgs()...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("ntsagent check: %w; it said:\n%s", err, out)
+		return fmt.Errorf("ntsagent check: %w; %s", err, said("it", out))
 	}
 	l.story.tell("reply", "authenticated by the daemon's cookies; ntsagent check, as a stranger, saw:")
 	l.story.show(string(out))

@@ -18,10 +18,9 @@ type workspace struct {
 	remove    []string // at the end
 }
 
-// A unix socket's path has at most 107 octets. This much is left for the names
-// below a socket's folder, those of programs that bind a reply socket beside it
-// included.
-const longestSocketDir = 107 - len("/ntsagent-feed.4194304.0123456789abcdef.sock")
+// A unix socket's path has at most 107 octets. The longest name in a socket's
+// folder is that of the agent's own, on which it hears chronyd's replies.
+const longestSocketDir = 107 - len("/ntsagent.0123456789abcdef.sock")
 
 // openWorkspace makes the folder or takes over one that an earlier lab left:
 // what that lab wrote is removed. A folder with a running lab, or with files of
