@@ -16,8 +16,9 @@ import (
 // goroutine that serves it; only Close may be called by others.
 type conn struct {
 	net.Conn
-	class  Class  // why the handshake is about to fail, where the ClientHello tells
-	answer []byte // written in place of the next octets, once
+	deadline time.Time // of all that is written
+	class    Class     // why the handshake is about to fail, where the ClientHello tells
+	answer   []byte    // written in place of the next octets, once
 }
 
 // noApplicationProtocol is a fatal alert (RFC 8446 §6, RFC 7301
@@ -37,21 +38,30 @@ func (c *conn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// SetWriteDeadline lets nobody write past the end of the connection: crypto/tls
+// gives an alert five seconds of its own.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	if t.IsZero() || t.After(c.deadline) {
+		t = c.deadline
+	}
+	return c.Conn.SetWriteDeadline(t)
+}
+
 // serve takes one connection from its first octet to its last.
 func (s *Server) serve(c *conn) {
 	defer s.conns.remove(c)
 	defer c.Close()
-	deadline := time.Now().Add(s.timeout)
-	if err := c.SetDeadline(deadline); err != nil {
+	c.deadline = time.Now().Add(s.timeout)
+	if err := c.SetDeadline(c.deadline); err != nil {
 		return // closed already: it was evicted before it ran
 	}
-	s.talk(c, deadline)
+	s.talk(c)
 	s.conns.finished(c)
-	c.finish(deadline)
+	c.finish()
 }
 
 // talk does everything that happens above TCP.
-func (s *Server) talk(c *conn, deadline time.Time) {
+func (s *Server) talk(c *conn) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.observe(Event{Kind: Panicked})
@@ -79,17 +89,17 @@ func (s *Server) talk(c *conn, deadline time.Time) {
 		return
 	}
 	s.observe(Event{Kind: Dispatched, Protocol: protocol})
-	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	ctx, cancel := context.WithDeadline(context.Background(), c.deadline)
 	defer cancel()
 	service.ServeConn(ctx, tc)
-	tc.CloseWrite() // close_notify, if the service has not sent it
+	tc.CloseWrite() // close_notify
 }
 
 // finish ends the connection so that what was written last arrives: closing
 // with unread input makes TCP send a reset, which discards it at the peer. So
 // our direction is closed first and the peer's is read until it ends, but only
 // a little, not for long and not past the deadline.
-func (c *conn) finish(deadline time.Time) {
+func (c *conn) finish() {
 	const (
 		maxOctets = 64 << 10
 		maxTime   = 500 * time.Millisecond
@@ -98,7 +108,7 @@ func (c *conn) finish(deadline time.Time) {
 	if !ok || half.CloseWrite() != nil {
 		return
 	}
-	if short := time.Now().Add(maxTime); short.Before(deadline) {
+	if short := time.Now().Add(maxTime); short.Before(c.deadline) {
 		c.SetReadDeadline(short)
 	}
 	var scrap [2048]byte

@@ -127,6 +127,15 @@ func (r *running) serve() {
 	})
 }
 
+// open returns how many connections are open now.
+func (s *Server) open() int { return s.conns.len() }
+
+func (t *table) len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.at)
+}
+
 func (r *running) dial() net.Conn {
 	r.t.Helper()
 	c, err := net.Dial("tcp", r.ln.Addr().String())

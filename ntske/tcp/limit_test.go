@@ -36,6 +36,16 @@ func TestEveryConnectionEndsByTheDeadline(t *testing.T) {
 				}
 			}
 		}),
+		"fill": serviceFunc(func(_ context.Context, c *tls.Conn) {
+			for _, n := range []int{1 << 14, 1 << 10, 64, 1} { // until not one octet more has room
+				c.SetWriteDeadline(time.Now().Add(timeout / 16))
+				for b := make([]byte, n); ; {
+					if _, err := c.NetConn().Write(b); err != nil {
+						break
+					}
+				}
+			}
+		}),
 	}})
 	handshake := func(t *testing.T, protocol string) {
 		if err := r.client(r.dial(), protocol).Handshake(); err != nil {
@@ -49,6 +59,7 @@ func TestEveryConnectionEndsByTheDeadline(t *testing.T) {
 		"a handshake, then silence":            func(t *testing.T) { handshake(t, "wait") },
 		"a handshake, answered and never shut": func(t *testing.T) { handshake(t, "close") },
 		"a reader with a zero window":          func(t *testing.T) { handshake(t, "write") },
+		"no room for close_notify":             func(t *testing.T) { handshake(t, "fill") },
 		"an octet of ClientHello at a time": func(t *testing.T) {
 			c := r.dial()
 			for _, b := range hello(t) {
@@ -64,7 +75,7 @@ func TestEveryConnectionEndsByTheDeadline(t *testing.T) {
 			begin, before := time.Now(), r.events.count(Event{Kind: Accepted})
 			misbehave(t)
 			eventually(t, "connection taken", func() bool { return r.events.count(Event{Kind: Accepted}) == before+1 })
-			eventually(t, "connection gone", func() bool { return r.Open() == 0 })
+			eventually(t, "connection gone", func() bool { return r.open() == 0 })
 			if took := time.Since(begin); took < timeout/2 || took > 4*timeout {
 				t.Errorf("gone after %v, deadline is %v", took, timeout)
 			}
@@ -92,7 +103,7 @@ func TestTheOldestUnfinishedConnectionMakesRoom(t *testing.T) {
 	var idle []net.Conn
 	for i := range 3 {
 		idle = append(idle, r.dial())
-		eventually(t, "idle connection taken", func() bool { return r.Open() == i+1 })
+		eventually(t, "idle connection taken", func() bool { return r.open() == i+1 })
 	}
 	if got, err := r.ask(r.dial(), "one"); err != nil || got != "fine" {
 		t.Errorf("newcomer at a full server: %q, %v", got, err)
@@ -141,7 +152,7 @@ func TestFloodOfIdleConnectionsStarvesNobody(t *testing.T) {
 		if got, err := r.ask(r.dial(), "one"); err != nil || got != "fine" {
 			t.Fatalf("session %d: %q, %v", i, got, err)
 		}
-		if n := r.Open(); n > 16 {
+		if n := r.open(); n > 16 {
 			t.Fatalf("%d connections open, limit 16", n)
 		}
 	}

@@ -50,9 +50,3 @@ func (t *table) remove(c *conn) {
 		delete(t.at, c)
 	}
 }
-
-func (t *table) len() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.at)
-}

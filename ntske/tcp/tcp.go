@@ -33,8 +33,8 @@ const (
 // Service serves one connection. The handshake is done and the protocol the
 // service is registered for has been negotiated. ctx carries the absolute
 // deadline that is already set on c; it is not cancelled when the server
-// stops, for a connection that has begun is finished. The server closes c
-// when ServeConn returns.
+// stops, for a connection that has begun is finished. The server says
+// close_notify and closes c when ServeConn returns.
 type Service interface {
 	ServeConn(ctx context.Context, c *tls.Conn)
 }
@@ -92,9 +92,6 @@ func New(c Config) (*Server, error) {
 	s.tls.GetConfigForClient = s.admit(c.TLS.GetConfigForClient)
 	return s, nil
 }
-
-// Open returns how many connections are open now.
-func (s *Server) Open() int { return s.conns.len() }
 
 // deadliner is what makes Accept return without closing the listener.
 type deadliner interface{ SetDeadline(time.Time) error }

@@ -337,7 +337,7 @@ func TestAllGoroutinesEnd(t *testing.T) {
 	if err := r.stop(); err != nil {
 		t.Error(err)
 	}
-	if n := r.Open(); n != 0 {
+	if n := r.open(); n != 0 {
 		t.Errorf("%d connections left after Serve returned", n)
 	}
 	eventually(t, "goroutines back to where they were", func() bool { return runtime.NumGoroutine() <= before })

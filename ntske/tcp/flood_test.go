@@ -1,0 +1,142 @@
+package tcp
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestKeyUpdatesDoNotOutliveTheDeadline(t *testing.T) {
+	const timeout = 400 * time.Millisecond
+	type end struct {
+		octets int64
+		err    error
+		after  time.Duration
+	}
+	ended := make(chan end, 1)
+	r := start(t, Config{Timeout: timeout, Services: map[string]Service{"read": serviceFunc(func(_ context.Context, c *tls.Conn) {
+		begin := time.Now()
+		n, err := io.Copy(io.Discard, c)
+		ended <- end{n, err, time.Since(begin)}
+	})}})
+	for name, tt := range map[string]struct {
+		write func(s *sender) error
+		good  func(e end) bool
+	}{
+		"with an octet of data after each": {
+			func(s *sender) error { return errors.Join(s.update(), s.send(23, 'x')) },
+			func(e end) bool {
+				return errors.Is(e.err, os.ErrDeadlineExceeded) && e.octets > 10 && e.after < 4*timeout
+			},
+		},
+		"and nothing else": { // crypto/tls has enough of them before the deadline
+			(*sender).update,
+			func(e end) bool { return e.err != nil && e.octets == 0 && e.after < 4*timeout },
+		},
+		"and nothing else, slowly": {
+			func(s *sender) error { <-time.After(timeout / 8); return s.update() },
+			func(e end) bool {
+				return errors.Is(e.err, os.ErrDeadlineExceeded) && e.octets == 0 && e.after < 4*timeout
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for s := newSender(t, r, "read"); tt.write(s) == nil; {
+				<-time.After(time.Millisecond)
+			}
+			if e := <-ended; !tt.good(e) {
+				t.Errorf("the service saw %d octets and %v after %v of %v", e.octets, e.err, e.after, timeout)
+			}
+		})
+	}
+}
+
+// sender writes TLS 1.3 records that crypto/tls cannot be asked for, in place
+// of a client whose handshake is done (RFC 8446 §5.2 and §7).
+type sender struct {
+	t      *testing.T
+	nc     net.Conn
+	secret []byte // client_application_traffic_secret_N
+	aead   cipher.AEAD
+	iv     []byte
+	number uint64
+}
+
+// newSender does the handshake and takes over.
+func newSender(t *testing.T, r *running, protocol string) *sender {
+	t.Helper()
+	var log bytes.Buffer
+	nc := r.dial()
+	c := tls.Client(nc, &tls.Config{RootCAs: r.roots, ServerName: testName, NextProtos: []string{protocol}, KeyLogWriter: &log})
+	if err := c.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if id := c.ConnectionState().CipherSuite; id != tls.TLS_AES_128_GCM_SHA256 {
+		t.Fatalf("this sender does not know %s", tls.CipherSuiteName(id))
+	}
+	s := &sender{t: t, nc: nc}
+	for line := range strings.Lines(log.String()) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "CLIENT_TRAFFIC_SECRET_0" {
+			secret, err := hex.DecodeString(f[2])
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.use(secret)
+		}
+	}
+	return s
+}
+
+// use derives keys of a traffic secret.
+func (s *sender) use(secret []byte) {
+	block, err := aes.NewCipher(s.expand(secret, "key", 16))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if s.aead, err = cipher.NewGCM(block); err != nil {
+		s.t.Fatal(err)
+	}
+	s.secret, s.iv, s.number = secret, s.expand(secret, "iv", 12), 0
+}
+
+// expand is HKDF-Expand-Label without a context (RFC 8446 §7.1).
+func (s *sender) expand(secret []byte, label string, n int) []byte {
+	label = "tls13 " + label
+	key, err := hkdf.Expand(sha256.New, secret, "\x00"+string(rune(n))+string(rune(len(label)))+label+"\x00", n)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return key
+}
+
+// send writes one record of a content type.
+func (s *sender) send(kind byte, content ...byte) error {
+	header := []byte{23, 3, 3, 0, byte(len(content) + 1 + s.aead.Overhead())}
+	nonce := bytes.Clone(s.iv)
+	binary.BigEndian.PutUint64(nonce[4:], binary.BigEndian.Uint64(nonce[4:])^s.number)
+	s.number++
+	_, err := s.nc.Write(s.aead.Seal(header, nonce, append(content, kind), header))
+	return err
+}
+
+// update asks for new keys of the other side and changes its own (RFC 8446 §4.6.3).
+func (s *sender) update() error {
+	if err := s.send(22, 24, 0, 0, 1, 1); err != nil {
+		return err
+	}
+	s.use(s.expand(s.secret, "traffic upd", 32))
+	return nil
+}
