@@ -13,10 +13,9 @@ func certCommand(g *globals) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(&cobra.Command{
+	cmd.AddCommand(asking(&cobra.Command{
 		Use:   "show",
 		Short: "print the certificate of each name and when it is renewed",
-		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := fetch(cmd, g)
 			if err != nil {
@@ -24,6 +23,6 @@ func certCommand(g *globals) *cobra.Command {
 			}
 			return show(cmd, g, d.Certificates, status.CertificatesText(d))
 		},
-	})
+	}, lookPatience))
 	return cmd
 }

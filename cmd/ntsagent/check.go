@@ -22,7 +22,7 @@ func checkCommand(g *globals) *cobra.Command {
 	var only4, only6 bool
 	var count int
 	var ca, resolver string
-	cmd := &cobra.Command{
+	cmd := patient(&cobra.Command{
 		Use:   "check HOST[:PORT]",
 		Short: "check a server as a stranger would: key exchange and authenticated queries",
 		Long: `check resolves HOST, exchanges keys at each of its addresses and queries the NTP
@@ -30,7 +30,7 @@ server with a cookie from the key exchange and with a refreshed one.
 
 It exits 0 when every address was authenticated, 1 when the server failed at
 one, and 5 when this tool could not try, for want of a route or a resolver.`,
-		Args: cobra.ExactArgs(1),
+		Args: oneArgument("HOST[:PORT]"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := checkTarget(args[0])
 			if err != nil {
@@ -56,7 +56,7 @@ one, and 5 when this tool could not try, for want of a route or a resolver.`,
 			}
 			return showCheck(cmd, g, client.Check(cmd.Context(), c))
 		},
-	}
+	}, lookPatience, "json", "quiet")
 	f := cmd.Flags()
 	f.BoolVarP(&only4, "ipv4", "4", false, "IPv4 only")
 	f.BoolVarP(&only6, "ipv6", "6", false, "IPv6 only")

@@ -25,7 +25,7 @@ func writeReport(w io.Writer, r client.Report, colour bool) error {
 		if len(r.Results) > 1 {
 			p.line(familyName(a.Family), a.Address.String())
 		}
-		p.address(a)
+		p.address(r.Name, a)
 	}
 	label, text := verdict(r)
 	p.line(label, text)
@@ -49,7 +49,7 @@ func (p screen) line(label, text string) {
 	p.b.WriteString(text + "\n")
 }
 
-func (p screen) address(a client.AddressReport) {
+func (p screen) address(name string, a client.AddressReport) {
 	if t := a.TLS; t != nil {
 		p.line("tls", fmt.Sprintf("%s %s, %s, %s, %d d left", t.Version, t.Group, t.Name, t.Issuer, t.DaysLeft))
 	}
@@ -71,7 +71,26 @@ func (p screen) address(a client.AddressReport) {
 	}
 	if a.Problem != nil {
 		p.line(a.Problem.Step, a.Problem.Text)
+		if hint := remedy(name, a.Problem); hint != "" {
+			p.line("", hint)
+		}
 	}
+}
+
+// remedy is what to try about a certificate that does not verify, "" when
+// there is nothing to say. How the reasons read is crypto/x509's affair.
+func remedy(name string, p *client.Problem) string {
+	if p.Step != "tls" {
+		return ""
+	}
+	_, err := netip.ParseAddr(name)
+	switch byAddress := err == nil; {
+	case byAddress && (strings.Contains(p.Text, "IP SANs") || strings.Contains(p.Text, "certificate is valid for ")):
+		return "check by name: the certificate is not for this address"
+	case strings.Contains(p.Text, "signed by unknown authority"):
+		return "private CA? use --ca F"
+	}
+	return ""
 }
 
 // offset writes what is small in milliseconds and what is large in seconds.
@@ -123,7 +142,11 @@ func firstProblem(r client.Report) string {
 	}
 	for _, a := range r.Results {
 		if a.Problem != nil && a.Problem.Fault == r.Fault() {
-			return fmt.Sprintf("check %s at %s: %s: %s", r.Name, a.Address, a.Problem.Step, a.Problem.Text)
+			text := fmt.Sprintf("check %s at %s: %s: %s", r.Name, a.Address, a.Problem.Step, a.Problem.Text)
+			if hint := remedy(r.Name, a.Problem); hint != "" {
+				text += "; " + hint
+			}
+			return text
 		}
 	}
 	return fmt.Sprintf("check %s: failed", r.Name)

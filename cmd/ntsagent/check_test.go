@@ -1,10 +1,12 @@
 package main
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -88,6 +90,46 @@ func TestCheckScreen(t *testing.T) {
 			}
 			if b.String() != tt.want {
 				t.Errorf("got\n%s\nwant\n%s", b.String(), tt.want)
+			}
+		})
+	}
+}
+
+func TestCheckSaysWhatToTryAboutACertificate(t *testing.T) {
+	at := netip.MustParseAddr("192.0.2.7")
+	for _, c := range []struct {
+		name, host string
+		err        error
+		hint       string
+	}{
+		{"an address, and a certificate for names", "192.0.2.7", x509.HostnameError{Certificate: &x509.Certificate{DNSNames: []string{"a.example"}}, Host: "192.0.2.7"},
+			"check by name: the certificate is not for this address"},
+		{"an address, and a certificate for another one", "192.0.2.7",
+			x509.HostnameError{Certificate: &x509.Certificate{IPAddresses: []net.IP{net.IPv4(192, 0, 2, 8)}}, Host: "192.0.2.7"},
+			"check by name: the certificate is not for this address"},
+		{"a name, and a certificate for another one", "b.example", x509.HostnameError{Certificate: &x509.Certificate{DNSNames: []string{"a.example"}}, Host: "b.example"}, ""},
+		{"a private CA", "a.example", x509.UnknownAuthorityError{}, "private CA? use --ca F"},
+		{"an expired certificate", "a.example", x509.CertificateInvalidError{Reason: x509.Expired, Cert: &x509.Certificate{}}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			text := "the server did not show a certificate that verifies: " + c.err.Error()
+			r := client.Report{Name: c.host, Results: []client.AddressReport{{Address: at, Family: "ipv4",
+				Problem: &client.Problem{Step: "tls", Fault: client.Server, Text: text}}}}
+			var b strings.Builder
+			if err := writeReport(&b, r, false); err != nil {
+				t.Fatal(err)
+			}
+			screen := "tls       " + text + "\n"
+			quiet := "check " + c.host + " at 192.0.2.7: tls: " + text
+			if c.hint != "" {
+				screen += "          " + c.hint + "\n"
+				quiet += "; " + c.hint
+			}
+			if want := screen + "FAIL      not authenticated on IPv4\n"; b.String() != want {
+				t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+			}
+			if got := firstProblem(r); got != quiet {
+				t.Errorf("quiet: %q, want %q", got, quiet)
 			}
 		})
 	}
@@ -178,7 +220,7 @@ func TestCheckExitCodes(t *testing.T) {
 		code int
 		says string
 	}{
-		{"no host", nil, exitUsage, "accepts 1 arg"},
+		{"no host", nil, exitUsage, "check needs a HOST[:PORT]"},
 		{"not a host", []string{"a/b"}, exitUsage, "is no host name"},
 		{"both families only", []string{"-4", "-6", "127.0.0.1"}, exitUsage, "none of the others can be"},
 		{"too few queries", []string{"--count", "1", "127.0.0.1"}, exitUsage, "at least 2"},

@@ -16,16 +16,14 @@ func configCommand(g *globals) *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
-		&cobra.Command{
+		verb(&cobra.Command{
 			Use:   "check",
 			Short: "say what is wrong with the configuration (--config - reads the standard input)",
-			Args:  cobra.NoArgs,
 			RunE:  func(cmd *cobra.Command, _ []string) error { return configCheck(cmd, g) },
-		},
-		&cobra.Command{
+		}, "config", "json", "quiet"),
+		verb(&cobra.Command{
 			Use:   "show",
 			Short: "print the configuration in effect, defaults included",
-			Args:  cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				c, err := config.Load(g.Config)
 				if err != nil {
@@ -33,15 +31,14 @@ func configCommand(g *globals) *cobra.Command {
 				}
 				return show(cmd, g, c, string(config.Show(c)))
 			},
-		},
-		&cobra.Command{
+		}, "config", "json", "quiet"),
+		verb(&cobra.Command{
 			Use:   "example",
 			Short: "print a commented configuration with every key",
-			Args:  cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				return written(cmd.OutOrStdout().Write(config.Example()))
 			},
-		},
+		}),
 	)
 	return cmd
 }

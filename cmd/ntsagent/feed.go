@@ -7,8 +7,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"ntsagent/agent/config"
 	"ntsagent/agent/feed"
 )
+
+// feedPatience bounds a helper that a unit starts; an agent that starts it has
+// its own limit.
+const feedPatience = 30 * time.Second
 
 // feedCommand is what a systemd unit, or an agent that is root, runs as the
 // daemon's own user. Operators have no need of it, so help does not list it.
@@ -21,25 +26,21 @@ func feedCommand(g *globals) *cobra.Command {
 		RunE:   func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var o feed.Options
-	chrony := &cobra.Command{
+	chrony := patient(&cobra.Command{
 		Use:   "chrony",
 		Short: "install a key file as chronyd's and have chronyd load it",
-		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			limit := 30 * time.Second // the program that starts this one has its own
-			if cmd.Flags().Changed("timeout") {
-				limit = g.Timeout
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), limit)
+			ctx, cancel := context.WithTimeout(cmd.Context(), g.Timeout)
 			defer cancel()
 			o.Stdin = cmd.InOrStdin()
 			return feedError(feed.Chrony(ctx, o))
 		},
-	}
+	}, feedPatience, "quiet")
+	places := config.Default().Daemon.Chrony
 	f := chrony.Flags()
 	f.StringVar(&o.From, "from", "-", "key `file`, - for the standard input")
-	f.StringVar(&o.KeysFile, "keys-file", "", "chronyd's key `file` (default: the distribution's)")
-	f.StringVar(&o.CommandSocket, "command-socket", "", "chronyd's command socket `file` (default: the distribution's)")
+	f.StringVar(&o.KeysFile, "keys-file", places.KeysFile, "chronyd's key `file`")
+	f.StringVar(&o.CommandSocket, "command-socket", places.CommandSocket, "chronyd's command socket `file`")
 	f.StringVar(&o.ChronyConf, "chrony-conf", "", "chronyd's configuration `file` (default: the distribution's)")
 	cmd.AddCommand(chrony)
 	return cmd

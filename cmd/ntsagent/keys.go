@@ -21,10 +21,9 @@ func keysCommand(g *globals) *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
-		&cobra.Command{
+		asking(&cobra.Command{
 			Use:   "show",
 			Short: "print ids and fingerprints, never a key",
-			Args:  cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				d, err := fetch(cmd, g)
 				if err != nil {
@@ -32,16 +31,15 @@ func keysCommand(g *globals) *cobra.Command {
 				}
 				return show(cmd, g, d.Keys, status.KeysText(d))
 			},
-		},
-		&cobra.Command{
+		}, lookPatience),
+		asking(&cobra.Command{
 			Use:   "rotate",
 			Short: "rotate the cookie keys now and prove them to the daemon",
-			Args:  cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				return order(cmd, g, rotationPatience, func(c *status.Client, ctx context.Context) error { return c.Rotate(ctx) },
+				return order(cmd, g, func(c *status.Client, ctx context.Context) error { return c.Rotate(ctx) },
 					"ok    keys rotated")
 			},
-		},
+		}, rotationPatience),
 	)
 	return cmd
 }

@@ -44,11 +44,11 @@ func (e *exitError) Unwrap() error { return e.err }
 // exit makes err end the program with code; a nil err ends it without a word.
 func exit(code int, err error) error { return &exitError{code, err} }
 
-// globals are the flags every verb has.
+// globals are the flags that may stand anywhere on the command line.
 type globals struct {
 	Config, Socket                string
 	JSON, Quiet, Verbose, NoColor bool
-	Timeout                       time.Duration
+	Timeout                       time.Duration // settle sets it where it is not given
 }
 
 // socketPath is the agent's control socket: --socket, else what the readable
@@ -66,8 +66,7 @@ func (g *globals) socketPath() string {
 }
 
 // rootCommand is the whole command line.
-func rootCommand() *cobra.Command {
-	g := &globals{}
+func rootCommand(g *globals) *cobra.Command {
 	root := &cobra.Command{
 		Use:                "ntsagent",
 		Short:              "NTS key exchange with its own certificate, beside an unmodified NTP daemon",
@@ -76,10 +75,9 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:       true,
 		Args:               cobra.NoArgs,
 		RunE:               func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE:  func(cmd *cobra.Command, _ []string) error { return g.settle(cmd) },
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return exit(exitUsage, fmt.Errorf("%w; see: %s --help", err, cmd.CommandPath()))
-	})
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misused(cmd, err.Error()) })
 	f := root.PersistentFlags()
 	f.StringVar(&g.Config, "config", config.DefaultPath, "configuration `file`")
 	f.StringVar(&g.Socket, "socket", "", "the agent's control socket `file` (default: the one in the configuration)")
@@ -87,7 +85,8 @@ func rootCommand() *cobra.Command {
 	f.BoolVar(&g.Quiet, "quiet", false, "print errors only")
 	f.BoolVar(&g.Verbose, "verbose", false, "print more")
 	f.BoolVar(&g.NoColor, "no-color", os.Getenv("NO_COLOR") != "", "print no colour; so does a set NO_COLOR")
-	f.DurationVar(&g.Timeout, "timeout", 10*time.Second, "give up after this `duration`")
+	f.DurationVar(&g.Timeout, "timeout", 0, "give up after this `duration`")
+	root.SetHelpFunc(truthfulHelp(root.HelpFunc()))
 	root.AddCommand(
 		runCommand(g),
 		statusCommand(g),
@@ -103,13 +102,15 @@ func rootCommand() *cobra.Command {
 }
 
 // execute runs the command line and returns the exit code. Whatever goes wrong
-// is one line on stderr (a configuration may have several things wrong).
+// is one line on stderr (a configuration may have several things wrong), and an
+// object on stdout where JSON was asked for.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := rootCommand()
+	g := &globals{}
+	root := rootCommand(g)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitGood
 	}
@@ -117,18 +118,41 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if !errors.As(err, &e) {
 		e = &exitError{exitUsage, fmt.Errorf("%w; see: ntsagent --help", err)} // only cobra itself returns bare errors: unknown verbs, argument counts
 	}
+	if e.err == nil {
+		return e.code
+	}
 	var invalid *config.Error
-	switch {
-	case errors.As(e.err, &invalid), errors.Is(e.err, status.ErrInvalid):
+	if errors.As(e.err, &invalid) || errors.Is(e.err, status.ErrInvalid) {
 		fmt.Fprintln(stderr, e.err) // starts with file and line, one line each
-	case e.err != nil:
+	} else {
 		fmt.Fprintf(stderr, "ntsagent: %v\n", e.err)
 	}
+	if g.JSON && heeds(cmd, "json") {
+		_ = printJSON(cmd, failureOf(e.err)) // stderr has it already
+	}
 	return e.code
+}
+
+// failure is what --json prints instead of an answer.
+type failure struct {
+	Error  string          `json:"error"`
+	Errors []*config.Error `json:"errors,omitempty"` // what is wrong with a configuration, one by one
+}
+
+func failureOf(err error) failure {
+	f := failure{Error: err.Error()}
+	var one *config.Error
+	switch {
+	case errors.As(err, (*config.Errors)(&f.Errors)):
+	case errors.As(err, &one):
+		f.Errors = []*config.Error{one}
+	}
+	return f
 }
 
 func printJSON(cmd *cobra.Command, v any) error {
 	enc := json.NewEncoder(cmd.OutOrStdout())
 	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false) // hints hold > and people read them
 	return written(0, enc.Encode(v))
 }

@@ -18,10 +18,9 @@ import (
 )
 
 func runCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
+	return verb(&cobra.Command{
 		Use:   "run",
 		Short: "run the service in the foreground",
-		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := config.Load(g.Config)
 			if err != nil {
@@ -35,7 +34,7 @@ func runCommand(g *globals) *cobra.Command {
 				Version:    release(),
 			}))
 		},
-	}
+	}, "config", "quiet", "verbose")
 }
 
 // logger writes the agent's log as the configuration and the flags say. The

@@ -86,7 +86,6 @@ func standIn() {
 	bad := &config.Error{File: "/etc/ntsagent/ntsagent.yaml", Line: 12, Key: "ke.timout", Problem: "unknown key", Hint: "did you mean ke.timeout?"}
 	err = status.Server{
 		Status: doc,
-		Config: config.Default,
 		Reload: func(context.Context) error { return bad },
 		Rotate: func(context.Context) error { return nil },
 		Log:    hclog.NewNullLogger(),

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,10 +11,9 @@ import (
 )
 
 func statusCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
+	return asking(&cobra.Command{
 		Use:   "status",
 		Short: "print how the agent is doing; exit code 1 when it is UNHEALTHY",
-		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := fetch(cmd, g)
 			if err != nil {
@@ -29,7 +27,7 @@ func statusCommand(g *globals) *cobra.Command {
 			}
 			return nil
 		},
-	}
+	}, lookPatience)
 }
 
 // fetch asks the agent for its status.
@@ -59,13 +57,9 @@ func written(_ int, err error) error {
 	return nil
 }
 
-// order has the agent do something and says that it is done. What the agent
-// does may take longer than a look: without --timeout it gets patience.
-func order(cmd *cobra.Command, g *globals, patience time.Duration, do func(*status.Client, context.Context) error, done string) error {
-	if cmd.Flags().Changed("timeout") {
-		patience = g.Timeout
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), patience)
+// order has the agent do something and says that it is done.
+func order(cmd *cobra.Command, g *globals, do func(*status.Client, context.Context) error, done string) error {
+	ctx, cancel := context.WithTimeout(cmd.Context(), g.Timeout)
 	defer cancel()
 	if err := do(status.NewClient(g.socketPath()), ctx); err != nil {
 		return agentError(err)

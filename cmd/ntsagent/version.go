@@ -29,13 +29,12 @@ func release() string {
 }
 
 func versionCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
+	return verb(&cobra.Command{
 		Use:   "version",
 		Short: "print the version",
-		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			text := fmt.Sprintf("ntsagent %s (%s, %s/%s)\n", release(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return show(cmd, g, map[string]string{"version": release(), "go": runtime.Version()}, text)
 		},
-	}
+	}, "json", "quiet")
 }
