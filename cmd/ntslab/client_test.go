@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"ntsagent/packaging/parts"
+	"ntsagent/packaging/parts/partstest"
 )
 
 // chronyClient is a real chronyd that takes its time from the lab: it runs in a
@@ -61,7 +62,7 @@ func startChronyClient(t *testing.T, lab *runningLab, release parts.Release, add
 		t.Fatal(err)
 	}
 	_, kePort, _ := strings.Cut(lab.env["KE"], ":")
-	c := &chronyClient{root: parts.Chrony(t, release), dir: dir, socket: filepath.Join(dir, "run/chronyd.sock"), done: make(chan struct{})}
+	c := &chronyClient{root: partstest.Chrony(t, release), dir: dir, socket: filepath.Join(dir, "run/chronyd.sock"), done: make(chan struct{})}
 	files := map[string]string{
 		"hosts": fmt.Sprintf("%s %s\n", address, lab.env["NAME"]),
 		"chrony.conf": fmt.Sprintf(`server %s nts ntsport %s iburst minpoll 0 maxpoll 1

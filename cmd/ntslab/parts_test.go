@@ -22,6 +22,7 @@ import (
 	"ntsagent/agent/config"
 	"ntsagent/agent/feed"
 	"ntsagent/packaging/parts"
+	"ntsagent/packaging/parts/partstest"
 )
 
 func TestAReservedPortIsKeptFromOthers(t *testing.T) {
@@ -119,7 +120,7 @@ func TestChronydServesBothFamiliesAndEndsWithTheLab(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.close()
-	d, err := startChronyd(t.Context(), parts.Chrony(t, parts.Debian12), w.path("chrony"), w.chronyDir, w.path("log", "chronyd.log"), time.Now())
+	d, err := startChronyd(t.Context(), partstest.Chrony(t, parts.Debian12), w.path("chrony"), w.chronyDir, w.path("log", "chronyd.log"), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +155,7 @@ func TestTheAgentReachesChronydInTheLongestFolder(t *testing.T) {
 	if w.chronyDir != w.path("chrony") || len(w.chronyDir) != longestSocketDir {
 		t.Fatalf("chronyd's folder is %s (%d octets)", w.chronyDir, len(w.chronyDir))
 	}
-	d, err := startChronyd(t.Context(), parts.Chrony(t, parts.Debian12), w.path("chrony"), w.chronyDir, w.path("log", "chronyd.log"), time.Now())
+	d, err := startChronyd(t.Context(), partstest.Chrony(t, parts.Debian12), w.path("chrony"), w.chronyDir, w.path("log", "chronyd.log"), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
