@@ -19,6 +19,24 @@ type conn struct {
 	deadline time.Time // of all that is written
 	class    Class     // why the handshake is about to fail, where the ClientHello tells
 	answer   []byte    // written in place of the next octets, once
+	read     int       // octets so far
+}
+
+// maxRead is how many octets a peer may send in all. crypto/tls takes a hello
+// of 64 KiB; what a service reads is far shorter. Post-handshake messages, of
+// which any number fits before the deadline, cost us more than their sender.
+const maxRead = 96 << 10
+
+var errTooMuch = errors.New("peer sent more than any service asks for")
+
+// Read gives up on a peer that sends without end.
+func (c *conn) Read(b []byte) (int, error) {
+	if c.read >= maxRead {
+		return 0, errTooMuch
+	}
+	n, err := c.Conn.Read(b)
+	c.read += n
+	return n, err
 }
 
 // noApplicationProtocol is a fatal alert (RFC 8446 §6, RFC 7301

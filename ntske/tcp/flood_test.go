@@ -140,3 +140,19 @@ func (s *sender) update() error {
 	s.use(s.expand(s.secret, "traffic upd", 32))
 	return nil
 }
+
+func TestAPeerThatSendsWithoutEndIsCutOff(t *testing.T) {
+	ended := make(chan error, 1)
+	r := start(t, Config{Timeout: 20 * time.Second, Services: map[string]Service{"read": serviceFunc(func(_ context.Context, c *tls.Conn) {
+		_, err := io.Copy(io.Discard, c)
+		ended <- err
+	})}})
+	s := newSender(t, r, "read")
+	sent := 0
+	for errors.Join(s.update(), s.send(23, 'x')) == nil {
+		sent++
+	}
+	if err := <-ended; !errors.Is(err, errTooMuch) {
+		t.Errorf("the service saw %v after %d rounds, want %v", err, sent, errTooMuch)
+	}
+}

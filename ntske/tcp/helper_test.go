@@ -89,7 +89,9 @@ type running struct {
 	ln     net.Listener
 	events *events
 	roots  *x509.CertPool
-	stop   func() error // cancels Serve and returns its error
+	stop   func() error // cancels Serve, waits for the connections, returns Serve's error
+	// stopAccepting cancels Serve and waits for it alone.
+	stopAccepting func()
 }
 
 // start serves cfg's services, whose TLS part it fills in.
@@ -118,7 +120,14 @@ func start(t *testing.T, cfg Config) *running {
 func (r *running) serve() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- r.Serve(ctx, r.ln) }()
+	server, accepted := r.Server, make(chan struct{})
+	r.stopAccepting = func() { cancel(); <-accepted }
+	go func() {
+		err := server.Serve(ctx, r.ln)
+		close(accepted)
+		server.Wait()
+		done <- err
+	}()
 	r.stop = sync.OnceValue(func() error { cancel(); return <-done })
 	r.t.Cleanup(func() {
 		if err := r.stop(); err != nil {

@@ -8,7 +8,8 @@
 // written. A peer's mistake is an Event and a debug line, nothing more.
 //
 //	srv, err := tcp.New(tcp.Config{TLS: conf, Services: services, Timeout: 3 * time.Second})
-//	err = srv.Serve(ctx, listener) // nil once ctx is done and its connections have ended
+//	err = srv.Serve(ctx, listener) // nil once ctx is done: a successor may serve the listener
+//	srv.Wait()                     // the connections have ended too
 package tcp
 
 import (
@@ -58,6 +59,7 @@ type Server struct {
 	observe   func(Event)
 	log       hclog.Logger
 	conns     *table
+	going     sync.WaitGroup // the connections
 	panicOnce sync.Once
 }
 
@@ -96,10 +98,11 @@ func New(c Config) (*Server, error) {
 // deadliner is what makes Accept return without closing the listener.
 type deadliner interface{ SetDeadline(time.Time) error }
 
-// Serve accepts connections from ln until ctx is done, then waits for those
-// it accepted, which all end by their deadline, and returns nil. It does not
-// close ln, which can be served again. A listener that was closed by someone
-// else is an error; whatever else fails in accepting is waited out.
+// Serve accepts connections from ln until ctx is done and returns nil. What it
+// accepted goes on to its end; Wait waits for that, while a successor already
+// serves ln, which is not closed: a client that says nothing must not hold up
+// those who come during a reload. A listener that was closed by someone else
+// is an error; whatever else fails in accepting is waited out.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	d, ok := ln.(deadliner)
 	if !ok {
@@ -117,23 +120,30 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		d.SetDeadline(time.Time{})
 	}()
 
-	var conns sync.WaitGroup
-	defer conns.Wait()
 	return s.accept(ctx, ln, func(nc net.Conn) {
 		c := &conn{Conn: nc}
 		if oldest := s.conns.add(c); oldest != nil {
 			oldest.Close()
 			s.observe(Event{Kind: Evicted})
 		}
-		conns.Go(func() { s.serve(c) })
+		s.going.Go(func() { s.serve(c) })
 	})
 }
 
+// Wait returns when all connections have ended, which they do by their
+// deadline. Call it after each Serve has returned.
+func (s *Server) Wait() { s.going.Wait() }
+
+// tellAgain is the least time between two log lines about failing accepts:
+// peers can bring them about.
+const tellAgain = time.Minute
+
 // accept calls handle for each connection. Running out of descriptors or
-// memory ends sooner or later: it is waited for in growing steps and told once.
+// memory ends sooner or later: it is waited for in growing steps and told
+// once a minute.
 func (s *Server) accept(ctx context.Context, ln net.Listener, handle func(net.Conn)) error {
 	const firstPause, maxPause = 5 * time.Millisecond, 320 * time.Millisecond
-	pause := time.Duration(0)
+	pause, told := time.Duration(0), time.Time{}
 	for {
 		nc, err := ln.Accept()
 		if err == nil {
@@ -149,7 +159,8 @@ func (s *Server) accept(ctx context.Context, ln net.Listener, handle func(net.Co
 			return fmt.Errorf("accept on %s: %w", ln.Addr(), err)
 		}
 		s.observe(Event{Kind: AcceptFailed})
-		if pause == 0 {
+		if now := time.Now(); now.Sub(told) >= tellAgain {
+			told = now
 			s.log.Error("cannot accept connections", "listener", ln.Addr().String(), "error", err,
 				"hint", "raise the limit of open files, or lower the limit of sessions")
 		}

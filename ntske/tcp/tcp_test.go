@@ -178,6 +178,33 @@ func TestServicePanicCostsOneConnectionAndOneLogLine(t *testing.T) {
 	}
 }
 
+func TestASuccessorServesTheListenerWhileOldConnectionsGoOn(t *testing.T) {
+	r := start(t, Config{Timeout: 20 * time.Second, Services: map[string]Service{"one": answer("first")}})
+	r.dial() // says nothing
+	eventually(t, "the silent client is accepted", func() bool { return r.open() == 1 })
+	silent := r.Server
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	// The first server's Serve ends though its connection does not.
+	r.stopAccepting()
+	again, err := New(Config{TLS: r.tls, Services: map[string]Service{"one": answer("second")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { served <- again.Serve(ctx, r.ln) }()
+	if text, err := r.ask(r.dial(), "one"); err != nil || text != "second" {
+		t.Errorf("the successor: %q, %v", text, err)
+	}
+	if silent.open() != 1 {
+		t.Error("the old connection did not go on")
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	again.Wait()
+}
+
 func TestStopWaitsForOpenConnectionsAndTheListenerServesAgain(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	r := start(t, Config{Services: map[string]Service{"one": serviceFunc(func(ctx context.Context, c *tls.Conn) {
@@ -284,7 +311,7 @@ func TestAcceptErrorsAreWaitedOutWithoutAHotLoop(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- s.Serve(ctx, ln) }()
-		<-time.After(10 * time.Second)
+		<-time.After(10 * time.Second) // with one line in its first minute
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Serve returned %v", err)
