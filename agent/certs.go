@@ -148,12 +148,11 @@ func (a *agent) hostPorts(ctx context.Context, cfg *config.Config) []uint16 {
 	return slices.DeleteFunc(ports, func(p uint16) bool { return p == 0 })
 }
 
-// serveHTTP serves ln until ctx is done and leaves it open for whoever is next.
+// serveHTTP serves ln until ctx is done and leaves it open for whoever is next,
+// who need not wait for the requests that are under way.
 func serveHTTP(ctx context.Context, srv *http.Server, ln net.Listener) error {
 	kept := keptOpen{ln.(*net.TCPListener)}
-	ended := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(ended)
+	context.AfterFunc(ctx, func() {
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		if srv.Shutdown(drain) != nil {
@@ -161,9 +160,6 @@ func serveHTTP(ctx context.Context, srv *http.Server, ln net.Listener) error {
 		}
 	})
 	err := srv.Serve(newCrowd(kept, maxHTTPConns))
-	if !stop() {
-		<-ended
-	}
 	if errors.Is(err, http.ErrServerClosed) {
 		return kept.SetDeadline(time.Time{})
 	}

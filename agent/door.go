@@ -25,10 +25,11 @@ type door struct {
 	asked   []netip.AddrPort
 	book    *book
 	ready   func(now time.Time) (bool, string) // why not, for the operator
-	serve   func(ctx context.Context, ln net.Listener) error
-	kick    chan struct{} // look again now; capacity 1
-	log     hclog.Logger
-	shut    atomic.Pointer[string] // why it is closed; nil while open
+	// serve returns when it no longer accepts; what it accepted may go on.
+	serve func(ctx context.Context, ln net.Listener) error
+	kick  chan struct{} // look again now; capacity 1
+	log   hclog.Logger
+	shut  atomic.Pointer[string] // why it is closed; nil while open
 }
 
 func (d *door) knock() {
@@ -72,14 +73,15 @@ func (d *door) run(ctx context.Context) error {
 	}
 }
 
-// shutDown closes the sockets at once and waits for the connections.
+// shutDown closes the sockets at once.
 func (d *door) shutDown(s *shift, why string) {
 	d.book.close(d.purpose)
 	s.end()
 	d.closed(why)
 }
 
-// A shift is the time between two openings: its connections end with it.
+// A shift is the time between two openings. Its connections go on after it:
+// they end by their deadlines, and nobody has to wait for a silent one.
 type shift struct {
 	cancel context.CancelFunc
 	wait   sync.WaitGroup
