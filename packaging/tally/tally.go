@@ -74,8 +74,8 @@ func take(e event, open map[string]*pkg, builds map[string][]string, total *tall
 	}
 	switch e.Action {
 	case "output":
-		if e.Test != "" && strings.HasPrefix(e.Output, "=== ") {
-			return // that it runs, pauses and goes on is no reason
+		if e.Test != "" && (strings.HasPrefix(e.Output, "=== ") || strings.HasPrefix(strings.TrimLeft(e.Output, " "), "--- ")) {
+			return // that it runs, pauses, goes on and ends is no reason
 		}
 		p.output[e.Test] = append(p.output[e.Test], e.Output)
 		return

@@ -28,12 +28,12 @@ func TestWhatGoTestSaysBecomesOneLine(t *testing.T) {
 			source: `func TestA(t *testing.T) { t.Log("noise") }
 				func TestB(t *testing.T) { t.Error("the reason") }`,
 			code: 1, last: "tests: 1 passed, 1 failed, 0 skipped,",
-			says: []string{"--- FAIL probe TestB", "the reason", "FAIL probe"}, silent: []string{"noise"},
+			says: []string{"--- FAIL probe TestB", "the reason", "FAIL probe"}, silent: []string{"noise", "--- FAIL: "},
 		},
 		"a failed subtest fails its parent": {
 			source: `func TestA(t *testing.T) { t.Run("x", func(t *testing.T) { t.Error("the reason") }) }`,
 			code:   1, last: "tests: 0 passed, 2 failed, 0 skipped,",
-			says: []string{"--- FAIL probe TestA/x", "the reason"},
+			says: []string{"--- FAIL probe TestA/x", "the reason"}, silent: []string{"--- FAIL: "},
 		},
 		"a skip is not a pass": {
 			source: `func TestA(t *testing.T) {}
