@@ -13,7 +13,7 @@ race:  ## all tests under the race detector
 	@go test -race ./...
 fuzz:  ## each fuzz target for FUZZTIME=30s
 	@packaging/ci/fuzz.sh $(FUZZTIME)
-lint:  ## gofmt, vet, staticcheck
+lint:  ## gofmt, go mod tidy, vet, staticcheck
 	@packaging/ci/lint.sh
 parts: ## unpack the real daemons into .parts/
 	@packaging/parts/unpack.sh .parts bookworm chrony && packaging/parts/unpack.sh .parts trixie chrony

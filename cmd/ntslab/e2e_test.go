@@ -191,7 +191,8 @@ func TestAKilledAgentComesBackWithWhatItHad(t *testing.T) {
 		return nil
 	})
 	// And killed again, at any moment of its start.
-	for range 10 {
+	const kills = 10
+	for range kills {
 		again := startProgram(t, syscall.SIGKILL, "ntsagent", "run", "--config", lab.env["CONFIG"])
 		select {
 		case <-again.done:
@@ -203,6 +204,7 @@ func TestAKilledAgentComesBackWithWhatItHad(t *testing.T) {
 		}
 		<-again.done
 	}
+	t.Logf("%d kills: 1 agent that served, %d that started", 1+kills, kills)
 	again := startProgram(t, syscall.SIGKILL, "ntsagent", "run", "--config", lab.env["CONFIG"])
 	defer func() {
 		_ = again.cmd.Process.Signal(syscall.SIGTERM) // if it is gone, how it ended tells
