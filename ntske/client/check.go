@@ -11,23 +11,21 @@ import (
 	"sync"
 	"time"
 
-	"ntsagent/ntske/aead"
+	"ntsagent/ntske/record"
 )
 
 // CheckConfig says what to check.
 type CheckConfig struct {
 	Name     string         // host name, or an address the certificate must then be for
-	Port     uint16         // of the key exchange; 0: 4460
+	Port     uint16         // of the key exchange; 0: the registered one, 4460
 	Family   int            // 4 or 6 to try one only; 0: each the name has
 	Count    int            // authenticated replies wanted per address; 0: 2, the least that tells the whole story
 	Roots    *x509.CertPool // nil: the system's
 	Resolver string         // ip:port; "": the system's
-	AEADs    []aead.ID      // nil: 15 alone
 	Timeout  time.Duration  // for each address; 0: 5 s
 }
 
 const (
-	defaultPort  = 4460
 	minCount     = 2
 	maxAddresses = 16          // of one name
 	queryTime    = time.Second // until a query counts as lost
@@ -64,7 +62,7 @@ func Check(ctx context.Context, c CheckConfig) Report {
 
 func (c *CheckConfig) setDefaults() {
 	if c.Port == 0 {
-		c.Port = defaultPort
+		c.Port = record.KEPort
 	}
 	if c.Timeout == 0 {
 		c.Timeout = defaultTimeout
@@ -92,7 +90,7 @@ func (c *CheckConfig) address(ctx context.Context, addr netip.Addr) AddressRepor
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	r := AddressReport{Address: addr, Family: fmt.Sprintf("ipv%d", familyOf(addr))}
-	res, err := KeyExchange(ctx, Config{Addr: netip.AddrPortFrom(addr, c.Port), Name: c.Name, Roots: c.Roots, AEADs: c.AEADs})
+	res, err := KeyExchange(ctx, Config{Addr: netip.AddrPortFrom(addr, c.Port), Name: c.Name, Roots: c.Roots})
 	if len(res.TLS.PeerCertificates) > 0 {
 		r.TLS = tlsReport(c.Name, res.TLS, time.Now())
 	}

@@ -46,11 +46,9 @@ func (k Keys) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // Config says with whom to exchange keys.
 type Config struct {
-	Addr      netip.AddrPort // where the key-exchange server is
-	Name      string         // host name, or IP address, its certificate must be for
-	Roots     *x509.CertPool // who may have signed it; nil: the system's
-	AEADs     []aead.ID      // offered in this order; nil: 15 alone
-	LocalAddr netip.Addr     // where to ask from; zero: as the system chooses
+	Addr  netip.AddrPort // where the key-exchange server is
+	Name  string         // host name, or IP address, its certificate must be for
+	Roots *x509.CertPool // who may have signed it; nil: the system's
 }
 
 // Result is a finished key exchange.
@@ -64,14 +62,15 @@ type Result struct {
 }
 
 // KeyExchange does one NTS-KE session (RFC 8915 §4) over TLS 1.3 and verifies
-// the certificate. Errors are of type *Error; where the server answered with
-// an Error record they wrap a *record.Error. After a failure that came later
-// than the handshake Result.TLS is set.
+// the certificate before it sends a record. It tries once: when to try again is
+// the caller's to decide (RFC 8915 §4.2). Errors are of type *Error; where the
+// server answered with an Error record they wrap a *record.Error. After a
+// failure that came later than the handshake Result.TLS is set.
 func KeyExchange(ctx context.Context, c Config) (Result, error) {
 	ctx, cancel := withDefault(ctx)
 	defer cancel()
 	begin := time.Now()
-	nc, err := dial(ctx, "tcp", c.LocalAddr, c.Addr)
+	nc, err := new(net.Dialer).DialContext(ctx, "tcp", c.Addr.String())
 	if err != nil {
 		return Result{}, netError("connect", "accept a TCP connection", err)
 	}
@@ -90,17 +89,14 @@ func KeyExchange(ctx context.Context, c Config) (Result, error) {
 	if res.TLS.NegotiatedProtocol != "ntske/1" {
 		return res, did("tls", "negotiate the application protocol ntske/1", nil)
 	}
-	if len(c.AEADs) == 0 {
-		c.AEADs = []aead.ID{aead.SIVCMAC256}
-	}
-	resp, err := request(ctx, tc, c.AEADs)
+	resp, err := request(ctx, tc)
 	if err != nil {
 		return res, err
 	}
 	res.Took = time.Since(begin)
 	res.Cookies, res.Server, res.Port = resp.Cookies, resp.Server, resp.Port
 	if res.Port == 0 {
-		res.Port = 123
+		res.Port = record.NTPPort
 	}
 	if res.Keys, err = exportKeys(&res.TLS, resp.AEADs[0]); err != nil {
 		return res, couldNot("ntske", "derive keys", err)
@@ -109,17 +105,14 @@ func KeyExchange(ctx context.Context, c Config) (Result, error) {
 }
 
 // request sends the one request and reads the one answer.
-func request(ctx context.Context, c *tls.Conn, offer []aead.ID) (record.Response, error) {
+func request(ctx context.Context, c *tls.Conn) (record.Response, error) {
 	if end, ok := ctx.Deadline(); ok {
 		c.SetDeadline(end)
 	}
 	defer context.AfterFunc(ctx, func() { c.NetConn().Close() })()
 
-	req := record.Request{
-		Protocols:       []record.Protocol{record.NTPv4},
-		AEADs:           offer,
-		Compliant128GCM: slices.Contains(offer, aead.GCMSIV128),
-	}
+	offer := []aead.ID{aead.SIVCMAC256} // which every server knows (RFC 8915 §4.1.5)
+	req := record.Request{Protocols: []record.Protocol{record.NTPv4}, AEADs: offer}
 	if _, err := c.Write(req.AppendTo(nil)); err != nil {
 		return record.Response{}, netError("ntske", "take the request", err)
 	}
@@ -163,32 +156,10 @@ func exportKeys(state *tls.ConnectionState, alg aead.ID) (Keys, error) {
 	return Keys{AEAD: alg, C2S: c2s, S2C: s2c}, nil
 }
 
-// Backoff returns how long to wait before the nth retry of a key exchange with
-// one server, n from 1 (RFC 8915 §4.2): 10 s · 1.5^(n-1), at most 5 days.
-func Backoff(n int) time.Duration {
-	const first, most = 10 * time.Second, 432000 * time.Second
-	d := first
-	for i := 1; i < n && d < most; i++ {
-		d += d / 2
-	}
-	return min(d, most)
-}
-
 // withDefault bounds a context that is not.
 func withDefault(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return context.WithCancel(ctx)
 	}
 	return context.WithTimeout(ctx, defaultTimeout)
-}
-
-// dial connects to addr, from local where that is given.
-func dial(ctx context.Context, network string, local netip.Addr, addr netip.AddrPort) (net.Conn, error) {
-	var d net.Dialer
-	if from := netip.AddrPortFrom(local, 0); local.IsValid() && network == "tcp" {
-		d.LocalAddr = net.TCPAddrFromAddrPort(from)
-	} else if local.IsValid() {
-		d.LocalAddr = net.UDPAddrFromAddrPort(from)
-	}
-	return d.DialContext(ctx, network, addr.String())
 }

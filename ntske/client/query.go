@@ -21,7 +21,6 @@ type Reply struct {
 	Cookies [][]byte      // fresh ones; nil from Plain
 	Offset  time.Duration // how far the server's clock is ahead of ours
 	Delay   time.Duration // of the network, there and back
-	Octets  int           // length of the packet
 }
 
 // Query sends one NTS-protected request (RFC 8915 §5.7) to the NTP server at
@@ -30,22 +29,6 @@ type Reply struct {
 // after 5 s. Errors wrap ErrNAK, ErrSilent or ErrUnauthenticated, or say that
 // this tool could not send; all are of type *Error. A cookie should be used once.
 func Query(ctx context.Context, addr netip.AddrPort, k Keys, cookie []byte, placeholders int) (Reply, error) {
-	return Querier{}.Query(ctx, addr, k, cookie, placeholders)
-}
-
-// Plain sends one NTP request without NTS and returns the answer, which proves
-// only that something at addr has seen the request. Errors are as of Query.
-func Plain(ctx context.Context, addr netip.AddrPort) (Reply, error) {
-	return Querier{}.Plain(ctx, addr)
-}
-
-// Querier sends queries from a chosen address.
-type Querier struct {
-	LocalAddr netip.Addr // zero: as the system chooses
-}
-
-// Query is the function Query.
-func (q Querier) Query(ctx context.Context, addr netip.AddrPort, k Keys, cookie []byte, placeholders int) (Reply, error) {
 	c2s, err := aead.NewSIV(k.C2S)
 	if err != nil {
 		return Reply{}, couldNot("ntp", "seal a request with "+k.AEAD.String(), err)
@@ -60,7 +43,7 @@ func (q Querier) Query(ctx context.Context, addr netip.AddrPort, k Keys, cookie 
 	rand.Read(nonce[:])
 	header := request48()
 	out := packet.AppendNTSRequest(nil, header, uid[:], cookie, placeholders, nonce[:], c2s.Seal)
-	return q.exchange(ctx, addr, out, func(b []byte) (Reply, error) {
+	return exchange(ctx, addr, out, func(b []byte) (Reply, error) {
 		h, cookies, err := packet.ParseNTSResponse(b, uid[:], s2c.Open)
 		if (err == nil || errors.Is(err, ErrNAK)) && h.Origin != header.Transmit {
 			err = packet.ErrNotOurs
@@ -69,10 +52,11 @@ func (q Querier) Query(ctx context.Context, addr netip.AddrPort, k Keys, cookie 
 	})
 }
 
-// Plain is the function Plain.
-func (q Querier) Plain(ctx context.Context, addr netip.AddrPort) (Reply, error) {
+// Plain sends one NTP request without NTS and returns the answer, which proves
+// only that something at addr has seen the request. Errors are as of Query.
+func Plain(ctx context.Context, addr netip.AddrPort) (Reply, error) {
 	header := request48()
-	return q.exchange(ctx, addr, header.AppendTo(nil), func(b []byte) (Reply, error) {
+	return exchange(ctx, addr, header.AppendTo(nil), func(b []byte) (Reply, error) {
 		h, err := packet.ParseHeader(b)
 		if err == nil && (h.Mode != packet.ModeServer || h.Origin != header.Transmit) {
 			err = packet.ErrNotOurs
@@ -91,10 +75,10 @@ func request48() packet.Header {
 
 // exchange sends out and reads until parse takes a packet, sees a NAK, or the
 // time is over.
-func (q Querier) exchange(ctx context.Context, addr netip.AddrPort, out []byte, parse func([]byte) (Reply, error)) (Reply, error) {
+func exchange(ctx context.Context, addr netip.AddrPort, out []byte, parse func([]byte) (Reply, error)) (Reply, error) {
 	ctx, cancel := withDefault(ctx)
 	defer cancel()
-	c, err := dial(ctx, "udp", q.LocalAddr, addr)
+	c, err := new(net.Dialer).DialContext(ctx, "udp", addr.String())
 	if err != nil {
 		return Reply{}, netError("ntp", "answer", err)
 	}
@@ -117,7 +101,6 @@ func (q Querier) exchange(ctx context.Context, addr netip.AddrPort, out []byte, 
 		switch {
 		case err == nil:
 			h := &reply.Header
-			reply.Octets = n
 			reply.Offset, reply.Delay = packet.OffsetDelay(packet.FromTime(sent), h.Receive, h.Transmit, packet.FromTime(got))
 			return reply, nil
 		case errors.Is(err, ErrNAK):

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -12,14 +11,11 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"ntsagent/ntske"
-	"ntsagent/ntske/aead"
 	"ntsagent/ntske/cookie"
-	"ntsagent/ntske/packet"
 	"ntsagent/ntske/tcp"
 )
 
@@ -77,7 +73,7 @@ func serveOn(t *testing.T, ln net.Listener, conf *tls.Config, s tcp.Service) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- srv.Serve(ctx, ln) }()
+	go func() { err := srv.Serve(ctx, ln); srv.Wait(); done <- err }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -110,95 +106,4 @@ func identity(t *testing.T) (tls.Certificate, *x509.CertPool) {
 	roots := x509.NewCertPool()
 	roots.AddCert(leaf)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, roots
-}
-
-// responder is a small NTP server that does what chronyd does with NTS.
-type responder struct {
-	addr    netip.AddrPort
-	ring    atomic.Pointer[cookie.Ring]
-	queries atomic.Int32
-	// before may swallow a request (false) or send something ahead of the answer.
-	before atomic.Pointer[func(n int32, request []byte, send func([]byte)) bool]
-	// header may alter what is answered.
-	header atomic.Pointer[func(*packet.Header)]
-}
-
-func respond(t *testing.T, ip string, ring *cookie.Ring) *responder {
-	t.Helper()
-	r := &responder{}
-	r.ring.Store(ring)
-	r.run(t, ip, 0)
-	return r
-}
-
-// run answers at a port, 0 for any.
-func (r *responder) run(t *testing.T, ip string, port int) {
-	t.Helper()
-	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(ip), Port: port})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.addr = conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for b := make([]byte, 2048); ; {
-			n, from, err := conn.ReadFromUDPAddrPort(b)
-			if err != nil {
-				return
-			}
-			send := func(out []byte) { conn.WriteToUDPAddrPort(out, from) }
-			if f := r.before.Load(); f == nil || (*f)(r.queries.Add(1), b[:n], send) {
-				send(r.answer(bytes.Clone(b[:n]), time.Now()))
-			}
-		}
-	}()
-	t.Cleanup(func() { conn.Close(); <-done })
-}
-
-func (r *responder) hook(f func(n int32, request []byte, send func([]byte)) bool) { r.before.Store(&f) }
-
-// answer returns the reply to one request.
-func (r *responder) answer(b []byte, now time.Time) []byte {
-	q, err := packet.ParseHeader(b)
-	if err != nil {
-		return nil
-	}
-	h := packet.Header{Version: 4, Mode: packet.ModeServer, Stratum: 2, RefID: [4]byte{198, 51, 100, 4}, Origin: q.Transmit,
-		RefTime: packet.FromTime(now), Receive: packet.FromTime(now), Transmit: packet.FromTime(now)}
-	if f := r.header.Load(); f != nil {
-		(*f)(&h)
-	}
-	req, err := packet.ParseNTSRequest(b)
-	if err != nil {
-		return h.AppendTo(nil)
-	}
-	s, err := cookie.Chrony{}.Open(nil, r.ring.Load(), req.Cookie)
-	if err != nil {
-		return nak(q, req.UID)
-	}
-	c2s, _ := aead.NewSIV(s.C2S)
-	s2c, _ := aead.NewSIV(s.S2C)
-	n, err := req.Verify(nil, 16, c2s.Open)
-	if err != nil {
-		return nak(q, req.UID)
-	}
-	var fresh, nonce [16]byte
-	var plaintext []byte
-	for range n {
-		rand.Read(fresh[:])
-		c, err := cookie.Chrony{}.Seal(nil, r.ring.Load().Current(), fresh[:], &s)
-		if err != nil {
-			return nil
-		}
-		plaintext = packet.AppendCookie(plaintext, c)
-	}
-	rand.Read(nonce[:])
-	return packet.AppendNTSResponse(nil, h, req.UID, plaintext, nonce[:], s2c.Seal)
-}
-
-// nak is an NTS NAK (RFC 8915 §5.7).
-func nak(q packet.Header, uid []byte) []byte {
-	h := packet.Header{Leap: 3, Version: 4, Mode: packet.ModeServer, RefID: [4]byte{'N', 'T', 'S', 'N'}, Origin: q.Transmit}
-	return packet.AppendField(h.AppendTo(nil), packet.UniqueIdentifier, uid)
 }

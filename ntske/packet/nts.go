@@ -33,14 +33,12 @@ type protected struct {
 	uid    []byte // nil if there is none
 	cookie []byte // unencrypted, as a client sends it; nil if there is none
 
-	placeholders int    // how many there are, all of one length
-	placeholder  []byte // one of them; nil if there is none
+	placeholders int // how many there are
 
 	sealed bool   // the packet has an authenticator; then:
 	ad     []byte // all before it
 	nonce  []byte
 	text   []byte // ciphertext and tag
-	room   int    // octets for the nonce: itself, its padding and the additional padding
 }
 
 // parse reads an NTP packet with NTS fields. What follows the authenticator is not looked at (RFC 8915 §5.7).
@@ -67,11 +65,6 @@ func parse(b []byte) (protected, error) {
 			p.cookie = f.Body
 		case CookiePlaceholder:
 			p.placeholders++
-			if p.placeholder == nil {
-				p.placeholder = f.Body
-			} else if len(f.Body) != len(p.placeholder) {
-				return protected{}, malformed("cookie placeholders of %d and %d octets", len(p.placeholder), len(f.Body))
-			}
 		case Authenticator:
 			p.sealed, p.ad = true, b[:f.Offset]
 			return p, p.parseAuthenticator(f.Body)
@@ -92,7 +85,6 @@ func (p *protected) parseAuthenticator(b []byte) error {
 	}
 	p.nonce = b[:n:n]
 	p.text = b[padded(n) : padded(n)+t : padded(n)+t]
-	p.room = len(b) - padded(t)
 	return nil
 }
 

@@ -62,7 +62,7 @@ func TestResponsesThatAreNotBelieved(t *testing.T) {
 	kiss := func(code string) Header { return Header{Version: 4, Mode: ModeServer, RefID: [4]byte([]byte(code))} }
 	withUID := func(h Header) []byte { return AppendField(h.AppendTo(nil), UniqueIdentifier, uid) }
 	sealed := func(h Header, uid, plaintext []byte) []byte {
-		return AppendNTSResponse(nil, h, uid, plaintext, make([]byte, 16), s2c.Seal)
+		return appendNTSResponse(nil, h, uid, plaintext, make([]byte, 16), s2c.Seal)
 	}
 	// before puts a field in front of the authenticator of a response that is sealed all the same.
 	before := func(field []byte) []byte {
@@ -84,9 +84,9 @@ func TestResponsesThatAreNotBelieved(t *testing.T) {
 		{"an NTS NAK to our request", withUID(kiss("NTSN")), ErrNAK},
 		{"a kiss that is no NAK", withUID(kiss("DENY")), ErrUnauthenticated},
 		{"our unique identifier and no authenticator", withUID(h), ErrUnauthenticated},
-		{"sealed with the other key", AppendNTSResponse(nil, h, uid, nil, make([]byte, 16), siv(t, g["c2s"]).Seal), ErrUnauthenticated},
+		{"sealed with the other key", appendNTSResponse(nil, h, uid, nil, make([]byte, 16), siv(t, g["c2s"]).Seal), ErrUnauthenticated},
 		{"an NTS NAK with an authenticator that does not open",
-			AppendNTSResponse(nil, kiss("NTSN"), uid, nil, make([]byte, 16), siv(t, g["c2s"]).Seal), ErrUnauthenticated},
+			appendNTSResponse(nil, kiss("NTSN"), uid, nil, make([]byte, 16), siv(t, g["c2s"]).Seal), ErrUnauthenticated},
 		{"NTP version 3", sealed(Header{Version: 3, Mode: ModeServer, Stratum: 2}, uid, nil), ErrMalformed},
 		{"two unique identifiers", before(AppendField(nil, UniqueIdentifier, uid)), ErrMalformed},
 		{"a cookie placeholder", before(AppendField(nil, CookiePlaceholder, make([]byte, 100))), ErrMalformed},
@@ -117,10 +117,10 @@ func TestResponsesThatAreBelieved(t *testing.T) {
 	h := Header{Version: 4, Mode: ModeServer, Stratum: 2}
 	var ten []byte
 	for i := range 10 {
-		ten = AppendCookie(ten, bytes.Repeat([]byte{byte(i)}, 8))
+		ten = appendCookie(ten, bytes.Repeat([]byte{byte(i)}, 8))
 	}
 	sealed := func(plaintext []byte, nonce int) []byte {
-		return AppendNTSResponse(nil, h, uid, plaintext, make([]byte, nonce), s2c.Seal)
+		return appendNTSResponse(nil, h, uid, plaintext, make([]byte, nonce), s2c.Seal)
 	}
 	start := AppendField(h.AppendTo(nil), UniqueIdentifier, uid)
 	for _, c := range []struct {
@@ -132,7 +132,7 @@ func TestResponsesThatAreBelieved(t *testing.T) {
 		{"an empty cookie does not count", sealed([]byte{2, 4, 0, 4}, 16), 0},
 		{"other encrypted fields are ignored", sealed([]byte{0x12, 0x34, 0, 4, 2, 4, 0, 8, 1, 2, 3, 4, 0xff, 0xff, 0, 4}, 16), 1},
 		{"of ten cookies eight are kept", sealed(ten, 16), 8},
-		{"a nonce of 13 octets is padded", sealed(AppendCookie(nil, uid), 13), 1},
+		{"a nonce of 13 octets is padded", sealed(appendCookie(nil, uid), 13), 1},
 		{"a field after the authenticator is ignored", AppendField(sealed(nil, 16), UniqueIdentifier, uid), 0},
 		{"octets after the authenticator are ignored", append(sealed(nil, 16), 1, 2, 3), 0},
 		{"another field before the authenticator", appendAuthenticator(AppendField(bytes.Clone(start), 0x2005, nil), 0, make([]byte, 16), nil, s2c.Seal), 0},
@@ -188,8 +188,8 @@ func FuzzParseNTSResponse(f *testing.F) {
 	// Packets sealed with the key: whatever is believed must have been sealed as one of these.
 	known := [][]byte{
 		g["one-response"],
-		AppendNTSResponse(nil, Header{Version: 4, Mode: ModeServer, Stratum: 2}, uid, AppendCookie(nil, make([]byte, 8)), make([]byte, 13), s2c.Seal),
-		AppendNTSResponse(nil, Header{Version: 4, Mode: ModeServer}, uid, []byte{2, 4, 0, 0}, make([]byte, 16), s2c.Seal),
+		appendNTSResponse(nil, Header{Version: 4, Mode: ModeServer, Stratum: 2}, uid, appendCookie(nil, make([]byte, 8)), make([]byte, 13), s2c.Seal),
+		appendNTSResponse(nil, Header{Version: 4, Mode: ModeServer}, uid, []byte{2, 4, 0, 0}, make([]byte, 16), s2c.Seal),
 	}
 	for _, b := range known {
 		f.Add(b)

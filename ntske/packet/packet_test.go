@@ -187,7 +187,7 @@ func TestFieldsArePaddedToWordsAndToTheirLeastLength(t *testing.T) {
 			t.Errorf("body of %d octets makes a field of %d, want %d", body, got, want)
 		}
 	}
-	if got := AppendCookie(nil, []byte{1, 2, 3, 4}); !bytes.Equal(got, []byte{2, 4, 0, 8, 1, 2, 3, 4}) {
+	if got := appendCookie(nil, []byte{1, 2, 3, 4}); !bytes.Equal(got, []byte{2, 4, 0, 8, 1, 2, 3, 4}) {
 		t.Errorf("encrypted field %x", got)
 	}
 }

@@ -34,11 +34,11 @@ func TestRequestsAreParsedAndVerified(t *testing.T) {
 		{"a placeholder after the authenticator does not count", AppendField(request(0), CookiePlaceholder, cookie), 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r, err := ParseNTSRequest(c.b)
+			r, err := parseNTSRequest(c.b)
 			if err != nil {
 				t.Fatal(err)
 			}
-			n, err := r.Verify(nil, 16, c2s.Open)
+			n, err := r.verify(nil, 16, c2s.Open)
 			if err != nil || n != c.cookies || r.Header.Mode != ModeClient || len(r.Cookie) != 100 || len(r.UID) != 32 {
 				t.Errorf("%d cookies, %v; want %d", n, err, c.cookies)
 			}
@@ -74,9 +74,9 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		"CVE-2023-33192 a cookie of 20 octets": cve202333192(t),
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, err := ParseNTSRequest(b)
+			r, err := parseNTSRequest(b)
 			if err == nil { // only of CVE-2023-33192 is the framing sound
-				_, err = r.Verify(nil, 16, c2s.Open)
+				_, err = r.verify(nil, 16, c2s.Open)
 			}
 			if err == nil {
 				t.Error("taken")
@@ -122,11 +122,11 @@ func TestN06ARequestNeedsRoomForTheNonceOfTheResponse(t *testing.T) {
 		{"8 octets when the AEAD takes 12", 8, 0, 12, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r, err := ParseNTSRequest(request(c.nonce, c.padding))
+			r, err := parseNTSRequest(request(c.nonce, c.padding))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := r.Verify(nil, c.longest, c2s.Open); (err == nil) != c.good {
+			if _, err := r.verify(nil, c.longest, c2s.Open); (err == nil) != c.good {
 				t.Errorf("verified: %v", err)
 			}
 		})
@@ -138,8 +138,8 @@ func TestNoFlippedBitOfARequestIsVerified(t *testing.T) {
 	b, c2s := g["eight-request"], siv(t, g["c2s"])
 	for bit := range 8 * len(b) {
 		b[bit/8] ^= 1 << (bit % 8)
-		if r, err := ParseNTSRequest(b); err == nil {
-			if _, err := r.Verify(nil, 16, c2s.Open); err == nil {
+		if r, err := parseNTSRequest(b); err == nil {
+			if _, err := r.verify(nil, 16, c2s.Open); err == nil {
 				t.Errorf("bit %d flipped and verified", bit)
 			}
 		}
@@ -152,19 +152,19 @@ func TestN12AResponseIsNoLongerThanItsRequest(t *testing.T) {
 	c2s, s2c := siv(t, g["c2s"]), siv(t, g["s2c"])
 	for placeholders := range 8 {
 		req := AppendNTSRequest(nil, Header{Version: 4, Mode: ModeClient}, g["one-uid"], make([]byte, 100), placeholders, make([]byte, 16), c2s.Seal)
-		r, err := ParseNTSRequest(req)
+		r, err := parseNTSRequest(req)
 		if err != nil {
 			t.Fatal(err)
 		}
-		n, err := r.Verify(nil, 16, c2s.Open)
+		n, err := r.verify(nil, 16, c2s.Open)
 		if err != nil || n != placeholders+1 {
 			t.Fatal(n, err)
 		}
 		var plaintext []byte
 		for range n {
-			plaintext = AppendCookie(plaintext, make([]byte, 100))
+			plaintext = appendCookie(plaintext, make([]byte, 100))
 		}
-		resp := AppendNTSResponse([]byte("before"), Header{Version: 4, Mode: ModeServer, Stratum: 1}, r.UID, plaintext, make([]byte, 16), s2c.Seal)[6:]
+		resp := appendNTSResponse([]byte("before"), Header{Version: 4, Mode: ModeServer, Stratum: 1}, r.UID, plaintext, make([]byte, 16), s2c.Seal)[6:]
 		if len(resp) > len(req) {
 			t.Errorf("%d octets answered with %d", len(req), len(resp))
 		}
@@ -181,14 +181,14 @@ func TestParsingARequestAllocatesNothing(t *testing.T) {
 	h, plaintext, nonce := Header{Version: 4, Mode: ModeServer}, make([]byte, 104), make([]byte, 16)
 	dst, scratch := make([]byte, 0, 1500), make([]byte, 0, 1500)
 	if n := testing.AllocsPerRun(200, func() {
-		r, err := ParseNTSRequest(b)
+		r, err := parseNTSRequest(b)
 		if err != nil {
 			t.Error(err)
 		}
-		if _, err := r.Verify(scratch, 16, open); err != nil {
+		if _, err := r.verify(scratch, 16, open); err != nil {
 			t.Error(err)
 		}
-		dst = AppendNTSResponse(dst[:0], h, r.UID, plaintext, nonce, seal)
+		dst = appendNTSResponse(dst[:0], h, r.UID, plaintext, nonce, seal)
 	}); n != 0 {
 		t.Errorf("a request and its response allocate %v times", n)
 	}
@@ -204,19 +204,19 @@ func FuzzParseNTSRequest(f *testing.F) {
 	f.Add(g["nak-request"])
 	f.Add(AppendField(bytes.Clone(known[0]), CookiePlaceholder, make([]byte, 100)))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := ParseNTSRequest(b)
+		r, err := parseNTSRequest(b)
 		if err != nil {
 			if !errors.Is(err, ErrMalformed) {
 				t.Fatal(err)
 			}
 			return
 		}
-		n, err := r.Verify(nil, 16, c2s.Open)
+		n, err := r.verify(nil, 16, c2s.Open)
 		if err != nil {
 			return
 		}
 		for _, k := range append(known, g["nak-request"]) {
-			p, err := ParseNTSRequest(k)
+			p, err := parseNTSRequest(k)
 			if err != nil {
 				t.Fatal(err)
 			}

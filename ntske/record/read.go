@@ -82,10 +82,3 @@ func read(r io.Reader, max int) ([]byte, error) {
 		}
 	}
 }
-
-// whole checks the framing of a message that is all there.
-func whole(msg []byte, max int) error {
-	var from, count int
-	_, err := frame(msg, max, &from, &count)
-	return err
-}

@@ -16,6 +16,13 @@ import (
 	"iter"
 )
 
+// The ports that go without saying: TCP for NTS-KE (RFC 8915 §7.1), UDP for the NTP server of a response
+// without a Port record (RFC 8915 §4.1.8).
+const (
+	KEPort  = 4460
+	NTPPort = 123
+)
+
 // Type is a record type of the IANA registry (RFC 8915 §7.6), without the critical bit.
 type Type uint16
 

@@ -35,15 +35,6 @@ func ReadRequest(r io.Reader) (Request, error) {
 	return parseRequest(msg)
 }
 
-// ParseRequest parses msg, which must be one whole request. Every error is an *Error.
-// The result shares no memory with msg.
-func ParseRequest(msg []byte) (Request, error) {
-	if err := whole(msg, MaxMessage); err != nil {
-		return Request{}, asBadRequest(err)
-	}
-	return parseRequest(msg)
-}
-
 // asBadRequest turns a fault of the message into what the peer is told; other errors it leaves.
 func asBadRequest(err error) error {
 	if f, ok := errors.AsType[*messageFault](err); ok {
@@ -52,7 +43,7 @@ func asBadRequest(err error) error {
 	return err
 }
 
-// parseRequest parses a message whose framing is known to be right.
+// parseRequest parses a message whose framing is known to be right. The result shares no memory with it.
 func parseRequest(msg []byte) (Request, error) {
 	var req Request
 	var seen seen

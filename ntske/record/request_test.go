@@ -23,6 +23,15 @@ func msg(t testing.TB, records ...string) []byte {
 	return b
 }
 
+// parseWhole parses a request that is all there, framed in one go.
+func parseWhole(msg []byte) (Request, error) {
+	var from, count int
+	if _, err := frame(msg, MaxMessage, &from, &count); err != nil {
+		return Request{}, asBadRequest(err)
+	}
+	return parseRequest(msg)
+}
+
 // Records in hex, as they are combined in the tables below.
 const (
 	end       = "8000 0000"
@@ -69,7 +78,7 @@ func TestRequestsThatAreUnderstood(t *testing.T) {
 			with(func(r *Request) { r.AEADs = []aead.ID{15, 15, 30} })},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := ParseRequest(msg(t, c.records...))
+			got, err := parseWhole(msg(t, c.records...))
 			if err != nil || !reflect.DeepEqual(got, c.want) {
 				t.Errorf("parsed %+v, %v; want %+v", got, err, c.want)
 			}
@@ -129,7 +138,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := msg(t, c.records...)
-			got, err := ParseRequest(b)
+			got, err := parseWhole(b)
 			var e *Error
 			if !errors.As(err, &e) || e.Code != c.code || e.Reason == "" || !reflect.DeepEqual(got, Request{}) {
 				t.Errorf("parsed %+v, %v; want error %v", got, err, c.code)
@@ -236,7 +245,7 @@ func (idle) Read([]byte) (int, error) { return 0, nil }
 
 func TestAParsedRequestSharesNoMemoryWithTheMessage(t *testing.T) {
 	b := msg(t, proto0, aead15, "0006 0003 612e62", end)
-	got, err := ParseRequest(b)
+	got, err := parseWhole(b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +264,7 @@ func TestARequestIsWrittenAsChronydWritesIt(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Errorf("wrote %x, want %x", got, want)
 	}
-	parsed, err := ParseRequest(want)
+	parsed, err := parseWhole(want)
 	if err != nil || !reflect.DeepEqual(parsed, plain) {
 		t.Errorf("parsed %+v, %v", parsed, err)
 	}
@@ -267,10 +276,10 @@ func FuzzRequest(f *testing.F) {
 	f.Add(msg(f, "ffff 0000", end))
 	f.Add(msg(f, "8001 0001 00", "8000 0000 00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		first, err := ParseRequest(b)
+		first, err := parseWhole(b)
 		read, rerr := ReadRequest(bytes.NewReader(b))
 		if (err == nil) != (rerr == nil) || !reflect.DeepEqual(first, read) {
-			t.Fatalf("ParseRequest %+v, %v; ReadRequest %+v, %v", first, err, read, rerr)
+			t.Fatalf("parseWhole %+v, %v; ReadRequest %+v, %v", first, err, read, rerr)
 		}
 		var e *Error
 		if err != nil {
@@ -283,7 +292,7 @@ func FuzzRequest(f *testing.F) {
 		if len(wire) > len(b) {
 			t.Fatalf("%d octets became %d", len(b), len(wire))
 		}
-		second, err := ParseRequest(wire)
+		second, err := parseWhole(wire)
 		if err != nil || !reflect.DeepEqual(first, second) {
 			t.Fatalf("%+v became %+v, %v", first, second, err)
 		}
