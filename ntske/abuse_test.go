@@ -186,14 +186,15 @@ func TestOutcomeNamesAreStable(t *testing.T) {
 func FuzzNegotiate(f *testing.F) {
 	f.Add(plain)
 	f.Add(join(rec(critical|1, 0x80, 1, 0, 0), rec(4, 0, 30, 0, 15), rec(1024), end))
+	f.Add(join(nextNTPv4, aead15, rec(6, []byte(testName)...), end))
 	f.Add(join(nextNTPv4, rec(4, 0, 17), rec(6, []byte("127.0.0.1")...), rec(7, 0, 123), end))
 	f.Fuzz(func(t *testing.T, message []byte) {
-		req, err := record.ParseRequest(message)
+		req, err := record.ReadRequest(bytes.NewReader(message))
 		if err != nil {
 			return
 		}
 		o := offer{opens: cookie.Chrony{}.AEADs()}
-		resp, outcome := negotiate(req, o, netip.MustParseAddr("127.0.0.1"))
+		resp, outcome := negotiate(req, o, netip.MustParseAddr("127.0.0.1"), testName)
 		if outcome == Served {
 			resp.Cookies = append(resp.Cookies, make([]byte, 100))
 		}

@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -101,6 +102,11 @@ type lab struct {
 // newLab starts a server whose settings change may alter. Connections last timeout.
 func newLab(t testing.TB, timeout time.Duration, change func(*Config)) *lab {
 	t.Helper()
+	return newLabAt(t, "127.0.0.1", timeout, change)
+}
+
+func newLabAt(t testing.TB, ip string, timeout time.Duration, change func(*Config)) *lab {
+	t.Helper()
 	l := &lab{t: t}
 	ring, err := cookie.Chrony{}.NewRing(rand.Reader)
 	if err != nil {
@@ -119,20 +125,20 @@ func newLab(t testing.TB, timeout time.Duration, change func(*Config)) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert := l.identity()
+	cert := l.identity(time.Now().Add(time.Hour))
 	conf := TLSConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil })
 	srv, err := tcp.New(tcp.Config{TLS: conf, Services: map[string]tcp.Service{Protocol: server}, Timeout: timeout})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.addr = ln.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- srv.Serve(ctx, ln) }()
+	go func() { err := srv.Serve(ctx, ln); srv.Wait(); done <- err }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -144,13 +150,13 @@ func newLab(t testing.TB, timeout time.Duration, change func(*Config)) *lab {
 }
 
 // identity makes the server's certificate and the pool that verifies it.
-func (l *lab) identity() *tls.Certificate {
+func (l *lab) identity(end time.Time) *tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{testName},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{testName}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: end.Add(-2 * time.Hour), NotAfter: end}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		l.t.Fatal(err)
@@ -182,7 +188,8 @@ func (r *recorder) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// connect does the handshake; change may alter the client's settings.
+// connect does the handshake; change may alter the client's settings. This
+// client would take a session ticket, which a server sends to no other.
 func (l *lab) connect(change func(*tls.Config)) (*session, error) {
 	nc, err := net.Dial("tcp", l.addr)
 	if err != nil {
@@ -190,7 +197,8 @@ func (l *lab) connect(change func(*tls.Config)) (*session, error) {
 	}
 	l.t.Cleanup(func() { nc.Close() })
 	nc.SetDeadline(time.Now().Add(20 * time.Second))
-	conf := &tls.Config{RootCAs: l.roots, ServerName: testName, NextProtos: []string{Protocol}}
+	conf := &tls.Config{RootCAs: l.roots, ServerName: testName, NextProtos: []string{Protocol},
+		ClientSessionCache: tls.NewLRUClientSessionCache(1)}
 	if change != nil {
 		change(conf)
 	}
@@ -285,4 +293,36 @@ func exported(t *testing.T, c *tls.Conn, alg aead.ID, n int) (c2s, s2c []byte) {
 		return k
 	}
 	return derive(0), derive(1)
+}
+
+// listen answers every connection by TLS with the same octets, under a
+// certificate that ends when told, and passes on what each was sent after the
+// handshake.
+func (l *lab) listen(t *testing.T, end time.Time, answer ...byte) (netip.AddrPort, *x509.CertPool, <-chan []byte) {
+	t.Helper()
+	own := &lab{t: t}
+	conf := &tls.Config{NextProtos: []string{Protocol}, Certificates: []tls.Certificate{*own.identity(end)}}
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard := make(chan []byte, 16)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			c.SetDeadline(time.Now().Add(10 * time.Second))
+			request := make([]byte, 1024)
+			n, _ := c.Read(request) // fails with the handshake
+			c.Write(answer)
+			c.Close()
+			heard <- request[:n]
+		}
+	}()
+	t.Cleanup(func() { ln.Close(); <-done })
+	return ln.Addr().(*net.TCPAddr).AddrPort(), own.roots, heard
 }

@@ -1,28 +1,29 @@
 package ntske
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"ntsagent/ntske/aead"
 	"ntsagent/ntske/client"
 	"ntsagent/ntske/cookie"
-	"ntsagent/ntske/record"
 )
 
-// TestMatrix is RFC 8915 as it binds a key-exchange server, one row after the
-// other, over real TLS and with requests written octet by octet.
-func TestMatrix(t *testing.T) {
-	const timeout = 10 * time.Second
-	l := newLab(t, timeout, nil)
+// The tests called TestMatrix are RFC 8915 as it binds a key-exchange server and
+// our own client, one row after the other, over real TLS and with requests
+// written octet by octet. labTime is more than any of it takes.
+const labTime = 10 * time.Second
+
+// TestMatrixOfTheConnection has the rows of what is around the messages (§3 and §4).
+func TestMatrixOfTheConnection(t *testing.T) {
+	l := newLab(t, labTime, nil)
 
 	t.Run("K01 below TLS 1.3 nothing is negotiated", func(t *testing.T) {
 		_, err := l.connect(func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 })
@@ -36,16 +37,35 @@ func TestMatrix(t *testing.T) {
 		s.Close()
 		l.outcome(t, PeerGone)
 	})
-	t.Run("K02 the certificate is verified by its DNS-ID", func(t *testing.T) {
-		if _, err := l.connect(func(c *tls.Config) { c.ServerName = "mallory.example" }); err == nil {
-			t.Error("the certificate is good for another name")
+	t.Run("K02 our own client verifies the certificate before it sends a record", func(t *testing.T) {
+		var foreign x509.UnknownAuthorityError
+		var name x509.HostnameError
+		var invalid x509.CertificateInvalidError
+		hour := time.Now().Add(time.Hour)
+		for _, tt := range []struct {
+			what  string
+			ask   string
+			end   time.Time
+			roots *x509.CertPool // nil: the right ones
+			why   any            // of the refusal; nil: there is none
+		}{
+			{"a good one", testName, hour, nil, nil},
+			{"for another name", "mallory.example", hour, nil, &name},
+			{"by nobody we trust", testName, hour, x509.NewCertPool(), &foreign},
+			{"that has ended", testName, time.Now().Add(-time.Minute), nil, &invalid},
+		} {
+			addr, roots, heard := l.listen(t, tt.end)
+			if tt.roots != nil {
+				roots = tt.roots
+			}
+			_, err := client.KeyExchange(t.Context(), client.Config{Addr: addr, Name: tt.ask, Roots: roots})
+			if tt.why != nil && !errors.As(err, tt.why) {
+				t.Errorf("certificate %s: %v, want a %T", tt.what, err, tt.why)
+			}
+			if b := <-heard; (len(b) == 0) != (tt.why != nil) {
+				t.Errorf("certificate %s: the server was sent % x", tt.what, b)
+			}
 		}
-		s := l.open(t)
-		if err := s.ConnectionState().PeerCertificates[0].VerifyHostname(testName); err != nil {
-			t.Error(err)
-		}
-		s.Close()
-		l.outcome(t, PeerGone)
 	})
 	t.Run("K03 the application protocol ntske/1 is required", func(t *testing.T) {
 		s := l.open(t)
@@ -61,17 +81,18 @@ func TestMatrix(t *testing.T) {
 			}
 		}
 	})
-	t.Run("K04 the port is 4460", func(t *testing.T) {
-		if DefaultPort != 4460 {
-			t.Errorf("default port %d", DefaultPort)
+	// Where the server listens is for agent/config to say.
+	t.Run("K04 our own client asks at port 4460 if no other is given", func(t *testing.T) {
+		none, cancel := context.WithCancel(t.Context())
+		cancel()
+		for given, want := range map[uint16]uint16{0: 4460, 14460: 14460} {
+			if r := client.Check(none, client.CheckConfig{Name: "127.0.0.1", Port: given}); r.Port != want {
+				t.Errorf("port %d given: asked at %d, want %d", given, r.Port, want)
+			}
 		}
 	})
 	t.Run("K05 one request gets one response and a close_notify", func(t *testing.T) {
-		// This client would take a session ticket.
-		s, err := l.connect(func(c *tls.Config) { c.ClientSessionCache = tls.NewLRUClientSessionCache(1) })
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := l.open(t)
 		s.Write(plain)
 		s.Write(plain) // a second request is not heard
 		reply := s.rest(t)
@@ -86,350 +107,32 @@ func TestMatrix(t *testing.T) {
 			t.Errorf("TLS records of %v octets after the handshake, want %v", got, want)
 		}
 	})
-	t.Run("K06 the response ends with End of Message", func(t *testing.T) {
-		all := l.serves(t, plain)
-		if last := all[len(all)-1]; last.kind != 0 || len(bodies(all, 0)) != 1 {
-			t.Errorf("records %v", kinds(all))
-		}
-	})
-	t.Run("K07 requests of 1024 octets and up to 4096 are accepted", func(t *testing.T) {
-		for _, n := range []int{1024, 4096} {
-			l.serves(t, padTo(n))
-		}
-		l.serves(t, join(nextNTPv4, aead15, bytes.Repeat(rec(77), (1024-len(plain))/4), end)) // as many records as 1024 octets hold
-		l.refuses(t, padTo(4097), error1, BadRequest)
-	})
-	t.Run("K08 an unknown record that is not critical is ignored", func(t *testing.T) {
-		for _, kind := range []uint16{8, 99, 1023, 0x4000, 0x7fff} {
-			l.serves(t, join(rec(kind, 1, 2, 3), plain))
-		}
-		l.serves(t, join(nextNTPv4, rec(99, make([]byte, 1000)...), aead15, rec(99), end))
-	})
-	t.Run("K09 an unknown critical record gets Error 0", func(t *testing.T) {
-		for _, kind := range []uint16{11, 99, 0x4000, 0x7fff} {
-			l.refuses(t, join(rec(critical|kind), plain), error0, UnrecognizedCritical)
-			l.refuses(t, join(nextNTPv4, aead15, rec(critical|kind, 1), end), error0, UnrecognizedCritical)
-		}
-	})
-	t.Run("K10 End of Message comes once, last, empty and critical", func(t *testing.T) {
-		open := join(nextNTPv4, aead15)
-		for name, tail := range map[string][]byte{
-			"not critical": rec(0), "with a body": rec(critical, 0), "twice": join(end, end), "not last": join(end, rec(99)),
-			"one octet after": join(end, []byte{0}), "two octets after": join(end, []byte{0, 0}), "three octets after": join(end, []byte{0, 0, 0}),
-		} {
-			t.Run(name, func(t *testing.T) { l.refuses(t, join(open, tail), error1, BadRequest) })
-		}
-		all := l.serves(t, plain)
-		if last := all[len(all)-1]; !last.critical || len(last.body) != 0 {
-			t.Errorf("ours: %+v", last)
-		}
-	})
-	t.Run("K11 exactly one Next Protocol record, critical, both ways", func(t *testing.T) {
-		l.refuses(t, join(aead15, end), error1, BadRequest)
-		l.refuses(t, end, error1, BadRequest)
-		l.refuses(t, join(nextNTPv4, nextNTPv4, aead15, end), error1, BadRequest)
-		l.refuses(t, join(rec(1, 0, 0), aead15, end), error1, BadRequest)
-		all := l.serves(t, plain)
-		if all[0].kind != 1 || !all[0].critical || len(bodies(all, 1)) != 1 {
-			t.Errorf("ours: %v", kinds(all))
-		}
-		l.serves(t, join(aead15, nextNTPv4, end)) // the order of records is free
-	})
-	t.Run("K12 the protocols answered are a subset, which may be empty", func(t *testing.T) {
-		l.refuses(t, join(rec(critical|1), aead15, end), error1, BadRequest)
-		none := []byte{0x80, 1, 0, 0, 0x80, 0, 0, 0}
-		l.refuses(t, join(rec(critical|1, 0x80, 1), aead15, end), none, NoCommonProtocol)
-		l.refuses(t, join(rec(critical|1, 0x80, 1), end), none, NoCommonProtocol)
-		all := l.serves(t, join(rec(critical|1, 0x80, 1, 0, 0), aead15, end))
-		if !bytes.Equal(all[0].body, []byte{0, 0}) {
-			t.Errorf("answered protocols % x, want NTPv4 alone", all[0].body)
-		}
-	})
-	t.Run("K13 an Error record is two octets and critical", func(t *testing.T) {
-		all := fields(t, l.ask(t, end))
-		if e := all[0]; len(all) != 2 || e.kind != 2 || !e.critical || len(e.body) != 2 {
-			t.Errorf("got %+v", all)
-		}
-		l.outcome(t, BadRequest)
-	})
-	t.Run("K14 Error, Warning and Cookie records in a request get Error 1", func(t *testing.T) {
-		for _, r := range [][]byte{rec(critical|2, 0, 0), rec(2, 0, 1), rec(critical|3, 0, 0), rec(3, 0, 0), rec(5, make([]byte, 100)...), rec(critical|5, 1)} {
-			l.refuses(t, join(nextNTPv4, aead15, r, end), error1, BadRequest)
-			l.refuses(t, join(r, plain), error1, BadRequest)
-		}
-	})
-	t.Run("K15 an incomplete or malformed request gets Error 1", func(t *testing.T) {
-		for name, request := range map[string][]byte{
-			"protocols of 1 octet":            join(rec(critical|1, 0), aead15, end),
-			"protocols of 3 octets":           join(rec(critical|1, 0, 0, 0), aead15, end),
-			"algorithms of 1 octet":           join(nextNTPv4, rec(4, 15), end),
-			"algorithms of 3 octets":          join(nextNTPv4, rec(4, 0, 15, 0), end),
-			"a port of 1 octet":               join(nextNTPv4, aead15, rec(7, 1), end),
-			"a port of 3 octets":              join(nextNTPv4, aead15, rec(7, 1, 2, 3), end),
-			"an empty port":                   join(nextNTPv4, aead15, rec(7), end),
-			"a body said to be 65535 octets":  {0x80, 1, 0xff, 0xff, 0, 0},
-			"a GCM-SIV record with a body":    join(nextNTPv4, aead15, rec(1024, 0), end),
-			"more records than can mean well": join(bytes.Repeat(rec(77), 1000), plain),
-			"5000 octets of zeros":            make([]byte, 5000),
-			"plain HTTP":                      []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
-		} {
-			t.Run(name, func(t *testing.T) { l.refuses(t, request, error1, BadRequest) })
-		}
-		for _, n := range []int{1, 3, 4, 5, len(plain) - 4, len(plain) - 1} {
-			s := l.open(t)
-			s.Write(plain[:n])
-			s.CloseWrite() // half-closed: nothing more will come
-			if got := s.rest(t); !bytes.Equal(got, error1) {
-				t.Errorf("%d of %d octets, then close_notify: got % x", n, len(plain), got)
+	// The waits of §4.2 are for a client that tries again. Ours is a probe.
+	t.Run("K29 our own client tries a key exchange once", func(t *testing.T) {
+		for what, answer := range map[string][]byte{"nothing": nil, "Error 1": error1, "Error 2": error2, "text": []byte("HTTP/1.1 503\r\n\r\n")} {
+			addr, roots, heard := l.listen(t, time.Now().Add(time.Hour), answer...)
+			_, err := client.KeyExchange(t.Context(), client.Config{Addr: addr, Name: testName, Roots: roots})
+			if err == nil {
+				t.Errorf("%s was taken for an answer", what)
 			}
-			l.outcome(t, BadRequest)
-		}
-	})
-	t.Run("K15 a request that is late gets Error 1 before the deadline", func(t *testing.T) {
-		const short = 600 * time.Millisecond
-		l := newLab(t, short, nil)
-		for _, n := range []int{0, 1, len(plain) - 1} {
-			begin := time.Now()
-			s := l.open(t)
-			s.Write(plain[:n])
-			if got := s.rest(t); !bytes.Equal(got, error1) {
-				t.Errorf("%d octets, then silence: got % x", n, got)
+			r := client.Check(t.Context(), client.CheckConfig{Name: "127.0.0.1", Port: addr.Port(), Roots: roots})
+			if r.OK || len(r.Results) != 1 || r.Results[0].Problem.Step != "ntske" {
+				t.Errorf("%s: the check reports %+v", what, r)
 			}
-			if took := time.Since(begin); took < short/3 || took > short+short/2 {
-				t.Errorf("%d octets, then silence: answered after %v of %v", n, took, short)
-			}
-			l.outcome(t, Timeout)
-		}
-	})
-	t.Run("K16 an internal failure gets Error 2", func(t *testing.T) {
-		without := newLab(t, timeout, func(c *Config) { c.Ring = func() *cookie.Ring { return nil } })
-		without.refuses(t, plain, error2, NoKeys)
-		unusable := newLab(t, timeout, func(c *Config) {
-			key, err := cookie.NewKey(1, aead.SIVCMAC512, make([]byte, 64))
+			c, err := net.Dial("tcp", addr.String()) // the last to be heard, and saying nothing
 			if err != nil {
 				t.Fatal(err)
 			}
-			ring, err := cookie.NewRing([]*cookie.Key{key}, 0)
-			if err != nil {
-				t.Fatal(err)
+			c.Close()
+			n := 0
+			for len(<-heard) > 0 {
+				n++
 			}
-			c.Ring = func() *cookie.Ring { return ring }
-		})
-		unusable.refuses(t, plain, error2, InternalError)
-	})
-	t.Run("K17 no answer holds a Warning", func(t *testing.T) {
-		for outcome, request := range map[Outcome][]byte{
-			Served: plain, BadRequest: end, UnrecognizedCritical: join(rec(critical|99), end),
-			NoCommonProtocol: join(rec(critical|1, 0x80, 1), end), NoCommonAEAD: join(nextNTPv4, rec(4, 0, 1), end),
-		} {
-			if all := fields(t, l.ask(t, request)); len(bodies(all, 3)) != 0 {
-				t.Errorf("%v: records %v", outcome, kinds(all))
-			}
-			l.outcome(t, outcome)
-		}
-	})
-	t.Run("K18 exactly one AEAD record, critical or not", func(t *testing.T) {
-		l.refuses(t, join(nextNTPv4, end), error1, BadRequest)
-		l.refuses(t, join(nextNTPv4, aead15, aead15, end), error1, BadRequest)
-		l.refuses(t, join(nextNTPv4, rec(4), end), error1, BadRequest)
-		l.serves(t, join(nextNTPv4, rec(critical|4, 0, 15), end))
-	})
-	t.Run("K19 no common algorithm gets an empty AEAD record and no cookie", func(t *testing.T) {
-		none := []byte{0x80, 1, 0, 2, 0, 0, 0x80, 4, 0, 0, 0x80, 0, 0, 0}
-		l.refuses(t, join(nextNTPv4, rec(4, 0, 17), end), none, NoCommonAEAD)
-		l.refuses(t, join(nextNTPv4, rec(4, bytes.Repeat([]byte{0, 99}, 1000)...), end), none, NoCommonAEAD)
-		all := l.serves(t, plain)
-		if b := bodies(all, 4); len(b) != 1 || !bytes.Equal(b[0], []byte{0, 15}) {
-			t.Errorf("answered algorithms % x", b)
-		}
-	})
-	t.Run("K20 algorithm 15 is taken whenever it is offered", func(t *testing.T) {
-		for _, offer := range [][]byte{{0, 30, 0, 15}, {0, 17, 0, 15}, {0, 15, 0, 30}, {0xff, 0xff, 0, 1, 0, 30, 0, 16, 0, 15}} {
-			for _, compliant := range [][]byte{nil, rec(1024)} {
-				all := l.serves(t, join(nextNTPv4, rec(4, offer...), compliant, end))
-				if b := bodies(all, 4); len(b) != 1 || !bytes.Equal(b[0], []byte{0, 15}) {
-					t.Errorf("offer % x: answered % x", offer, b)
-				}
-				if len(bodies(all, 1024)) != 0 {
-					t.Errorf("offer % x: record 1024 without algorithm 30", offer)
-				}
+			if n != 2 {
+				t.Errorf("%s was answered, and the client came %d times, want once from each call", what, n)
 			}
 		}
 	})
-	t.Run("K21 the client's order of preference is honoured", func(t *testing.T) {
-		for _, tt := range []struct {
-			offer, opens []aead.ID
-			compliant    bool
-			want         aead.ID
-		}{
-			{[]aead.ID{17, 15}, []aead.ID{15, 17}, false, 17},
-			{[]aead.ID{15, 17}, []aead.ID{17, 15}, false, 15},
-			{[]aead.ID{30, 15}, []aead.ID{15, 30}, true, 30},
-			{[]aead.ID{30, 15}, []aead.ID{15, 30}, false, 15}, // nobody knows which keys this client derives for 30
-			{[]aead.ID{30}, []aead.ID{15, 30}, false, 0},
-			{[]aead.ID{16}, []aead.ID{15}, true, 0},
-		} {
-			req := record.Request{Protocols: []record.Protocol{record.NTPv4}, AEADs: tt.offer, Compliant128GCM: tt.compliant}
-			resp, outcome := negotiate(req, offer{opens: tt.opens}, netip.Addr{})
-			if tt.want == 0 {
-				if outcome != NoCommonAEAD || len(resp.AEADs) != 0 {
-					t.Errorf("%+v: %v %v", tt, resp, outcome)
-				}
-				continue
-			}
-			if outcome != Served || !slices.Equal(resp.AEADs, []aead.ID{tt.want}) || resp.Compliant128GCM != (tt.want == 30) {
-				t.Errorf("%+v: %v %v", tt, resp, outcome)
-			}
-		}
-	})
-	t.Run("K22 eight cookies, not critical, that open to the session's keys", func(t *testing.T) {
-		s := l.open(t)
-		s.Write(plain)
-		all := fields(t, s.rest(t))
-		l.outcome(t, Served)
-		c2s, s2c := exported(t, s.Conn, 15, 32)
-		seen := map[string]bool{}
-		for _, f := range all {
-			if f.kind != 5 {
-				continue
-			}
-			session, err := cookie.Chrony{}.Open(nil, l.ring, f.body)
-			if err != nil || f.critical || len(f.body) != 100 || !bytes.Equal(session.C2S, c2s) || !bytes.Equal(session.S2C, s2c) {
-				t.Errorf("cookie of %d octets, critical %v, error %v, keys right %v", len(f.body), f.critical, err, bytes.Equal(session.C2S, c2s))
-			}
-			seen[string(f.body)] = true
-		}
-		if len(seen) != 8 {
-			t.Errorf("%d different cookies", len(seen))
-		}
-		for n := 1; n <= 8; n++ {
-			few := newLab(t, timeout, func(c *Config) { c.Cookies = n })
-			if got := len(bodies(few.serves(t, plain), 5)); got != n {
-				t.Errorf("%d cookies, %d configured", got, n)
-			}
-		}
-	})
-	t.Run("K23 one Server and one Port record at most, in ASCII", func(t *testing.T) {
-		host := rec(6, []byte("ntp.example")...)
-		port := rec(7, 0, 123)
-		l.refuses(t, join(nextNTPv4, aead15, host, host, end), error1, BadRequest)
-		l.refuses(t, join(nextNTPv4, aead15, port, port, end), error1, BadRequest)
-		for _, bad := range []string{"", "m\xc3\xbcnchen.example", "a b", "a\x00b", "a\nb", strings.Repeat("a", 256)} {
-			l.refuses(t, join(nextNTPv4, aead15, rec(6, []byte(bad)...), end), error1, BadRequest)
-		}
-		for _, bad := range []string{"münchen.example", "a b", "fe80::1%eth0", strings.Repeat("a", 254), "a_b"} {
-			if _, err := New(Config{Ring: func() *cookie.Ring { return nil }, NTPHost: bad}); err == nil {
-				t.Errorf("we would announce %q", bad)
-			}
-		}
-		for _, good := range []string{"", "ntp.example", "ntp.example.", "xn--mnchen-3ya.example", "192.0.2.1", "2001:db8::1"} {
-			if _, err := New(Config{Ring: func() *cookie.Ring { return nil }, NTPHost: good}); err != nil {
-				t.Errorf("we would not announce %q: %v", good, err)
-			}
-		}
-	})
-	t.Run("K24 a wish for the very server we serve is echoed, another ignored", func(t *testing.T) {
-		for _, tt := range []struct {
-			wish []byte
-			want string
-		}{
-			{rec(6, []byte("127.0.0.1")...), "127.0.0.1"},
-			{join(rec(6, []byte("127.0.0.1")...), rec(7, 0, 123)), "127.0.0.1"},
-			{join(rec(6, []byte("127.0.0.1")...), rec(7, 0, 124)), ""},
-			{rec(6, []byte("127.0.0.2")...), ""},
-			{rec(6, []byte("::1")...), ""},
-			{rec(6, []byte("other.example")...), ""},
-			{rec(7, 0, 99), ""},
-		} {
-			all := l.serves(t, join(nextNTPv4, aead15, tt.wish, end))
-			if got := string(bytes.Join(bodies(all, 6), []byte("|"))); got != tt.want || len(bodies(all, 7)) != 0 {
-				t.Errorf("wish % x: Server %q, want %q, Port % x", tt.wish, got, tt.want, bodies(all, 7))
-			}
-		}
-		elsewhere := newLab(t, timeout, func(c *Config) { c.NTPHost = "ntp.example" })
-		all := elsewhere.serves(t, join(nextNTPv4, aead15, rec(6, []byte("127.0.0.1")...), end))
-		if got := bodies(all, 6); len(got) != 1 || string(got[0]) != "ntp.example" {
-			t.Errorf("Server %q, though we serve at ntp.example only", got)
-		}
-	})
-	t.Run("K25 no Server or Port record unless they are configured", func(t *testing.T) {
-		if got, want := kinds(l.serves(t, plain)), []uint16{1, 4, 5, 5, 5, 5, 5, 5, 5, 5, 0}; !slices.Equal(got, want) {
-			t.Errorf("records %v, want %v", got, want)
-		}
-		long := strings.Repeat("a", 63) + "." + strings.Repeat("b", 63) + "." + strings.Repeat("c", 63) + "." + strings.Repeat("d", 61)
-		both := newLab(t, timeout, func(c *Config) { c.NTPHost, c.NTPPort = long, 11123 })
-		s := both.open(t)
-		s.Write(plain)
-		reply := s.rest(t)
-		all := fields(t, reply)
-		if got, want := kinds(all), []uint16{1, 4, 7, 6, 5, 5, 5, 5, 5, 5, 5, 5, 0}; !slices.Equal(got, want) {
-			t.Errorf("records %v, want %v", got, want)
-		}
-		if !bytes.Equal(bodies(all, 7)[0], []byte{11123 >> 8, 11123 & 0xff}) || string(bodies(all, 6)[0]) != long {
-			t.Errorf("Port % x, Server %q", bodies(all, 7), bodies(all, 6))
-		}
-		// The longest reply of all is one TLS record still, and within what NTPsec reads.
-		if got := recordLengths(t, s.wire.read.Bytes()); len(got) != 2 || got[0] != len(reply)+17 || len(reply) > 2048 {
-			t.Errorf("reply of %d octets in TLS records of %v", len(reply), got)
-		}
-	})
-	t.Run("K26 keys come from the exporter with its label and a context that starts with the protocol", func(t *testing.T) {
-		l.keysDiffer(t, "EXPORTER-network-time-securitx", []byte{0, 0, 0, 15, 0})
-		l.keysDiffer(t, "EXPORTER-network-time-security", []byte{0, 1, 0, 15, 0})
-	})
-	t.Run("K27 the context is protocol, algorithm and direction, the length that of the algorithm's key", func(t *testing.T) {
-		for _, alg := range []aead.ID{15, 16, 17, 30} {
-			s := l.open(t)
-			state := s.ConnectionState()
-			got, err := exportKeys(&state, alg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c2s, s2c := exported(t, s.Conn, alg, alg.KeyLen())
-			if !bytes.Equal(got.C2S, c2s) || !bytes.Equal(got.S2C, s2c) || bytes.Equal(c2s, s2c) || got.AEAD != alg {
-				t.Errorf("%v: wrong keys", alg)
-			}
-			s.Close()
-			l.outcome(t, PeerGone)
-		}
-		l.keysDiffer(t, "EXPORTER-network-time-security", []byte{0, 0, 0, 30, 0})
-		l.keysDiffer(t, "EXPORTER-network-time-security", []byte{0, 0, 0, 15, 1})
-	})
-	t.Run("K28 the context is never extended", func(t *testing.T) {
-		l.keysDiffer(t, "EXPORTER-network-time-security", []byte{0, 0, 0, 15, 0, 0})
-		l.keysDiffer(t, "EXPORTER-network-time-security", []byte{0, 0, 0, 15})
-	})
-	t.Run("K29 our own client backs off by 10 s · 1.5^(n-1) to 5 days", func(t *testing.T) {
-		for n, want := range map[int]time.Duration{0: 10 * time.Second, 1: 10 * time.Second, 2: 15 * time.Second, 3: 22500 * time.Millisecond, 28: 432000 * time.Second, 10000: 432000 * time.Second} {
-			if got := client.Backoff(n); got != want {
-				t.Errorf("retry %d after %v, want %v", n, got, want)
-			}
-		}
-	})
-}
-
-// padTo is a good request of exactly n octets.
-func padTo(n int) []byte {
-	return join(nextNTPv4, aead15, rec(99, make([]byte, n-len(plain)-4)...), end)
-}
-
-// keysDiffer requires that the C2S key in a cookie is not the one that this
-// label and context give.
-func (l *lab) keysDiffer(t *testing.T, label string, context []byte) {
-	t.Helper()
-	s := l.open(t)
-	s.Write(plain)
-	all := fields(t, s.rest(t))
-	l.outcome(t, Served)
-	session, err := cookie.Chrony{}.Open(nil, l.ring, bodies(all, 5)[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	state := s.ConnectionState()
-	other, err := state.ExportKeyingMaterial(label, context, 32)
-	if err != nil || bytes.Equal(other, session.C2S) {
-		t.Errorf("label %q, context % x: same key, or %v", label, context, err)
-	}
 }
 
 // recordLengths returns the body lengths of the TLS records that came after the
@@ -469,13 +172,14 @@ func alone(t *testing.T, protocols []string, request []byte) (answer []byte, out
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		cert := l.identity()
+		cert := l.identity(time.Now().Add(time.Hour))
 		c := tls.Server(far, TLSConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil }))
 		if err := c.Handshake(); err != nil {
 			t.Error(err)
 			return
 		}
 		s.ServeConn(t.Context(), c)
+		c.CloseWrite() // as a listener does
 	}()
 	c := tls.Client(near, &tls.Config{InsecureSkipVerify: true, NextProtos: protocols})
 	if _, err := c.Write(request); err != nil {
@@ -490,7 +194,7 @@ func alone(t *testing.T, protocols []string, request []byte) (answer []byte, out
 }
 
 func TestServeConnNeedsNoListenerOfOurs(t *testing.T) {
-	t.Run("it says close_notify itself", func(t *testing.T) {
+	t.Run("the answer is whole when it returns", func(t *testing.T) {
 		answer, outcome := alone(t, []string{Protocol}, plain)
 		if outcome != Served || len(bodies(fields(t, answer), 5)) != 8 {
 			t.Errorf("outcome %q, % x", outcome, answer)
@@ -507,7 +211,7 @@ func TestServeConnNeedsNoListenerOfOurs(t *testing.T) {
 // By default crypto/tls cuts what is written first into records of a segment.
 func TestWhatIsWrittenAtOnceIsOneTLSRecord(t *testing.T) {
 	l := newLab(t, time.Second, nil)
-	cert := l.identity()
+	cert := l.identity(time.Now().Add(time.Hour))
 	near, far := net.Pipe()
 	defer near.Close()
 	go func() {

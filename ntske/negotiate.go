@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"ntsagent/hostcheck"
 	"ntsagent/ntske/aead"
 	"ntsagent/ntske/record"
 )
@@ -17,10 +18,11 @@ type offer struct {
 }
 
 // negotiate decides what to answer to a well-formed request that reached us at
-// the address local. The answer lacks only its cookies, which it gets when the
-// Outcome is Served. An answer without a common protocol or algorithm says so
-// by an empty record and is no error (RFC 8915 §4.1.2 and §4.1.5).
-func negotiate(req record.Request, o offer, local netip.Addr) (record.Response, Outcome) {
+// the address local, over TLS for the name sni ("" if the client named none).
+// The answer lacks only its cookies, which it gets when the Outcome is Served.
+// An answer without a common protocol or algorithm says so by an empty record
+// and is no error (RFC 8915 §4.1.2 and §4.1.5).
+func negotiate(req record.Request, o offer, local netip.Addr, sni string) (record.Response, Outcome) {
 	if !slices.Contains(req.Protocols, record.NTPv4) {
 		return record.Response{}, NoCommonProtocol
 	}
@@ -32,7 +34,7 @@ func negotiate(req record.Request, o offer, local netip.Addr) (record.Response, 
 	resp.AEADs = []aead.ID{alg}
 	resp.Compliant128GCM = alg == aead.GCMSIV128
 	resp.Server, resp.Port = o.host, o.port
-	if resp.Server == "" && here(req, o, local) {
+	if resp.Server == "" && here(req, o, local, sni) {
 		resp.Server = req.Server
 	}
 	return resp, Served
@@ -51,19 +53,24 @@ func choose(req record.Request, opens []aead.ID) (aead.ID, bool) {
 }
 
 // here tells whether the client asks for the very NTP server that it would get
-// anyway. Then its wish is repeated to it (RFC 8915 §4.1.7); any other
+// anyway: the address it has reached us at, or the name for which it was shown
+// our certificate. Then its wish is repeated to it (RFC 8915 §4.1.7); any other
 // wish is ignored, for we make no cookies for others.
-func here(req record.Request, o offer, local netip.Addr) bool {
+func here(req record.Request, o offer, local netip.Addr, sni string) bool {
 	if req.Server == "" {
 		return false
 	}
 	port := o.port
 	if port == 0 {
-		port = ntpPort
+		port = record.NTPPort
 	}
 	if req.Port != 0 && req.Port != port {
 		return false
 	}
-	asked, err := netip.ParseAddr(req.Server)
-	return err == nil && asked == local
+	if asked, err := netip.ParseAddr(req.Server); err == nil {
+		return asked == local
+	}
+	asked, err := hostcheck.ParseName(req.Server)
+	own, _ := hostcheck.ParseName(sni) // no name, or none of a host: the zero Name
+	return err == nil && asked == own
 }

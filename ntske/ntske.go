@@ -3,9 +3,9 @@
 // one answer, what to use and a set of cookies that the local NTP daemon opens.
 //
 // A connection is one straight line: request, negotiation, keys from the TLS
-// exporter, the ring of cookie keys as it is now, cookies, one write,
-// close_notify, one Outcome. Nothing is remembered. What the server needs from
-// others, a ring and a counter, comes as funcs in Config.
+// exporter, the ring of cookie keys as it is now, cookies, one write, one
+// Outcome; close_notify is the listener's. Nothing is remembered. What the
+// server needs from others, a ring and a counter, comes as funcs in Config.
 package ntske
 
 import (
@@ -19,11 +19,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
+	"ntsagent/hostcheck"
 	"ntsagent/ntske/aead"
 	"ntsagent/ntske/cookie"
 	"ntsagent/ntske/record"
@@ -31,13 +31,6 @@ import (
 
 // Protocol is the ALPN protocol name of NTS-KE (RFC 8915 §7.2).
 const Protocol = "ntske/1"
-
-// DefaultPort is the TCP port registered for NTS-KE, ntpPort the UDP port of
-// NTP that goes without saying (RFC 8915 §7.1 and §4.1.8).
-const (
-	DefaultPort = 4460
-	ntpPort     = 123
-)
 
 const (
 	maxCookies = 8 // what clients keep; RFC 8915 §4.1.6
@@ -87,12 +80,13 @@ func New(c Config) (*Server, error) {
 	if c.Cookies < 1 || c.Cookies > maxCookies {
 		return nil, fmt.Errorf("key-exchange server: %d cookies per answer; use 1 to %d", c.Cookies, maxCookies)
 	}
-	if err := checkHost(c.NTPHost); err != nil {
-		return nil, fmt.Errorf("key-exchange server: NTP host %q: %w", c.NTPHost, err)
+	host, err := announced(c.NTPHost)
+	if err != nil {
+		return nil, fmt.Errorf("key-exchange server: NTP server to announce: %w", err)
 	}
 	s := &Server{
 		ring: c.Ring, format: c.Format, cookies: c.Cookies, observe: c.Observe, log: c.Log,
-		offer: offer{opens: c.Format.AEADs(), host: c.NTPHost, port: c.NTPPort},
+		offer: offer{opens: c.Format.AEADs(), host: host, port: c.NTPPort},
 	}
 	if s.observe == nil {
 		s.observe = func(context.Context, Outcome) {}
@@ -119,7 +113,7 @@ func TLSConfig(get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Co
 
 // ServeConn reads one request from c, whose handshake is done, and answers it.
 // ctx carries the absolute deadline of the connection; ServeConn returns before
-// it. The caller closes c.
+// it. The caller says close_notify and closes c.
 func (s *Server) ServeConn(ctx context.Context, c *tls.Conn) {
 	outcome, err := s.exchange(ctx, c)
 	s.observe(ctx, outcome)
@@ -133,7 +127,7 @@ func (s *Server) ServeConn(ctx context.Context, c *tls.Conn) {
 func (s *Server) exchange(ctx context.Context, c *tls.Conn) (Outcome, error) {
 	state := c.ConnectionState()
 	if state.NegotiatedProtocol != Protocol {
-		return NoALPN, errors.Join(errors.New("no application protocol was negotiated"), c.CloseWrite())
+		return NoALPN, errors.New("no application protocol was negotiated")
 	}
 	if err := c.SetReadDeadline(readDeadline(ctx, time.Now())); err != nil {
 		return PeerGone, err
@@ -147,7 +141,7 @@ func (s *Server) exchange(ctx context.Context, c *tls.Conn) (Outcome, error) {
 		}
 		return outcome, err
 	}
-	resp, outcome := negotiate(req, s.offer, local(c))
+	resp, outcome := negotiate(req, s.offer, local(c), state.ServerName)
 	if outcome == Served {
 		box := new(box)
 		if err := s.mint(&state, &resp, box); err != nil {
@@ -227,7 +221,7 @@ func exportKeys(state *tls.ConnectionState, alg aead.ID) (cookie.Session, error)
 	return cookie.Session{AEAD: alg, C2S: c2s, S2C: s2c}, nil
 }
 
-// send writes a whole answer as one TLS record and says that nothing follows.
+// send writes a whole answer as one TLS record.
 func (s *Server) send(c *tls.Conn, reply []byte, outcome Outcome) (Outcome, error) {
 	if _, err := c.Write(reply); err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -235,8 +229,6 @@ func (s *Server) send(c *tls.Conn, reply []byte, outcome Outcome) (Outcome, erro
 		}
 		return PeerGone, fmt.Errorf("write answer: %w", err)
 	}
-	// An error here is the peer's hurry: it has its answer.
-	c.CloseWrite()
 	return outcome, nil
 }
 
@@ -268,20 +260,15 @@ func local(c net.Conn) netip.Addr {
 	return netip.Addr{}
 }
 
-// checkHost tells whether s can stand in a Server record (RFC 8915
-// 4.1.7): an address without zone, or printable ASCII that is a host name.
-func checkHost(s string) error {
-	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" || s == "" {
-		return nil
+// announced brings an NTP host to the form a Server record has (RFC 8915
+// §4.1.7): an address without zone or a host name of A-labels; "" is none.
+func announced(s string) (string, error) {
+	if s == "" {
+		return "", nil
 	}
-	foreign := func(r rune) bool {
-		return (r < 'a' || 'z' < r) && (r < 'A' || 'Z' < r) && (r < '0' || '9' < r) && r != '-' && r != '.'
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		return a.String(), nil
 	}
-	switch {
-	case len(s) > 253:
-		return errors.New("longer than 253 characters")
-	case strings.ContainsFunc(s, foreign):
-		return errors.New("neither an address nor a host name in ASCII (use A-labels)")
-	}
-	return nil
+	name, err := hostcheck.ParseName(s)
+	return name.String(), err
 }

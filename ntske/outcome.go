@@ -23,7 +23,7 @@ const (
 	InternalError                           // Error 2: anything else of ours
 	Timeout                                 // Error 1, if the request was late; nothing, if it does not read
 	PeerGone                                // nothing: it hung up before a request or before the answer
-	NoALPN                                  // nothing but close_notify
+	NoALPN                                  // nothing
 )
 
 var outcomes = [...]string{
