@@ -27,6 +27,7 @@ import (
 
 	"ntsagent/ntske/client"
 	"ntsagent/packaging/parts"
+	"ntsagent/packaging/parts/partstest"
 )
 
 // Options change the chronyd that Start starts.
@@ -76,7 +77,7 @@ func Start(t testing.TB, o Options) *Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := &Server{t: t, root: parts.Chrony(t, o.Release), Dir: dir, options: o}
+	s := &Server{t: t, root: partstest.Chrony(t, o.Release), Dir: dir, options: o}
 	s.Conf = filepath.Join(s.Dir, confName)
 	s.KeysFile = filepath.Join(s.Dir, "ntskeys")
 	s.Socket = filepath.Join(s.Dir, "chronyd.sock")
