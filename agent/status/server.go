@@ -27,6 +27,9 @@ type Server struct {
 	Log    hclog.Logger
 }
 
+// answerLimit is how long a peer that does not read may hold a descriptor.
+const answerLimit = 10 * time.Second
+
 // failure is the body of every answer that is not 200.
 type failure struct {
 	Error string `json:"error"`
@@ -93,6 +96,8 @@ func (s Server) change(w http.ResponseWriter, r *http.Request, do func(context.C
 }
 
 func reply(w http.ResponseWriter, code int, value any) {
+	// Where there is no connection below w nobody can keep us waiting.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerLimit))
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	// A peer that has gone is its own affair.

@@ -30,12 +30,13 @@ func Listen(path string) (net.Listener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, fmt.Errorf("control socket %s: %w", path, err)
 	}
+	// The mode comes from the umask: a chmod by name would follow a link that
+	// somebody put in the socket's place. Call Listen before anything else of
+	// this process makes files.
+	old := unix.Umask(0o777 &^ socketMode)
 	ln, err := net.Listen("unix", path)
+	unix.Umask(old)
 	if err != nil {
-		return nil, fmt.Errorf("open the control socket: %w", err)
-	}
-	if err := os.Chmod(path, socketMode); err != nil {
-		ln.Close()
 		return nil, fmt.Errorf("open the control socket: %w", err)
 	}
 	return ln, nil

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 
 	"ntsagent/agent/config"
 )
@@ -229,5 +230,33 @@ func TestWhatAClientSaysWhenNobodyAnswers(t *testing.T) {
 	defer cancel()
 	if _, err := NewClient(deaf.Addr().String()).Status(ctx); !errors.Is(err, ErrTemporary) {
 		t.Errorf("a deaf agent: got %v, want ErrTemporary", err)
+	}
+}
+
+func TestListenChangesTheModeOfNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	victim, path := filepath.Join(dir, "victim"), filepath.Join(dir, "s")
+	if err := os.WriteFile(victim, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(victim, path); err != nil {
+		t.Fatal(err)
+	}
+	if ln, err := Listen(path); err == nil {
+		ln.Close()
+		t.Error("a link in the socket's place was taken")
+	}
+	if info, err := os.Stat(victim); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file behind the link has mode %v, %v", info.Mode(), err)
+	}
+	before := unix.Umask(0o022)
+	defer unix.Umask(before)
+	ln, err := Listen(filepath.Join(dir, "t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if mask := unix.Umask(0o022); mask != 0o022 {
+		t.Errorf("Listen left the umask at %#o", mask)
 	}
 }
