@@ -119,9 +119,11 @@ func (a *agent) control() status.Server {
 }
 
 // lockState makes sure that no other agent works on dir as long as the process
-// lives: the kernel frees the lock even after SIGKILL.
+// lives: the kernel frees the lock even after SIGKILL. Others may pass through
+// dir, for the daemon's helper has to reach the one folder in it that is for
+// it; all other folders are closed to them, and nobody can list dir.
 func lockState(dir string) (*os.File, error) {
-	if err := disk.MkdirAll(dir, 0o700); err != nil {
+	if err := disk.MkdirAll(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("make state_dir: %w", err)
 	}
 	lock, err := disk.Lock(filepath.Join(dir, "lock"))

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"ntsagent/acme/disk"
 	"ntsagent/agent/config"
 	"ntsagent/agent/daemon"
@@ -25,7 +27,8 @@ const maxKeyFile = 64 << 10
 
 // keys keeps agent and daemon on one ring.
 type keys struct {
-	tasks   *task.Group
+	log     hclog.Logger
+	tasks   *task.Group // the main loop's alone
 	ring    *keyring.Keyring
 	address netip.AddrPort // where the daemon is asked
 	seen    *atomic.Pointer[sighting]
@@ -39,49 +42,69 @@ type sighting struct {
 
 // target is where the daemon is asked and how fast. Its configuration, which
 // tells, may be unreadable for us or not be there yet.
-func (a *agent) target(cfg *config.Config) (daemon.Target, error) {
-	t, err := daemon.ChronyTarget(chronyConf(cfg), cfg.Daemon.Address)
+func (a *agent) target(cfg *config.Config) daemon.Target {
+	t := daemon.ChronyTarget(chronydOf(cfg))
 	if t.ConfErr != nil {
 		a.Log.Info("chrony's configuration not read, asking chronyd slowly", "cause", t.ConfErr)
 	}
-	return t, err
-}
-
-func chronyConf(cfg *config.Config) string {
-	if cfg.Daemon.Chrony.ConfigFile != "" {
-		return cfg.Daemon.Chrony.ConfigFile
+	for _, fault := range t.Faults() {
+		a.Log.Warn("chrony's configuration does not fit", "cause", fault)
 	}
-	return daemon.FindChronyConf()
+	return t
 }
 
-func (a *agent) newKeys(cfg *config.Config, target daemon.Target) (*keys, error) {
-	own := filepath.Join(cfg.StateDir, "keys")
-	handed := filepath.Join(cfg.StateDir, "chrony")
+func chronydOf(cfg *config.Config) daemon.Chronyd {
+	c := cfg.Daemon.Chrony
+	conf := c.ConfigFile
+	if conf == "" {
+		conf = daemon.FindChronyConf()
+	}
+	return daemon.Chronyd{Addr: cfg.Daemon.Address, ConfigFile: conf, KeysFile: c.KeysFile, CommandSocket: c.CommandSocket}
+}
+
+// keyFolders are the folders in the state directory for our own keys and for
+// what is left there for the daemon's helper.
+func keyFolders(cfg *config.Config) (own, handed string) {
+	return filepath.Join(cfg.StateDir, "keys"), filepath.Join(cfg.StateDir, "chrony")
+}
+
+// makeKeyFolders is for the start of the process: later there may be temporary
+// files in them that are being written. The folder for the helper, when it is
+// there already, keeps the group and the mode that whoever packages us gave it.
+func makeKeyFolders(cfg *config.Config) error {
+	own, handed := keyFolders(cfg)
 	for dir, mode := range map[string]os.FileMode{own: 0o700, handed: 0o750} {
 		if err := disk.MkdirAll(dir, mode); err != nil {
-			return nil, fmt.Errorf("make folder for cookie keys: %w", err)
+			return fmt.Errorf("make folder for cookie keys: %w", err)
 		}
 		if err := disk.Sweep(dir); err != nil {
-			return nil, fmt.Errorf("sweep folder of cookie keys: %w", err)
+			return fmt.Errorf("sweep folder of cookie keys: %w", err)
 		}
 	}
-	k := &keys{tasks: task.NewGroup(a.Log), address: target.Addr, seen: new(atomic.Pointer[sighting])}
+	return nil
+}
+
+// newKeys builds the part for cfg. What old publishes is published on, if that
+// was for the same daemon; old must be stopped.
+func (a *agent) newKeys(cfg *config.Config, target daemon.Target, old *parts) (*keys, error) {
+	own, handed := keyFolders(cfg)
+	k := &keys{log: a.Log, tasks: task.NewGroup(a.Log), address: target.Addr, seen: new(atomic.Pointer[sighting])}
+	var before *keyring.Keyring
+	if old != nil && sameDaemon(old.target.Chronyd, target.Chronyd) {
+		before, k.seen = old.keys.ring, old.keys.seen
+	}
 	file := ringFile(filepath.Join(own, "ring"))
 	observe := func(r client.Reply) { k.seen.Store(&sighting{time.Now(), r}) }
 	ring, err := keyring.New(keyring.Config{
 		Format: cookie.Chrony{}, RotateEvery: cfg.Keys.RotateEvery, CheckEvery: cfg.Observe.SelfCheck,
 		Load: file.load, Save: file.save,
 		HandOver: feed.ChronyHandOver(feed.HandOverOptions{
-			Options: feed.Options{
-				KeysFile:      cfg.Daemon.Chrony.KeysFile,
-				CommandSocket: cfg.Daemon.Chrony.CommandSocket,
-				ChronyConf:    chronyConf(cfg),
-			},
-			File: filepath.Join(handed, "ntskeys"),
+			Options: feed.Options{KeysFile: target.KeysFile, CommandSocket: target.CommandSocket, ChronyConf: target.ConfigFile},
+			File:    filepath.Join(handed, "ntskeys"),
 		}),
 		Prove: daemon.Prove(k.address, observe), Plain: daemon.Plain(k.address, observe),
-		Spacing: target.Spacing, Help: daemon.Help(k.address), Rand: rand.Reader,
-		Log: a.Log.Named("keys"), Changed: a.knock,
+		Spacing: target.Spacing, Rand: rand.Reader, Log: a.Log.Named("keys"), Changed: a.knock, After: before,
+		Help: func() keyring.Help { return daemon.Help(daemon.ChronyTarget(target.Chronyd)) },
 	})
 	if err != nil {
 		return nil, err
@@ -90,13 +113,19 @@ func (a *agent) newKeys(cfg *config.Config, target daemon.Target) (*keys, error)
 	return k, nil
 }
 
+func sameDaemon(a, b daemon.Chronyd) bool {
+	return a.Addr == b.Addr && a.KeysFile == b.KeysFile && a.CommandSocket == b.CommandSocket
+}
+
 // ringFile is the path of our own key file.
 type ringFile string
 
 func (f ringFile) load() ([]byte, error) { return disk.ReadFile(string(f), maxKeyFile) }
 func (f ringFile) save(b []byte) error   { return disk.WriteFile(string(f), b, 0o600) }
 
+// start may be called again after a stop: a Group that was stopped stays so.
 func (k *keys) start(ctx context.Context) {
+	k.tasks = task.NewGroup(k.log)
 	k.tasks.Go(ctx, task.Task{Name: "cookie keys", Run: k.ring.Run, Policy: task.Once})
 }
 

@@ -71,8 +71,9 @@ func (a *agent) reload(ctx context.Context) error {
 	return nil
 }
 
-// exchange puts cfg into effect. What can fail is done before anything that
-// runs is touched: on an error all goes on as it was.
+// exchange puts cfg into effect. On an error all goes on as it was: what can
+// fail is done before anything that runs is touched, the cookie keys apart (see
+// exchangeKeys).
 func (a *agent) exchange(ctx context.Context, cfg *config.Config) error {
 	old := a.parts.Load()
 	if old != nil {
@@ -106,20 +107,41 @@ func (a *agent) build(ctx context.Context, old *parts, cfg *config.Config) (*par
 	} else if next.certs, err = a.newCerts(ctx, old, cfg); err != nil {
 		return nil, err
 	}
-	if next.target, err = a.target(cfg); err != nil {
-		return nil, err
-	}
-	if old != nil && sameKeys(old, next) {
-		next.keys = old.keys
-	} else if next.keys, err = a.newKeys(cfg, next.target); err != nil {
-		return nil, err
-	}
-	if old != nil && reflect.DeepEqual(old.cfg.KE, cfg.KE) && next.keys == old.keys {
+	next.target = a.target(cfg)
+	keep := old != nil && sameKeys(old, next)
+	if keep && reflect.DeepEqual(old.cfg.KE, cfg.KE) {
 		next.ke = old.ke
-	} else if next.ke, err = a.newKE(cfg, next.keys.address); err != nil {
+	} else if next.ke, err = a.newKE(cfg, next.target.Addr); err != nil {
+		return nil, err
+	}
+	if keep {
+		next.keys = old.keys
+	} else if next.keys, err = a.exchangeKeys(ctx, old, next); err != nil {
 		return nil, err
 	}
 	return next, nil
+}
+
+// exchangeKeys builds the keys for next, last of all parts. The old ones are
+// stopped first: a rotation between our reading the key file and their end would
+// leave us to make another key under the number of one that is out already.
+// Clients are served on meanwhile, and if it fails the old ones go on.
+func (a *agent) exchangeKeys(ctx context.Context, old, next *parts) (*keys, error) {
+	if old == nil {
+		if err := makeKeyFolders(next.cfg); err != nil {
+			return nil, err
+		}
+		return a.newKeys(next.cfg, next.target, nil)
+	}
+	err := old.keys.tasks.Stop()
+	if err == nil {
+		var k *keys
+		if k, err = a.newKeys(next.cfg, next.target, old); err == nil {
+			return k, nil
+		}
+	}
+	old.keys.start(ctx)
+	return nil, err
 }
 
 func (p *parts) stopAllBut(next *parts) {
@@ -153,7 +175,7 @@ func sameCertificates(old, cfg *config.Config) bool {
 
 func sameKeys(old, next *parts) bool {
 	return reflect.DeepEqual(old.cfg.Daemon, next.cfg.Daemon) && reflect.DeepEqual(old.cfg.Keys, next.cfg.Keys) &&
-		old.cfg.Observe.SelfCheck == next.cfg.Observe.SelfCheck && old.target.Spacing == next.target.Spacing && old.target.Addr == next.target.Addr
+		old.cfg.Observe.SelfCheck == next.cfg.Observe.SelfCheck && old.target.Spacing == next.target.Spacing
 }
 
 // needsRestart names what a running process cannot exchange.

@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"os"
 	"time"
-
-	"ntsagent/ntske/keyring"
 )
 
 // Places distributions put chrony's files; Debian first, then RHEL.
@@ -17,6 +15,9 @@ const (
 	ChronyKeysFile      = "/var/lib/chrony/ntskeys"
 	ChronyCommandSocket = "/run/chrony/chronyd.sock"
 )
+
+// keysName is the name chronyd's key file has in its ntsdumpdir.
+const keysName = "ntskeys"
 
 // FindChronyConf returns the first configuration file of chrony that is there,
 // or Debian's path when there is none.
@@ -46,17 +47,31 @@ type Chrony struct {
 	Allows        bool       // any `allow` is there
 	CommandSocket string     // "" = switched off
 	KeyFile       string     // symmetric keys; "" = none
-	User          string     // "" = the built-in one, _chrony or chrony
 	NTSDumpDir    string     // "" = chronyd keeps no NTS keys
-	NTSPort       uint16     // TCP, chronyd's own key exchange
 	NTSRotate     int        // seconds; 0 = keys are managed from outside
 	NTSServerKey  string     // with NTSServerCert needed for NTS; the last of several
 	NTSServerCert string
-	Files         []string // every file read, in order
+
+	lines map[string]directive // those that count, by name
 }
 
+// The two kinds of bindaddress in Chrony's lines.
+const (
+	lineBind4 = "bindaddress"
+	lineBind6 = "bindaddress of IPv6"
+)
+
 func defaultChrony() Chrony {
-	return Chrony{Port: 123, NTSPort: 4460, NTSRotate: 604800, CommandSocket: ChronyCommandSocket}
+	return Chrony{Port: 123, NTSRotate: 604800, CommandSocket: ChronyCommandSocket}
+}
+
+// said is the line that says something, and where it is.
+func (c Chrony) said(name string) string {
+	d, ok := c.lines[name]
+	if !ok {
+		return "default"
+	}
+	return fmt.Sprintf("`%s` (%s)", d, d.at)
 }
 
 // Address is where chronyd answers queries from this host. Without bindaddress
@@ -86,9 +101,9 @@ func (c Chrony) Spacing() time.Duration {
 	return spacing(c.RateLimit.Interval)
 }
 
-// UnknownSpacing is the spacing to keep to when chrony.conf cannot be read: that
+// unknownSpacing is the spacing to keep to when chrony.conf cannot be read: that
 // of a bare `ratelimit` (interval 3).
-func UnknownSpacing() time.Duration { return spacing(defaultInterval) }
+func unknownSpacing() time.Duration { return spacing(defaultInterval) }
 
 // spacing is 2^interval seconds and a margin: chronyd counts in sixteenths of a
 // second, and what is sent on time may arrive early.
@@ -100,15 +115,4 @@ func spacing(interval int) time.Duration {
 		d <<= interval
 	}
 	return max(d+d/32+250*time.Millisecond, unlimited)
-}
-
-// Help is what keyring tells an operator about a chronyd queried at addr.
-func Help(addr netip.AddrPort) keyring.Help {
-	from := addr.Addr()
-	return keyring.Help{
-		Unseen: fmt.Sprintf("chronyd does not answer %s: add `allow %s` to chrony.conf or set daemon.address", addr, from),
-		Refused: "chronyd cannot open our cookies: it has not loaded our key file; see `ntsrotate 0` and `ntsdumpdir` in chrony.conf, " +
-			"and that its user can read the file",
-		NoNTS: "chronyd answers plain NTP but nothing with NTS: add ntsserverkey, ntsservercert and `ntsrotate 0` to chrony.conf and restart it",
-	}
 }

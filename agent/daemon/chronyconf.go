@@ -44,21 +44,22 @@ func ReadChrony(path string) (Chrony, error) {
 }
 
 type confReader struct {
-	conf Chrony
+	conf  Chrony
+	files []string // every file read, in order
 }
 
 func (r *confReader) file(path string, level int) error {
 	if level > maxIncludeLevel {
 		return fmt.Errorf("%w: %s: more than %d levels of include", ErrChronyConf, path, maxIncludeLevel)
 	}
-	if len(r.conf.Files) >= maxConfFiles {
+	if len(r.files) >= maxConfFiles {
 		return fmt.Errorf("%w: more than %d files", ErrChronyConf, maxConfFiles)
 	}
 	b, err := disk.ReadFile(path, maxConfBytes)
 	if err != nil {
 		return err
 	}
-	r.conf.Files = append(r.conf.Files, path)
+	r.files = append(r.files, path)
 	n := 0
 	for line := range bytes.Lines(b) {
 		n++
@@ -66,6 +67,7 @@ func (r *confReader) file(path string, level int) error {
 		if !ok {
 			continue
 		}
+		d.at = fmt.Sprintf("%s:%d", path, n)
 		err := r.conf.apply(d)
 		if err == nil {
 			err = r.include(d, level)
@@ -154,6 +156,7 @@ func confDirFiles(dirs []string) ([]string, error) {
 type directive struct {
 	name string // lower case
 	args []string
+	at   string // file:line; "" = not from a file
 }
 
 func (d directive) rest() string { return strings.Join(d.args, " ") }
@@ -184,17 +187,14 @@ func lowerASCII(s string) string {
 
 // apply takes one directive in. A later one of the same name wins.
 func (c *Chrony) apply(d directive) (err error) {
+	line := d.name
 	switch d.name {
 	case "keyfile":
 		c.KeyFile, err = d.word()
-	case "user":
-		c.User, err = d.word()
 	case "ntsdumpdir":
 		c.NTSDumpDir, err = d.word()
 	case "port":
 		c.Port, err = d.port()
-	case "ntsport":
-		c.NTSPort, err = d.port()
 	case "ntsrotate":
 		c.NTSRotate, err = d.number(0, 1<<31-1)
 	case "ntsserverkey":
@@ -206,34 +206,47 @@ func (c *Chrony) apply(d directive) (err error) {
 	case "ratelimit":
 		c.RateLimit, err = d.rateLimit()
 	case "bindcmdaddress":
-		c.bindCommand(d)
+		line = c.bindCommand(d)
 	case "bindaddress":
-		c.bind(d)
+		line = c.bind(d)
+	default:
+		return nil
+	}
+	if err == nil && line != "" {
+		if c.lines == nil {
+			c.lines = map[string]directive{}
+		}
+		c.lines[line] = d
 	}
 	return err
 }
 
 // bind leaves alone what is no IP address: newer versions take names and
 // interfaces, and then our configuration has to say the address.
-func (c *Chrony) bind(d directive) {
+func (c *Chrony) bind(d directive) (line string) {
 	addr, err := netip.ParseAddr(d.rest())
 	switch {
 	case err != nil:
+		return ""
 	case addr.Is4():
 		c.BindAddress4 = addr
-	default:
-		c.BindAddress6 = addr
+		return lineBind4
 	}
+	c.BindAddress6 = addr
+	return lineBind6
 }
 
-// bindCommand takes the path of the command socket; "/" switches it off.
-func (c *Chrony) bindCommand(d directive) {
-	switch path := d.rest(); {
-	case path == "/":
-		c.CommandSocket = ""
-	case strings.HasPrefix(path, "/"):
-		c.CommandSocket = path
+// bindCommand takes the path of the command socket; "/" switches it off. What
+// is an IP address is another socket.
+func (c *Chrony) bindCommand(d directive) (line string) {
+	path := d.rest()
+	if !strings.HasPrefix(path, "/") {
+		return ""
 	}
+	if c.CommandSocket = path; path == "/" {
+		c.CommandSocket = ""
+	}
+	return d.name
 }
 
 func (d directive) word() (string, error) {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"ntsagent/packaging/parts"
+	"ntsagent/packaging/parts/partstest"
 )
 
 // tree writes files; DIR in a text becomes the folder they are in.
@@ -41,7 +42,7 @@ func TestReadChrony(t *testing.T) {
 		{"the last of two wins", "port 1\nport 2\n", func(c *Chrony) { c.Port = 2 }},
 		{"case and white space do not matter", " \tPoRt \t 1123 \r\n", func(c *Chrony) { c.Port = 1123 }},
 		{"comments begin the line with any of four signs", "# port 1\n! port 2\n; port 3\n% port 4\n", func(*Chrony) {}},
-		{"a last line without line feed counts", "ntsport 4461", func(c *Chrony) { c.NTSPort = 4461 }},
+		{"a last line without line feed counts", "port 4461", func(c *Chrony) { c.Port = 4461 }},
 		{"unknown directives are passed over", "server a.example iburst\nmakestep 1 3\nleapsectz right/UTC\n", func(*Chrony) {}},
 		{"a bare ratelimit has chrony's numbers", "ratelimit\n", func(c *Chrony) { c.RateLimit = &RateLimit{3, 8, 2} }},
 		{"ratelimit takes three options", "ratelimit leak 4 interval -2 BURST 1\n", func(c *Chrony) { c.RateLimit = &RateLimit{-2, 1, 4} }},
@@ -52,16 +53,16 @@ func TestReadChrony(t *testing.T) {
 		}},
 		{"bindcmdaddress moves the socket", "bindcmdaddress 127.0.0.1\nbindcmdaddress /run/c.sock\n", func(c *Chrony) { c.CommandSocket = "/run/c.sock" }},
 		{"bindcmdaddress / has none", "bindcmdaddress /\n", func(c *Chrony) { c.CommandSocket = "" }},
-		{"the rest is taken as it stands", "keyfile /etc/k\nuser ntp\nntsdumpdir /v\nntsrotate 0\nallow\nntsserverkey /k\nntsservercert /c\n", func(c *Chrony) {
-			c.KeyFile, c.User, c.NTSDumpDir, c.NTSRotate, c.Allows, c.NTSServerKey, c.NTSServerCert = "/etc/k", "ntp", "/v", 0, true, "/k", "/c"
+		{"the rest is taken as it stands", "keyfile /etc/k\nntsdumpdir /v\nntsrotate 0\nallow\nntsserverkey /k\nntsservercert /c\n", func(c *Chrony) {
+			c.KeyFile, c.NTSDumpDir, c.NTSRotate, c.Allows, c.NTSServerKey, c.NTSServerCert = "/etc/k", "/v", 0, true, "/k", "/c"
 		}},
 	} {
 		t.Run(c.sentence, func(t *testing.T) {
 			dir := tree(t, map[string]string{"c": c.text})
 			want := defaultChrony()
-			want.Files = []string{filepath.Join(dir, "c")}
 			c.change(&want)
 			got, err := ReadChrony(filepath.Join(dir, "c"))
+			got.lines = nil // has a test of its own
 			if err != nil || !reflect.DeepEqual(got, want) {
 				t.Errorf("ReadChrony = %+v, %v; want %+v", got, err, want)
 			}
@@ -126,12 +127,12 @@ func TestReadChronyEndsOnManyIncludes(t *testing.T) {
 func TestReadChronyReadsInChronydsOrder(t *testing.T) {
 	dir := tree(t, map[string]string{
 		"c": "  Port   1234  \n# c\n! c\n; c\n% c\nKEYFILE /x/y\ninclude DIR/inc*.x\ninclude DIR/none*\n" +
-			"confdir DIR/b DIR/a DIR/none\nuser last\nRateLimit Interval 2 BURST 1\nratelimit\n",
-		"inc1.x": "ntsdumpdir /one\nuser one\n", "inc2.x": "ntsdumpdir /two\ninclude DIR/deep\n", "deep": "user deep\nport 5\n",
-		"a/1.conf": "user a1\n", "b/1.conf": "user b1\nntsport 7\n", "b/0.conf": "ntsrotate 5\n", "a/9.conf": "ntsrotate 9\n", "a/x.txt": "junk\n",
+			"confdir DIR/b DIR/a DIR/none\nkeyfile /last\nRateLimit Interval 2 BURST 1\nratelimit\n",
+		"inc1.x": "ntsdumpdir /one\nkeyfile /one\n", "inc2.x": "ntsdumpdir /two\ninclude DIR/deep\n", "deep": "keyfile /deep\nport 5\n",
+		"a/1.conf": "keyfile /a1\n", "b/1.conf": "keyfile /b1\nntsserverkey /b1\n", "b/0.conf": "ntsrotate 5\n", "a/9.conf": "ntsrotate 9\n", "a/x.txt": "junk\n",
 	})
 	path := filepath.Join(dir, "c")
-	out, err := parts.Chrony(t, parts.Debian12).Command(t.Context(), "chronyd", "-p", "-f", path).Output()
+	out, err := partstest.Chrony(t, parts.Debian12).Command(t.Context(), "chronyd", "-p", "-f", path).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,18 +140,19 @@ func TestReadChronyReadsInChronydsOrder(t *testing.T) {
 	if err := os.WriteFile(flat, out, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	nested, err := ReadChrony(path)
-	if err != nil {
+	r := confReader{conf: defaultChrony()}
+	if err := r.file(path, 1); err != nil {
 		t.Fatal(err)
 	}
+	nested := r.conf
 	want, err := ReadChrony(flat)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(nested.Files) != 7 || nested.NTSRotate != 9 || nested.Port != 5 || nested.NTSDumpDir != "/two" {
+	if len(r.files) != 7 || nested.KeyFile != "/last" || nested.NTSServerKey != "/b1" || nested.NTSRotate != 9 || nested.Port != 5 || nested.NTSDumpDir != "/two" {
 		t.Errorf("read %+v", nested)
 	}
-	nested.Files, want.Files = nil, nil
+	nested.lines, want.lines = nil, nil // the same lines, in other files
 	if !reflect.DeepEqual(nested, want) {
 		t.Errorf("we read %+v\nchronyd reads %+v", nested, want)
 	}

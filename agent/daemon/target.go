@@ -5,30 +5,27 @@ import (
 	"time"
 )
 
+// Chronyd is what our own configuration says of the chronyd beside us.
+type Chronyd struct {
+	Addr          netip.AddrPort // where it answers NTP
+	ConfigFile    string         // its chrony.conf
+	KeysFile      string         // the ntskeys in its ntsdumpdir
+	CommandSocket string         // where it takes commands
+}
+
 // Target is the chronyd we ask: where, how often, and what its configuration says.
 type Target struct {
-	Addr    netip.AddrPort
+	Chronyd
 	Spacing time.Duration // for keyring.Config.Spacing
 	Conf    Chrony        // chrony's defaults if ConfErr
 	ConfErr error         // why the configuration could not be read; then Spacing is a careful guess
 }
 
-// ChronyTarget finds out how to ask the chronyd configured in the file conf.
-// addr is our own configuration's word; zero = as chrony.conf says. The error
-// says that chronyd serves no NTP at all.
-func ChronyTarget(conf string, addr netip.AddrPort) (Target, error) {
-	c, err := ReadChrony(conf)
+// ChronyTarget reads the configuration of c and finds out how to ask it.
+func ChronyTarget(c Chronyd) Target {
+	conf, err := ReadChrony(c.ConfigFile)
 	if err != nil {
-		c = defaultChrony()
+		return Target{Chronyd: c, Spacing: unknownSpacing(), Conf: defaultChrony(), ConfErr: err}
 	}
-	t := Target{Addr: addr, Spacing: c.Spacing(), Conf: c, ConfErr: err}
-	if err != nil {
-		t.Spacing = UnknownSpacing()
-	}
-	if !addr.IsValid() {
-		if t.Addr, err = c.Address(); err != nil {
-			return Target{}, err
-		}
-	}
-	return t, nil
+	return Target{Chronyd: c, Spacing: conf.Spacing(), Conf: conf}
 }

@@ -44,6 +44,10 @@ func options(s *chronytest.Server) feed.Options {
 	return feed.Options{KeysFile: s.KeysFile, CommandSocket: s.Socket, ChronyConf: s.Conf}
 }
 
+func target(s *chronytest.Server, addr netip.AddrPort) daemon.Target {
+	return daemon.ChronyTarget(daemon.Chronyd{Addr: addr, ConfigFile: s.Conf, KeysFile: s.KeysFile, CommandSocket: s.Socket})
+}
+
 // startLine runs a keyring on its own key file; its queries go to addr.
 func startLine(t testing.TB, s *chronytest.Server, addr netip.AddrPort, file string) *line {
 	t.Helper()
@@ -69,7 +73,7 @@ func startLine(t testing.TB, s *chronytest.Server, addr netip.AddrPort, file str
 			return plain(ctx)
 		},
 		Spacing: conf.Spacing(),
-		Help:    daemon.Help(addr),
+		Help:    func() keyring.Help { return daemon.Help(target(s, addr)) },
 		Rand:    rand.Reader,
 		Changed: l.onChange,
 	})
@@ -166,11 +170,6 @@ func opensAllFourAndRotates(t *testing.T, release parts.Release) {
 	old := l.Current()
 	if got := answers(t, s.Addr, old.Keys()); slices.ContainsFunc(got, notAnswered) || len(got) != 4 {
 		t.Fatalf("answers to the four keys: %v", got)
-	}
-	for _, h := range before.Held {
-		if !h.Proven {
-			t.Errorf("key %08x is not proven after the first hand-over", h.ID)
-		}
 	}
 	if err := l.Rotate(t.Context()); err != nil {
 		t.Fatal(err)

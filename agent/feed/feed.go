@@ -111,7 +111,7 @@ func Chrony(ctx context.Context, o Options) error {
 		return err
 	}
 	if os.Geteuid() == 0 && uid != 0 {
-		return RunAs(ctx, uid, gid, o, keys)
+		return runAs(ctx, uid, gid, o, keys)
 	}
 	if err := install(ctx, o.KeysFile, keys); err != nil {
 		return err

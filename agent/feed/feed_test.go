@@ -100,17 +100,46 @@ func TestSourceMustBeAPlainFile(t *testing.T) {
 			}
 		})
 	}
-	t.Run("standard input is read to its cap", func(t *testing.T) {
-		endless := endlessReader{}
-		if _, err := (Options{From: "-", Stdin: endless}).keys(); !errors.Is(err, ErrSource) {
-			t.Errorf("keys: %v", err)
-		}
-	})
 }
 
-type endlessReader struct{}
+// One octet more than the cap is read, to know that there is more.
+func TestASourceIsReadToTheCap(t *testing.T) {
+	long := append(newKeys(t), make([]byte, 1<<20)...)
+	file := filepath.Join(t.TempDir(), "keys")
+	if err := os.WriteFile(file, long, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := readSource(file); err != nil || len(b) != maxSource+1 {
+		t.Errorf("read %d octets of the file, %v; want %d", len(b), err, maxSource+1)
+	}
+	stdin := bytes.NewReader(long)
+	for name, o := range map[string]Options{"a file": {From: file}, "standard input": {From: "-", Stdin: stdin}, "what is handed": {Source: long}} {
+		_, err := o.keys()
+		if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "more than 4096 bytes") {
+			t.Errorf("%s that is too long: %v", name, err)
+		}
+	}
+	if read := len(long) - stdin.Len(); read != maxSource+1 {
+		t.Errorf("read %d octets of standard input, want %d", read, maxSource+1)
+	}
+	// A file of just that length is looked at, and found to be none.
+	if _, err := clean(long[:maxSource]); !errors.Is(err, ErrSource) || strings.Contains(err.Error(), "more than") {
+		t.Errorf("at the cap: %v", err)
+	}
+}
 
-func (endlessReader) Read(p []byte) (int, error) { return len(p), nil }
+func TestWhatTheHelperSaidIsNotSaidTwice(t *testing.T) {
+	for said, want := range map[string]string{
+		"ntsagent: feed chrony: source is no key file: x; fix: y\n": "source is no key file: x; fix: y",
+		"ntsagent: send REKEY to /s: not permitted\n":               "send REKEY to /s: not permitted",
+		"panic: x\n\ngoroutine 1\n":                                 "panic: x goroutine 1",
+		"\n":                                                        "",
+	} {
+		if got := helperWords(said); got != want {
+			t.Errorf("of %q remains %q, not %q", said, got, want)
+		}
+	}
+}
 
 func TestInstallReplacesALinkAndSweeps(t *testing.T) {
 	dir := t.TempDir()

@@ -17,9 +17,9 @@ import (
 // maxSaid bounds what we keep of the helper's words.
 const maxSaid = 4096
 
-// RunAs runs this very program as `ntsagent feed chrony` under uid and gid, with
+// runAs runs this very program as `ntsagent feed chrony` under uid and gid, with
 // no other group, and hands it the keys over a pipe. It needs root.
-func RunAs(ctx context.Context, uid, gid uint32, o Options, keys []byte) error {
+func runAs(ctx context.Context, uid, gid uint32, o Options, keys []byte) error {
 	o.Source = keys // makes Args read standard input
 	// By the kernel's own link: the user need not reach the program's path, and
 	// an upgrade in between changes nothing.
@@ -35,13 +35,20 @@ func RunAs(ctx context.Context, uid, gid uint32, o Options, keys []byte) error {
 	}
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
-		words := strings.Join(strings.Fields(said.String()), " ")
-		if words == "" {
-			return fmt.Errorf("feed chrony as user %d: %w", uid, errors.Join(err, ctx.Err()))
+		if words := helperWords(said.String()); words != "" {
+			return fmt.Errorf("feed chrony as user %d: %s", uid, words)
 		}
-		return fmt.Errorf("feed chrony as user %d: %s", uid, words)
+		return fmt.Errorf("feed chrony as user %d: %w", uid, errors.Join(err, ctx.Err()))
 	}
 	return nil
+}
+
+// helperWords makes one line of what the helper said, without the beginnings
+// that name the program and what it does, which ours names too.
+func helperWords(said string) string {
+	words := strings.Join(strings.Fields(said), " ")
+	words = strings.TrimPrefix(words, "ntsagent: ")
+	return strings.TrimPrefix(words, "feed chrony: ")
 }
 
 // bounded keeps the first octets written to it and drops the rest.

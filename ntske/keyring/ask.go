@@ -74,6 +74,7 @@ func (k *Keyring) query(ctx context.Context, q question) observation {
 	} else {
 		l.unanswered = 0
 	}
+	k.cfg.Log.Debug("daemon asked", "plain", q.plain, "key", hexID(q.key), "answer", o.answer.String())
 	return o
 }
 

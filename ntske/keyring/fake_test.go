@@ -33,6 +33,18 @@ type fakeDaemon struct {
 	saves    int
 	onEvent  func(what string)
 	plainGot int
+	calls    int
+}
+
+// tooMany is several times the calls that the longest test here makes.
+const tooMany = 50_000
+
+// count ends the test of a keyring that never pauses: it would never let the
+// bubble's time pass, and fill the memory.
+func (d *fakeDaemon) count() {
+	if d.calls++; d.calls > tooMany {
+		panic("the keyring runs in a loop without a pause")
+	}
 }
 
 func (d *fakeDaemon) event(what string) {
@@ -53,6 +65,7 @@ func (d *fakeDaemon) load() ([]byte, error) {
 func (d *fakeDaemon) save(b []byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.count()
 	if d.saveErr != nil {
 		return d.saveErr
 	}
@@ -65,6 +78,7 @@ func (d *fakeDaemon) save(b []byte) error {
 func (d *fakeDaemon) handOver(_ context.Context, b []byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.count()
 	d.handed = append(d.handed, bytes.Clone(b))
 	if !bytes.HasSuffix(d.disk, b) {
 		d.unsaved = true
@@ -94,6 +108,7 @@ func (d *fakeDaemon) handOver(_ context.Context, b []byte) error {
 
 // dropped notes a query and tells whether the rate limit drops it.
 func (d *fakeDaemon) dropped() bool {
+	d.count()
 	now := time.Now()
 	early := len(d.asked) > 0 && now.Sub(d.asked[len(d.asked)-1]) < d.limit
 	d.asked = append(d.asked, now)
@@ -163,11 +178,17 @@ func forget(t *testing.T) func(*fakeDaemon) {
 // running starts a keyring in the bubble; it ends with stop or the test.
 func running(t *testing.T, cfg Config) (k *Keyring, stop func()) {
 	t.Helper()
+	k = made(t, cfg)
+	return k, start(t, k)
+}
+
+func made(t *testing.T, cfg Config) *Keyring {
+	t.Helper()
 	k, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return k, start(t, k)
+	return k
 }
 
 func start(t *testing.T, k *Keyring) (stop func()) {

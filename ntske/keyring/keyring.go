@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -76,10 +77,17 @@ type Config struct {
 	// below the daemon's rate limit.
 	Spacing time.Duration
 
-	Help    Help      // what an operator is told to do
+	// Help tells what an operator is to do. It is called when there is trouble,
+	// so that it can tell of the daemon's configuration as it is then; nil =
+	// general sentences.
+	Help    func() Help
 	Rand    io.Reader // a cryptographic random source
 	Log     hclog.Logger
 	Changed func() // called after each change of State; must not block
+
+	// After is the Keyring on the same file and daemon that this one takes over
+	// from, its Run ended; nil = none.
+	After *Keyring
 }
 
 // Help holds one sentence per trouble: what is wrong and what to do. An empty
@@ -96,25 +104,49 @@ type Keyring struct {
 	ring   atomic.Pointer[cookie.Ring]
 	state  atomic.Pointer[State]
 	rotate chan chan<- error
-	lead   lead // Run's alone
+
+	running sync.Mutex // held by Run; guards lead
+	lead    lead
 }
 
 // New loads the key file, or makes the first four keys and saves them when
-// there is none. It asks the daemon nothing and publishes nothing.
+// there is none. It asks the daemon nothing, and publishes nothing but what the
+// Keyring before published. While that one runs New fails: a rotation of it
+// would leave us with old keys.
 func New(cfg Config) (*Keyring, error) {
 	cfg, err := withDefaults(cfg)
 	if err != nil {
 		return nil, err
 	}
+	before := cfg.After
+	cfg.After = nil // not kept: each would hold all before it
+	if before != nil {
+		if !before.running.TryLock() {
+			return nil, errors.New("keyring: the one to take over from still runs")
+		}
+		defer before.running.Unlock()
+	}
 	k := &Keyring{cfg: cfg, rotate: make(chan chan<- error)}
-	b, err := cfg.Load()
+	if err := k.load(); err != nil {
+		return nil, err
+	}
+	if before != nil {
+		k.takeOver(before)
+	}
+	s := k.snapshot()
+	k.state.Store(&s)
+	return k, nil
+}
+
+func (k *Keyring) load() error {
+	b, err := k.cfg.Load()
 	switch {
 	case err == nil:
-		k.lead.file, err = parseFile(cfg.Format, b)
+		k.lead.file, err = parseFile(k.cfg.Format, b)
 		if err != nil {
 			// Fresh keys cost each client one key exchange. Staying down costs
 			// new clients everything.
-			cfg.Log.Error("own key file is damaged, making new keys", "error", err)
+			k.cfg.Log.Error("own key file is damaged, making new keys", "error", err)
 			err = k.firstKeys(time.Now())
 		}
 	case errors.Is(err, os.ErrNotExist):
@@ -123,17 +155,32 @@ func New(cfg Config) (*Keyring, error) {
 		err = fmt.Errorf("load own key file: %w", err)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if k.lead.file.rotated.IsZero() { // adopted keys of unknown age
 		k.lead.file.rotated = wall(time.Now())
 	}
 	k.lead.provenAt = k.lead.file.provenAt
 	k.lead.resume = k.lead.file.mintingKey() != nil
-	s := k.snapshot()
-	k.state.Store(&s)
-	return k, nil
+	return nil
 }
+
+// takeOver goes on where before ended. Clients are served without a gap when
+// our file still holds, as proven, the very key it minted under; the daemon is
+// asked about it at once all the same.
+func (k *Keyring) takeOver(before *Keyring) {
+	l, old := &k.lead, &before.lead
+	l.asked = old.asked // the daemon's rate limit knows no keyrings
+	l.lastError = old.lastError
+	ring, key := before.ring.Load(), l.file.mintingKey()
+	if ring == nil || key == nil || !sameKey(ring.Current(), key) {
+		return
+	}
+	l.standing, l.why = old.standing, old.why
+	k.publish(l.file.published())
+}
+
+func sameKey(a, b *cookie.Key) bool { return a.ID() == b.ID() && a.Fingerprint() == b.Fingerprint() }
 
 func withDefaults(cfg Config) (Config, error) {
 	if cfg.Load == nil || cfg.Save == nil || cfg.HandOver == nil || cfg.Prove == nil || cfg.Plain == nil || cfg.Rand == nil {
@@ -154,7 +201,9 @@ func withDefaults(cfg Config) (Config, error) {
 	if cfg.Changed == nil {
 		cfg.Changed = func() {}
 	}
-	cfg.Help = cfg.Help.orGeneral()
+	if cfg.Help == nil {
+		cfg.Help = func() Help { return Help{} }
+	}
 	return cfg, nil
 }
 

@@ -9,7 +9,7 @@ import (
 	"ntsagent/ntske/cookie"
 )
 
-// lead is what Run knows. Only Run's goroutine touches it.
+// lead is what Run knows, and goes on from when it is called again.
 type lead struct {
 	file     file
 	standing Standing // "" before the first verdict
@@ -21,15 +21,16 @@ type lead struct {
 	failures       int // attempts to hand over in a row without proof
 	why            string
 	lastError      string
-	lastErrorAt    time.Time
 
 	asked      time.Time // the last query to the daemon
 	unanswered int       // queries in a row
 }
 
 // Run hands over, proves, publishes, checks and rotates until ctx is done; then
-// it returns nil. It must be called once.
+// it returns nil. Called again it goes on where it ended; two at a time take turns.
 func (k *Keyring) Run(ctx context.Context) error {
+	k.running.Lock()
+	defer k.running.Unlock()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -97,14 +98,14 @@ func (k *Keyring) believe(v verdict) {
 		l.standing, l.why, l.provenAt = Proven, "", wall(time.Now())
 		k.publish(l.file.published())
 	case v == unseen: // what is published serves on; see resumeInSilence
-		l.standing, l.why = Unseen, k.cfg.Help.Unseen
+		l.standing, l.why = Unseen, k.help().Unseen
 	case v.isRefusal():
 		if k.ring.Swap(nil) != nil { // before anything that takes time
 			l.failures, l.tryAt = 0, time.Time{}
 		}
-		l.standing, l.why = Refuses, k.cfg.Help.Refused
+		l.standing, l.why = Refuses, k.help().Refused
 		if v == noNTS {
-			l.why = k.cfg.Help.NoNTS
+			l.why = k.help().NoNTS
 		}
 		l.file, l.unsaved = l.file.withRefused(), true
 		k.saveLate()
@@ -114,6 +115,8 @@ func (k *Keyring) believe(v verdict) {
 		k.logStanding()
 	}
 }
+
+func (k *Keyring) help() Help { return k.cfg.Help().orGeneral() }
 
 func (k *Keyring) logStanding() {
 	switch l := &k.lead; l.standing {
@@ -290,8 +293,9 @@ func (k *Keyring) saveLate() {
 	l.unsaved = false
 }
 
+// fail keeps an error and shows it at once: what follows may take long.
 func (k *Keyring) fail(err error) {
-	l := &k.lead
-	l.lastError, l.lastErrorAt = err.Error(), wall(time.Now())
+	k.lead.lastError = err.Error()
+	k.note()
 	k.cfg.Log.Error("cookie keys not handed on", "error", err)
 }

@@ -19,7 +19,6 @@ const (
 type KeyState struct {
 	ID          uint32
 	Fingerprint string
-	Proven      bool // the daemon has opened a cookie under it and not refused since
 }
 
 // State is a snapshot of a Keyring. Times are zero when there is none.
@@ -31,12 +30,10 @@ type State struct {
 	Next         uint32     // id of the key that is current after the next rotation
 	Pending      bool       // new keys wait for the daemon to take and prove them
 	Held         []KeyState // oldest first
-	RotatedAt    time.Time
 	NextRotation time.Time
 	ProvenAt     time.Time // the daemon last opened a cookie of ours
 	Why          string    // why Standing is not Proven, or keys are Pending, and what to do; else empty
 	LastError    string    // the last error of our file or of the hand-over
-	LastErrorAt  time.Time
 }
 
 // note publishes a new State and says so.
@@ -51,15 +48,15 @@ func (k *Keyring) snapshot() State {
 	l, f := &k.lead, k.lead.file
 	s := State{
 		Mode: "lead", Standing: l.standing, Pending: f.pending(),
-		RotatedAt: f.rotated, NextRotation: f.rotated.Add(k.cfg.RotateEvery), ProvenAt: l.provenAt,
-		Why: l.why, LastError: l.lastError, LastErrorAt: l.lastErrorAt,
+		NextRotation: f.rotated.Add(k.cfg.RotateEvery), ProvenAt: l.provenAt,
+		Why: l.why, LastError: l.lastError,
 	}
 	if s.Standing == "" {
 		s.Standing = Starting
 	}
 	keys := f.ring.Keys()
 	for _, key := range keys {
-		s.Held = append(s.Held, KeyState{ID: key.ID(), Fingerprint: key.Fingerprint(), Proven: slices.Contains(f.proven, key.ID())})
+		s.Held = append(s.Held, KeyState{ID: key.ID(), Fingerprint: key.Fingerprint()})
 	}
 	current := f.ring.Current()
 	if ring := k.ring.Load(); ring != nil {
