@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"testing"
 )
 
 // Release is a Debian release and the upstream version of chrony it ships. What
@@ -41,25 +40,6 @@ var unpackScript []byte
 
 // Root is the absolute path of an unpacked package, laid out like a file system.
 type Root string
-
-// Chrony returns the release's unpacked chrony, unpacking it on first use. A
-// test that needs chrony and cannot have it fails; it is never skipped.
-func Chrony(t testing.TB, r Release) Root {
-	t.Helper()
-	wd, err := os.Getwd()
-	if err != nil {
-		t.Fatalf("find the repository: %v", err)
-	}
-	repo, err := RepoDir(wd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := UnpackChrony(t.Context(), repo, r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return root
-}
 
 // UnpackChrony returns the release's chrony of the repository at repoDir. The
 // first call downloads it from the mirror the system's apt uses (about 10 s);
