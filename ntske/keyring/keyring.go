@@ -104,6 +104,7 @@ type Keyring struct {
 	ring   atomic.Pointer[cookie.Ring]
 	state  atomic.Pointer[State]
 	rotate chan chan<- error
+	over   chan struct{} // closed when another has taken over
 
 	running sync.Mutex // held by Run; guards lead
 	lead    lead
@@ -125,13 +126,17 @@ func New(cfg Config) (*Keyring, error) {
 			return nil, errors.New("keyring: the one to take over from still runs")
 		}
 		defer before.running.Unlock()
+		if before.isOver() {
+			return nil, errors.New("keyring: another has taken over already")
+		}
 	}
-	k := &Keyring{cfg: cfg, rotate: make(chan chan<- error)}
+	k := &Keyring{cfg: cfg, rotate: make(chan chan<- error), over: make(chan struct{})}
 	if err := k.load(); err != nil {
 		return nil, err
 	}
 	if before != nil {
 		k.takeOver(before)
+		close(before.over)
 	}
 	s := k.snapshot()
 	k.state.Store(&s)
@@ -250,6 +255,15 @@ func (k *Keyring) Current() *cookie.Ring { return k.ring.Load() }
 // State returns a snapshot for status and health.
 func (k *Keyring) State() State { return *k.state.Load() }
 
+func (k *Keyring) isOver() bool {
+	select {
+	case <-k.over:
+		return true
+	default:
+		return false
+	}
+}
+
 // Rotate makes the next key current now and returns when the daemon has proven
 // it (nil), or with the reason why it has not yet; Run keeps trying then. It
 // needs Run to be running, and the last rotation and the daemon proven.
@@ -257,6 +271,8 @@ func (k *Keyring) Rotate(ctx context.Context) error {
 	done := make(chan error, 1)
 	select {
 	case k.rotate <- done:
+	case <-k.over:
+		return errors.New("rotate cookie keys: not now, the configuration has just changed; try again")
 	case <-ctx.Done():
 		return fmt.Errorf("rotate cookie keys: %w", ctx.Err())
 	}

@@ -31,16 +31,18 @@ func TestATakeOverServesOn(t *testing.T) {
 				after(2 * time.Minute)
 				current := wantState(t, old, c.before, true).Current
 				stop()
-				asked := len(d.asked)
+				d.set(func(d *fakeDaemon) { d.asked = nil })
 				k := made(t, d.config(func(c *Config) { c.After, c.RotateEvery = old, 9*time.Hour }))
 				if s := wantState(t, k, c.at, true); s.Current != current || s.Why != old.State().Why {
 					t.Errorf("took over %+v as %+v", old.State(), s)
 				}
 				start(t, k)
 				after(time.Second)
-				if len(d.asked) == asked {
-					t.Error("took the word of the one before for it: the daemon was not asked")
-				}
+				d.set(func(d *fakeDaemon) {
+					if len(d.asked) == 0 {
+						t.Error("took the word of the one before for it: the daemon was not asked")
+					}
+				})
 				for range 40 {
 					after(100 * time.Millisecond)
 					wantState(t, k, c.at, true)
@@ -141,6 +143,31 @@ func TestATakeOverFromOneThatRunsIsRefused(t *testing.T) {
 		}
 		stop()
 		made(t, d.config(func(c *Config) { c.After = old }))
+		if _, err := New(d.config(func(c *Config) { c.After = old })); err == nil {
+			t.Error("two took over from one")
+		}
+	})
+}
+
+func TestARotationAskedOfOneThatIsOverDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDaemon{}
+		old, stop := running(t, d.config())
+		after(10 * time.Second)
+		stop()
+		asked := make(chan error, 1)
+		go func() { asked <- old.Rotate(t.Context()) }()
+		after(time.Second)
+		made(t, d.config(func(c *Config) { c.After = old }))
+		after(time.Second)
+		select {
+		case err := <-asked:
+			if err == nil {
+				t.Error("it says it has rotated")
+			}
+		default:
+			t.Error("it still waits")
+		}
 	})
 }
 
