@@ -22,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,6 +54,7 @@ type Server struct {
 	t         testing.TB
 	root      parts.Root
 	stop      func()
+	process   *os.Process
 	log       syncBuffer
 	ntsPort   uint16
 	options   Options
@@ -107,6 +109,46 @@ func (s *Server) Stop() {
 	}
 }
 
+// Freeze stops chronyd's process, sockets open, until the func it returns or
+// the end of the test.
+func (s *Server) Freeze() (thaw func()) {
+	s.t.Helper()
+	p := s.process
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		s.t.Fatal(err)
+	}
+	thaw = func() { _ = p.Signal(syscall.SIGCONT) } // it may have ended
+	s.t.Cleanup(thaw)
+	return thaw
+}
+
+// Dropped is how many NTP packets chronyd received and how many of them it
+// dropped for its rate limit.
+func (s *Server) Dropped() (received, dropped int) {
+	s.t.Helper()
+	out, err := s.root.Command(s.t.Context(), "chronyc", "-h", s.Socket, "serverstats").Output()
+	if err != nil {
+		s.t.Fatalf("ask chronyd for its counters: %v", err)
+	}
+	found := 0
+	for line := range strings.Lines(string(out)) {
+		name, value, _ := strings.Cut(line, ":")
+		for want, n := range map[string]*int{"NTP packets received": &received, "NTP packets dropped": &dropped} {
+			if strings.TrimSpace(name) != want {
+				continue
+			}
+			if *n, err = strconv.Atoi(strings.TrimSpace(value)); err != nil {
+				s.t.Fatal(err)
+			}
+			found++
+		}
+	}
+	if found != 2 {
+		s.t.Fatalf("no such counters: %s", out)
+	}
+	return received, dropped
+}
+
 // Restart stops and starts chronyd with the same files and ports.
 func (s *Server) Restart() {
 	s.t.Helper()
@@ -147,6 +189,7 @@ func (s *Server) run() error {
 		cancel()
 		return err
 	}
+	s.process = cmd.Process
 	exited := make(chan struct{})
 	go func() { cmd.Wait(); close(exited) }()
 	s.stop = func() { cancel(); <-exited }
