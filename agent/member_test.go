@@ -87,6 +87,7 @@ type member struct {
 	ca        *authority
 	chronyd   *chronytest.Server
 	dir       string
+	state     string // state_dir
 	cert, key string // paths
 	conf      string
 	socket    string
@@ -97,30 +98,43 @@ type member struct {
 // what the test did not provide.
 func startMember(t *testing.T, life time.Duration, extra string) *member {
 	t.Helper()
+	m := newMember(t, life, chronytest.Options{})
+	m.configure(extra)
+	m.start()
+	m.wait("the key exchange listens", func(d status.Document) bool { return m.ke(d).IsValid() })
+	return m
+}
+
+// newMember starts chronyd and writes the certificate. The agent is left to be
+// configured and started.
+func newMember(t *testing.T, life time.Duration, o chronytest.Options) *member {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "member") // the names of sockets are limited to 107 octets
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	m := &member{
-		t: t, ca: newAuthority(t), chronyd: chronytest.Start(t, chronytest.Options{}), dir: dir,
+		t: t, ca: newAuthority(t), chronyd: chronytest.Start(t, o), dir: dir, state: filepath.Join(dir, "state"),
 		cert: filepath.Join(dir, "fullchain.pem"), key: filepath.Join(dir, "privkey.pem"),
 		conf: filepath.Join(dir, "ntsagent.yaml"), socket: filepath.Join(dir, "control.sock"), ended: make(chan error, 1),
 	}
 	cert, key, _ := m.ca.issue(life)
 	m.write(m.key, key)
 	m.write(m.cert, cert)
-	m.configure(extra)
+	return m
+}
+
+// start runs the agent until the test ends.
+func (m *member) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { m.ended <- Run(ctx, Options{ConfigPath: m.conf, Log: hclog.New(m.logTo()), Version: "test"}) }()
-	t.Cleanup(func() {
+	m.t.Cleanup(func() {
 		cancel()
 		if err := <-m.ended; err != nil {
-			t.Errorf("the agent ended with %v", err)
+			m.t.Errorf("the agent ended with %v", err)
 		}
 	})
-	m.wait("the key exchange listens", func(d status.Document) bool { return m.ke(d).IsValid() })
-	return m
 }
 
 // logTo writes the agent's log into the test's, which shows it on a failure.
@@ -151,7 +165,7 @@ func (m *member) configure(extra string) {
 observe: {socket: %s, self_check: 1s}
 state_dir: %s
 %s`, m.chronyd.Addr, m.chronyd.KeysFile, m.chronyd.Socket, m.chronyd.Conf,
-		m.socket, filepath.Join(m.dir, "state"), extra))
+		m.socket, m.state, extra))
 }
 
 func (m *member) write(path string, b []byte) {
@@ -205,11 +219,16 @@ func (m *member) ke(d status.Document) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
+// keyExchange does one key exchange at addr.
+func (m *member) keyExchange(ctx context.Context, addr netip.AddrPort) (client.Result, error) {
+	return client.KeyExchange(ctx, client.Config{Addr: addr, Name: memberName, Roots: m.ca.roots})
+}
+
 // exchange does one key exchange at addr and one query with a cookie from it.
 func (m *member) exchange(addr netip.AddrPort) (serial string, cookies int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	r, err := client.KeyExchange(ctx, client.Config{Addr: addr, Name: memberName, Roots: m.ca.roots})
+	r, err := m.keyExchange(ctx, addr)
 	if err != nil {
 		return "", 0, err
 	}
@@ -230,10 +249,16 @@ func (m *member) serves(addr netip.AddrPort, serial string, cookies int) {
 // under runs do while clients come one after the other, none of whom may fail.
 func (m *member) under(addr netip.AddrPort, do func()) {
 	m.t.Helper()
+	m.while(do, func() error { _, _, err := m.exchange(addr); return err })
+}
+
+// while runs do while clients come one after the other, none of whom may fail.
+func (m *member) while(do func(), client func() error) {
+	m.t.Helper()
 	stop, failed := make(chan struct{}), make(chan error, 1)
 	go func() {
 		for n := 0; ; n++ {
-			if _, _, err := m.exchange(addr); err != nil {
+			if err := client(); err != nil {
 				failed <- fmt.Errorf("client %d: %w", n, err)
 				return
 			}
