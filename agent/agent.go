@@ -82,7 +82,16 @@ func Run(ctx context.Context, o Options) error {
 		return errors.Join(err, control.Close())
 	}
 	a.Log.Info("ntsagent started", "version", o.Version, "config", o.ConfigPath, "socket", cfg.Observe.Socket)
-	a.tasks.Go(ctx, task.Task{Name: "control socket", Run: func(ctx context.Context) error { return a.control().Serve(ctx, control) }})
+	a.tasks.Go(ctx, task.Task{Name: "control socket", Run: func(ctx context.Context) error {
+		ln := control
+		if control = nil; ln == nil { // Serve closes what it served
+			var err error
+			if ln, err = status.Listen(cfg.Observe.Socket); err != nil {
+				return err
+			}
+		}
+		return a.control().Serve(ctx, ln)
+	}})
 	_ = task.NotifyReady("serving") // systemd may not be there
 	a.wait(ctx)
 	_ = task.NotifyStopping("stopping")
@@ -111,7 +120,6 @@ func (a *agent) wait(ctx context.Context) {
 func (a *agent) control() status.Server {
 	return status.Server{
 		Status: func() status.Document { return a.document(time.Now()) },
-		Config: func() *config.Config { return a.parts.Load().cfg },
 		Reload: a.askReload,
 		Rotate: func(ctx context.Context) error { return a.parts.Load().keys.ring.Rotate(ctx) },
 		Log:    a.Log.Named("control"),

@@ -69,6 +69,42 @@ func TestAReloadKeepsTheSocketAndChangesWhatChanged(t *testing.T) {
 	}
 }
 
+func TestClientsThatSayNothingHoldUpNoReload(t *testing.T) {
+	t.Parallel()
+	ke := func(cookies int) string {
+		return fmt.Sprintf("ke: {listen: [\"127.0.0.1:0\"], timeout: 10s, cookies: %d}\n", cookies)
+	}
+	m := startMember(t, time.Hour, ke(8))
+	addr := m.ke(m.wait("it is healthy", func(d status.Document) bool { return d.State == status.Healthy }))
+	for range 3 {
+		idle(t, addr)
+	}
+	m.under(addr, func() { // whose clients wait five seconds at the most
+		for cookies := 1; cookies <= 3; cookies++ {
+			idle(t, addr)
+			m.configure(ke(cookies))
+			if err := m.reload(); err != nil {
+				t.Fatal(err)
+			}
+			m.serves(addr, "", cookies)
+		}
+	})
+}
+
+func TestAReloadOntoAnAddressThatIsNotOursIsRefusedThoughTheDoorIsClosed(t *testing.T) {
+	t.Parallel()
+	m := startMember(t, 3*time.Second, "")
+	m.wait("the certificate has expired", func(d status.Document) bool { return !m.ke(d).IsValid() })
+	m.configure("ke: {listen: [\"192.0.2.9:0\"]}\n")
+	if err := m.reload(); err != nil {
+		t.Fatalf("port 0 is only known when the door opens: %v", err)
+	}
+	m.configure("ke: {listen: [\"192.0.2.9:4460\"]}\n")
+	if err := m.reload(); err == nil || !strings.Contains(err.Error(), "192.0.2.9:4460") {
+		t.Fatalf("reload onto a foreign address: %v, want it refused by name", err)
+	}
+}
+
 func TestANameThatComesOrGoesInterruptsNoOther(t *testing.T) {
 	t.Parallel()
 	m := startMember(t, time.Hour, "")
@@ -120,7 +156,7 @@ func TestAReloadOfWhatNeedsARestartSaysSo(t *testing.T) {
 	t.Parallel()
 	m := startMember(t, time.Hour, "")
 	m.configure("log: {level: debug}\n")
-	if err := m.reload(); err == nil || !strings.Contains(err.Error(), "log has changed") {
+	if err := m.reload(); err == nil || !strings.Contains(err.Error(), "log: has changed, which takes a restart") {
 		t.Fatalf("got %v, want the key and that it takes a restart", err)
 	}
 }

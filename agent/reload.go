@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"reflect"
 	"time"
 
@@ -31,8 +30,12 @@ type parts struct {
 	ke     *ke
 }
 
+// stop ends the parts; key exchanges that have begun are finished first, which
+// takes no longer than their deadline.
 func (p *parts) stop() error {
-	return errors.Join(p.ke.tasks.Stop(), p.certs.tasks.Stop(), p.keys.tasks.Stop())
+	err := p.ke.tasks.Stop()
+	p.ke.server.Wait()
+	return errors.Join(err, p.certs.tasks.Stop(), p.keys.tasks.Stop())
 }
 
 // askReload hands a wish to the main loop and waits for its outcome.
@@ -77,7 +80,7 @@ func (a *agent) reload(ctx context.Context) error {
 func (a *agent) exchange(ctx context.Context, cfg *config.Config) error {
 	old := a.parts.Load()
 	if old != nil {
-		if err := needsRestart(old.cfg, cfg); err != nil {
+		if err := needsRestart(a.ConfigPath, old.cfg, cfg); err != nil {
 			return err
 		}
 		if err := a.reserve(ctx, cfg); err != nil {
@@ -89,12 +92,31 @@ func (a *agent) exchange(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	if old != nil {
-		old.stopAllBut(next)
+	a.swap(ctx, old, next)
+	return nil
+}
+
+// swap stops the parts of old that next has not, and starts those that are new.
+// The key exchange comes last: it looks up certificates and keys at each client,
+// and its own successor takes the sockets over from it without a gap.
+func (a *agent) swap(ctx context.Context, old, next *parts) {
+	certs, keys, ke := old == nil || old.certs != next.certs, old == nil || old.keys != next.keys, old == nil || old.ke != next.ke
+	if old != nil && certs {
+		_ = old.certs.tasks.Stop()
 	}
 	a.parts.Store(next)
-	next.startAllBut(ctx, old)
-	return nil
+	if keys {
+		next.keys.start(ctx)
+	}
+	if certs {
+		next.certs.start(ctx)
+	}
+	if old != nil && ke {
+		_ = old.ke.tasks.Stop()
+	}
+	if ke {
+		next.ke.start(ctx)
+	}
 }
 
 // build makes the parts for cfg and starts none of them. Old parts whose
@@ -109,7 +131,7 @@ func (a *agent) build(ctx context.Context, old *parts, cfg *config.Config) (*par
 	}
 	next.target = a.target(cfg)
 	keep := old != nil && sameKeys(old, next)
-	if keep && reflect.DeepEqual(old.cfg.KE, cfg.KE) {
+	if old != nil && old.target.Addr == next.target.Addr && reflect.DeepEqual(old.cfg.KE, cfg.KE) {
 		next.ke = old.ke
 	} else if next.ke, err = a.newKE(cfg, next.target.Addr); err != nil {
 		return nil, err
@@ -144,30 +166,6 @@ func (a *agent) exchangeKeys(ctx context.Context, old, next *parts) (*keys, erro
 	return nil, err
 }
 
-func (p *parts) stopAllBut(next *parts) {
-	if p.ke != next.ke {
-		_ = p.ke.tasks.Stop()
-	}
-	if p.certs != next.certs {
-		_ = p.certs.tasks.Stop()
-	}
-	if p.keys != next.keys {
-		_ = p.keys.tasks.Stop()
-	}
-}
-
-func (p *parts) startAllBut(ctx context.Context, old *parts) {
-	if old == nil || old.keys != p.keys {
-		p.keys.start(ctx)
-	}
-	if old == nil || old.certs != p.certs {
-		p.certs.start(ctx)
-	}
-	if old == nil || old.ke != p.ke {
-		p.ke.start(ctx)
-	}
-}
-
 func sameCertificates(old, cfg *config.Config) bool {
 	return reflect.DeepEqual(old.Names, cfg.Names) && reflect.DeepEqual(old.ACME, cfg.ACME) &&
 		reflect.DeepEqual(old.Certificate, cfg.Certificate)
@@ -178,8 +176,9 @@ func sameKeys(old, next *parts) bool {
 		old.cfg.Observe.SelfCheck == next.cfg.Observe.SelfCheck && old.target.Spacing == next.target.Spacing
 }
 
-// needsRestart names what a running process cannot exchange.
-func needsRestart(old, cfg *config.Config) error {
+// needsRestart names what a running process cannot exchange. That is a matter
+// of the configuration: trying again does not help.
+func needsRestart(path string, old, cfg *config.Config) error {
 	for _, k := range []struct {
 		key  string
 		same bool
@@ -189,7 +188,8 @@ func needsRestart(old, cfg *config.Config) error {
 		{"log", old.Log == cfg.Log},
 	} {
 		if !k.same {
-			return fmt.Errorf("%s has changed: that takes a restart, a reload changes nothing of it", k.key)
+			return &config.Error{File: path, Key: k.key, Problem: "has changed, which takes a restart",
+				Hint: "restart the agent, or put the old value back"}
 		}
 	}
 	return nil
@@ -198,13 +198,19 @@ func needsRestart(old, cfg *config.Config) error {
 // reserve opens the addresses that cfg adds to what listens now, so that a port
 // that is taken is found while the old configuration still serves.
 func (a *agent) reserve(ctx context.Context, cfg *config.Config) error {
-	for _, d := range doorsOf(cfg) {
-		if len(a.book.addresses(d.purpose)) == 0 {
-			continue // closed for a reason: nobody may wait before a closed door
+	// The closed ones first: what is only tried is released again.
+	for _, closed := range []bool{true, false} {
+		for _, d := range doorsOf(cfg) {
+			if closed != (len(a.book.addresses(d.purpose)) == 0) {
+				continue
+			}
+			if err := a.book.reserve(ctx, d.asked); err != nil {
+				a.book.release()
+				return err
+			}
 		}
-		if err := a.book.reserve(ctx, d.asked); err != nil {
-			a.book.release()
-			return err
+		if closed {
+			a.book.release() // closed for a reason: nobody may wait before a closed door
 		}
 	}
 	return nil

@@ -21,7 +21,6 @@ import (
 //	POST /reload  /keys/rotate  root and the agent's own user only
 type Server struct {
 	Status func() Document
-	Config func() *config.Config
 	Reload func(ctx context.Context) error // a config.Error among its errors means: the file is bad
 	Rotate func(ctx context.Context) error
 	Log    hclog.Logger

@@ -72,7 +72,7 @@ var onlyIn = map[string][]string{
 	"github.com/letsencrypt/":          {"cmd/ntslab"},
 	"github.com/jacobsa/crypto/":       {},
 	"github.com/rogpeppe/go-internal/": {},
-	"testing":                          {"packaging/parts"},
+	"testing":                          {},
 }
 
 // standardOnly rooms import the standard library alone, and what is named.

@@ -46,17 +46,14 @@ func TestScripts(t *testing.T) {
 			}
 			env.Defer(func() { os.RemoveAll(dir) })
 			env.Setenv("SOCKET", filepath.Join(dir, "s"))
-			// Scripts with a file ntsagent.yaml write DIR for this folder.
-			path := env.Getenv("WORK") + "/ntsagent.yaml"
-			b, err := os.ReadFile(path)
-			if errors.Is(err, os.ErrNotExist) {
-				return nil
+			// Scripts write DIR for this folder in their configurations.
+			paths, err := filepath.Glob(env.Getenv("WORK") + "/*.yaml")
+			for _, path := range paths {
+				b, readErr := os.ReadFile(path)
+				b = bytes.ReplaceAll(b, []byte("DIR"), []byte(dir))
+				err = errors.Join(err, readErr, os.WriteFile(path, b, 0o600))
 			}
-			b = bytes.ReplaceAll(b, []byte("DIR"), []byte(dir))
-			if err := errors.Join(err, os.WriteFile(path, b, 0o600)); err != nil {
-				return err
-			}
-			return nil
+			return err
 		},
 	})
 }

@@ -131,6 +131,7 @@ func New(cfg Config) (*Keyring, error) {
 		}
 	}
 	k := &Keyring{cfg: cfg, rotate: make(chan chan<- error), over: make(chan struct{})}
+	k.lead.started = time.Now()
 	if err := k.load(); err != nil {
 		return nil, err
 	}
@@ -175,6 +176,7 @@ func (k *Keyring) load() error {
 // asked about it at once all the same.
 func (k *Keyring) takeOver(before *Keyring) {
 	l, old := &k.lead, &before.lead
+	l.started = old.started
 	l.asked = old.asked // the daemon's rate limit knows no keyrings
 	l.lastError = old.lastError
 	ring, key := before.ring.Load(), l.file.mintingKey()

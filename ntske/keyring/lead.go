@@ -14,6 +14,7 @@ type lead struct {
 	file     file
 	standing Standing // "" before the first verdict
 	resume   bool
+	started  time.Time // with its monotonic reading
 	provenAt time.Time
 	unsaved  bool // file differs from what is on disk
 
@@ -63,14 +64,9 @@ func (k *Keyring) Run(ctx context.Context) error {
 	}
 }
 
-// situation also mends the time of the last rotation after a clock jumped back.
 func (k *Keyring) situation(now time.Time) situation {
 	l := &k.lead
-	rotateIn, rotated := untilRotation(now, l.file.rotated, k.cfg.RotateEvery)
-	if !rotated.Equal(l.file.rotated) {
-		l.file.rotated, l.unsaved = rotated, true
-		k.saveLate()
-	}
+	rotateIn := untilRotation(now, l.file.rotated, l.started, k.cfg.RotateEvery)
 	return situation{
 		standing: l.standing, resume: l.resume, minting: k.ring.Load() != nil, pending: l.file.pending(),
 		rotateIn: rotateIn, tryIn: l.tryAt.Sub(now), checkIn: l.checkAt.Sub(now), checkEvery: k.cfg.CheckEvery,

@@ -58,15 +58,15 @@ func (s situation) mayRotate() bool {
 }
 
 // untilRotation is the time until the next rotation by the wall clock. A last
-// rotation in the future is a clock that jumped back; the second result is then
-// the time to count from instead, so that a jump never delays a rotation by more
-// than one interval.
-func untilRotation(now, rotated time.Time, every time.Duration) (time.Duration, time.Time) {
-	now = wall(now)
-	if rotated.After(now) {
-		rotated = now
+// rotation in the future is a clock that is wrong now, as at a boot without a
+// battery, or was wrong then. Nothing is concluded from it but that one interval
+// of our own running time, from start, is enough: so a wrong clock never delays
+// a rotation for ever, and one that is set right later brings none forward.
+func untilRotation(now, rotated, start time.Time, every time.Duration) time.Duration {
+	if rotated.After(wall(now)) {
+		return start.Add(every).Sub(now)
 	}
-	return rotated.Add(every).Sub(now), rotated
+	return rotated.Add(every).Sub(wall(now))
 }
 
 // backOff is the pause after that many failed attempts in a row: 1 s, 2 s, 4 s … 5 min.

@@ -48,21 +48,33 @@ func TestUntilRotation(t *testing.T) {
 	for _, c := range []struct {
 		sentence string
 		rotated  time.Time
+		start    time.Time
 		in       time.Duration
-		from     time.Time
 	}{
-		{"half an interval ago leaves half", now.Add(-day / 2), day / 2, now.Add(-day / 2)},
-		{"an interval ago is due", now.Add(-day), 0, now.Add(-day)},
-		{"years ago is due, once", now.Add(-1000 * day), -999 * day, now.Add(-1000 * day)},
-		{"in the future waits one interval from now", now.Add(500 * day), day, now},
-		{"a second in the future too", now.Add(time.Second), day, now},
+		{"half an interval ago leaves half", now.Add(-day / 2), now, day / 2},
+		{"an interval ago is due", now.Add(-day), now, 0},
+		{"years ago is due, once", now.Add(-1000 * day), now, -999 * day},
+		{"in the future waits one interval from the start", now.Add(500 * day), now, day},
+		{"in the future is due after one interval of running", now.Add(500 * day), now.Add(-day), 0},
+		{"a second in the future counts from the start too", now.Add(time.Second), now, day},
 	} {
 		t.Run(c.sentence, func(t *testing.T) {
-			in, from := untilRotation(now, c.rotated, day)
-			if in != c.in || !from.Equal(c.from) {
-				t.Errorf("untilRotation = %s from %s; want %s from %s", in, from, c.in, c.from)
+			if in := untilRotation(now, c.rotated, c.start, day); in != c.in {
+				t.Errorf("untilRotation = %s, want %s", in, c.in)
 			}
 		})
+	}
+}
+
+func TestABootWithoutAClockRotatesNothing(t *testing.T) {
+	rotated := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	epoch, right := time.Unix(10, 0), rotated.Add(72*time.Hour)
+	const week = 7 * 24 * time.Hour
+	if in := untilRotation(epoch.Add(time.Minute), rotated, epoch, week); in <= 0 {
+		t.Errorf("with the clock at 1970 a rotation is due in %s", in)
+	}
+	if in := untilRotation(right, rotated, epoch, week); in != week-72*time.Hour {
+		t.Errorf("once the clock is right a rotation is due in %s, want %s", in, week-72*time.Hour)
 	}
 }
 
