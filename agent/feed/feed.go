@@ -13,7 +13,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -229,5 +231,20 @@ func dirOwner(path string) (uid, gid uint32, err error) {
 		return 0, 0, &Failure{What: "find chrony's folder " + dir, Kind: ErrNotRunning, Err: err,
 			Fix: "install chrony, or set daemon.chrony.keys_file to the file ntskeys in its ntsdumpdir"}
 	}
-	return st.Uid, st.Gid, nil
+	return st.Uid, groupOf(st.Uid, st.Gid), nil
+}
+
+// groupOf is the one group chronyd keeps when it drops to the user: the user's
+// own, and the folder's only for a user that has no entry. A folder's group says
+// nothing about chronyd; it may be root's.
+func groupOf(uid, folder uint32) uint32 {
+	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
+	if err != nil {
+		return folder
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	if err != nil {
+		return folder
+	}
+	return uint32(gid)
 }
