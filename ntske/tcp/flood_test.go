@@ -38,8 +38,8 @@ func TestKeyUpdatesDoNotOutliveTheDeadline(t *testing.T) {
 	}{
 		"with an octet of data after each": {
 			func(s *sender) error { return errors.Join(s.update(), s.send(23, 'x')) },
-			func(e end) bool {
-				return errors.Is(e.err, os.ErrDeadlineExceeded) && e.octets > 10 && e.after < 4*timeout
+			func(e end) bool { // crypto/tls has them handled one by one
+				return endedByDeadline(e.err) && e.octets > 10 && e.after < 4*timeout
 			},
 		},
 		"and nothing else": { // crypto/tls has enough of them before the deadline
@@ -48,9 +48,7 @@ func TestKeyUpdatesDoNotOutliveTheDeadline(t *testing.T) {
 		},
 		"and nothing else, slowly": {
 			func(s *sender) error { <-time.After(timeout / 8); return s.update() },
-			func(e end) bool {
-				return errors.Is(e.err, os.ErrDeadlineExceeded) && e.octets == 0 && e.after < 4*timeout
-			},
+			func(e end) bool { return endedByDeadline(e.err) && e.octets == 0 && e.after < 4*timeout },
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -62,6 +60,13 @@ func TestKeyUpdatesDoNotOutliveTheDeadline(t *testing.T) {
 			}
 		})
 	}
+}
+
+// endedByDeadline knows both faces of the deadline. When it strikes while
+// crypto/tls answers a KeyUpdate, the read keys are left as they were, and what
+// fails is the next record's MAC.
+func endedByDeadline(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) || err != nil && strings.Contains(err.Error(), "bad record MAC")
 }
 
 // sender writes TLS 1.3 records that crypto/tls cannot be asked for, in place
