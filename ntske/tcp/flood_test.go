@@ -38,7 +38,7 @@ func TestKeyUpdatesDoNotOutliveTheDeadline(t *testing.T) {
 	}{
 		"with an octet of data after each": {
 			func(s *sender) error { return errors.Join(s.update(), s.send(23, 'x')) },
-			func(e end) bool { // crypto/tls has them handled one by one
+			func(e end) bool {
 				return endedByDeadline(e.err) && e.octets > 10 && e.after < 4*timeout
 			},
 		},
