@@ -117,6 +117,7 @@ func TestKilledWriterLosesNothing(t *testing.T) {
 					t.Fatalf("renewal state: %v", err)
 				}
 			}
+			t.Logf("%d kills, %d in the middle of a write, %d certificates committed", kills/2, mid, committed)
 			if committed == 0 || mid == 0 {
 				t.Errorf("%d certificates committed, %d kills in the middle of a write: the test did not test", committed, mid)
 			}
