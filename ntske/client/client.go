@@ -49,6 +49,11 @@ type Config struct {
 	Addr  netip.AddrPort // where the key-exchange server is
 	Name  string         // host name, or IP address, its certificate must be for
 	Roots *x509.CertPool // who may have signed it; nil: the system's
+
+	Groups []tls.CurveID // key exchange groups offered; nil: those crypto/tls prefers
+	// Close makes the exchange end as RFC 8915 §4 asks: the server's
+	// close_notify is waited for and answered, any other end is a failure.
+	Close bool
 }
 
 // Result is a finished key exchange.
@@ -76,11 +81,14 @@ func KeyExchange(ctx context.Context, c Config) (Result, error) {
 	}
 	defer nc.Close()
 
-	tc := tls.Client(nc, &tls.Config{
+	raw := &tailed{Conn: nc}
+	tc := tls.Client(raw, &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{"ntske/1"},
 		RootCAs:    c.Roots,
 		ServerName: c.Name, // crypto/tls sends no SNI for an address
+
+		CurvePreferences: c.Groups,
 	})
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return Result{}, tlsError(err)
@@ -92,6 +100,11 @@ func KeyExchange(ctx context.Context, c Config) (Result, error) {
 	resp, err := request(ctx, tc)
 	if err != nil {
 		return res, err
+	}
+	if c.Close {
+		if err := closeBoth(ctx, tc, raw); err != nil {
+			return res, err
+		}
 	}
 	res.Took = time.Since(begin)
 	res.Cookies, res.Server, res.Port = resp.Cookies, resp.Server, resp.Port
@@ -134,6 +147,39 @@ func request(ctx context.Context, c *tls.Conn) (record.Response, error) {
 		return record.Response{}, did("ntske", fmt.Sprintf("choose an AEAD algorithm that was offered, but %v", resp.AEADs[0]), nil)
 	}
 	return resp, nil
+}
+
+// closeBoth waits for the server's close_notify, answers it and closes. The
+// deadline is set already.
+func closeBoth(ctx context.Context, c *tls.Conn, nc *tailed) error {
+	defer context.AfterFunc(ctx, func() { nc.Close() })()
+	const not = "say close_notify after its answer"
+	n, err := c.Read(make([]byte, 1))
+	var network net.Error
+	switch {
+	case n > 0:
+		return did("ntske", "end after End of Message", nil)
+	case errors.As(err, &network) || ctx.Err() != nil:
+		return netError("ntske", not, errors.Join(err, ctx.Err()))
+	case err != io.EOF || nc.ended:
+		return did("ntske", not, err)
+	}
+	c.Close() // the server may be gone: its part is done
+	return nil
+}
+
+// tailed knows whether TCP ended: crypto/tls reports that as the same io.EOF as
+// a close_notify.
+type tailed struct {
+	net.Conn
+	ended bool // for the goroutine that reads
+}
+
+// Read notes the end.
+func (c *tailed) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.ended = c.ended || err == io.EOF
+	return n, err
 }
 
 // exportKeys derives the keys of the association (RFC 8915 §5.1).
