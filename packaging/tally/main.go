@@ -1,5 +1,7 @@
 // Tally reads the output of `go test -json` and says what happened: the output
-// of each test that failed, one line per package, and as its last line
+// of each test that failed, the tables of those that passed (what they wrote by
+// testing.T.Output in lines that start with "|"), one line per package, and as
+// its last line
 //
 //	tests: N passed, 0 failed, 0 skipped, T s
 //

@@ -106,13 +106,14 @@ func take(e event, open map[string]*pkg, builds map[string][]string, total *tall
 	total.add(p.tally)
 }
 
-// end counts a test and prints why it failed or did not run.
+// end counts a test and prints why it failed or did not run, or what it measured.
 func (p *pkg) end(e event, out io.Writer) {
 	text := strings.Join(p.output[e.Test], "")
 	delete(p.output, e.Test)
 	switch e.Action {
 	case "pass":
 		p.passed++
+		fmt.Fprint(out, rows(text))
 		return
 	case "fail":
 		p.failed++
@@ -120,6 +121,17 @@ func (p *pkg) end(e event, out io.Writer) {
 		p.skipped++
 	}
 	fmt.Fprintf(out, "--- %s %s %s\n%s", strings.ToUpper(e.Action), e.Package, e.Test, text)
+}
+
+// rows are the lines of a table that a test wrote: those that start with "|".
+func rows(text string) string {
+	var found strings.Builder
+	for line := range strings.Lines(text) {
+		if row := strings.TrimLeft(line, " \t"); strings.HasPrefix(row, "|") {
+			found.WriteString(strings.TrimRight(row, "\n") + "\n")
+		}
+	}
+	return found.String()
 }
 
 func (p *pkg) line(e event) string {

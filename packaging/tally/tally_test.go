@@ -35,6 +35,20 @@ func TestWhatGoTestSaysBecomesOneLine(t *testing.T) {
 			code:   1, last: "tests: 0 passed, 2 failed, 0 skipped,",
 			says: []string{"--- FAIL probe TestA/x", "the reason"}, silent: []string{"--- FAIL: "},
 		},
+		"a test that passes shows its table and nothing else": {
+			source: `func TestA(t *testing.T) {
+					t.Log("noise")
+					t.Run("x", func(t *testing.T) { t.Parallel(); t.Output().Write([]byte("| of a | subtest |\nnoise | here\n")) })
+					t.Output().Write([]byte("noise\n| swaps | failed |\n|---|---|\n| 1000 | 0 |\n"))
+				}`,
+			code: 0, last: "tests: 2 passed, 0 failed, 0 skipped,",
+			says: []string{"\n| swaps | failed |\n|---|---|\n| 1000 | 0 |\n", "| of a | subtest |\n"}, silent: []string{"noise"},
+		},
+		"a failed test shows its table among the rest": {
+			source: `func TestA(t *testing.T) { t.Error("the reason"); t.Output().Write([]byte("| swaps |\n")) }`,
+			code:   1, last: "tests: 0 passed, 1 failed, 0 skipped,",
+			says: []string{"the reason", "| swaps |"},
+		},
 		"a skip is not a pass": {
 			source: `func TestA(t *testing.T) {}
 				func TestB(t *testing.T) { t.Skip("no daemon") }`,
