@@ -48,9 +48,10 @@ type Options struct {
 type Server struct {
 	Addr      netip.AddrPort // where it answers NTP, 127.0.0.1
 	Dir       string
-	Conf      string // its configuration file
-	KeysFile  string // its ntskeys; not there until something installs it
-	Socket    string // its command socket
+	Conf      string         // its configuration file
+	KeysFile  string         // its ntskeys; not there until something installs it
+	Socket    string         // its command socket
+	Roots     *x509.CertPool // who its certificate for Name is good to
 	t         testing.TB
 	root      parts.Root
 	stop      func()
@@ -60,6 +61,9 @@ type Server struct {
 	options   Options
 	certFiles [2]string
 }
+
+// Name is the one chronyd's certificate is for.
+const Name = "chronyd.test"
 
 const confName = "chrony.conf"
 
@@ -97,6 +101,9 @@ func Start(t testing.TB, o Options) *Server {
 	t.Fatalf("chronyd does not start:\n%s", s.Log())
 	return nil
 }
+
+// KE is where chronyd answers NTS-KE, 127.0.0.1.
+func (s *Server) KE() netip.AddrPort { return netip.AddrPortFrom(s.Addr.Addr(), s.ntsPort) }
 
 // Log is what chronyd has printed.
 func (s *Server) Log() string { return s.log.String() }
@@ -272,18 +279,24 @@ func (s *Server) writeConf() {
 	s.write(confName, []byte(strings.Join(lines, "\n")+"\n"))
 }
 
-// writeCertificate: chronyd wants one to have NTS at all; nobody looks at it.
+// writeCertificate: chronyd wants one to have NTS at all, and clients of KE trust it by Roots.
 func (s *Server) writeCertificate() {
 	s.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(24 * time.Hour), DNSNames: []string{"chronyd.test"}}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(24 * time.Hour), DNSNames: []string{Name}}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	parsed, err := x509.ParseCertificate(cert)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.Roots = x509.NewCertPool()
+	s.Roots.AddCert(parsed)
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		s.t.Fatal(err)
