@@ -49,6 +49,8 @@ type Result struct {
 	FirstErr error         // why the first of them failed; nil if none did
 	Took     time.Duration // from the first operation's start to the last one's end
 
+	Exchanges int // good key exchanges of a load with NTS queries, those before it included
+
 	Latency Dist // of what is Done
 	Offset  Dist // how far the server's clock is ahead of ours; NTP queries only
 	Delay   Dist // of the network, there and back; NTP queries only
@@ -66,6 +68,7 @@ func (r *Result) Fail(err error) {
 func (r *Result) Merge(o *Result) {
 	r.Done += o.Done
 	r.Failed += o.Failed
+	r.Exchanges += o.Exchanges
 	if r.FirstErr == nil {
 		r.FirstErr = o.FirstErr
 	}

@@ -75,6 +75,7 @@ func TestMergeOfResultsKeepsTheFirstReasonAndTheLongestTime(t *testing.T) {
 	a.Done, a.Took = 3, 2*time.Second
 	a.Fail(first)
 	a.Fail(second)
+	a.Exchanges, b.Exchanges = 1, 2
 	a.Latency.Add(1)
 	a.Offset.Add(2)
 	b.Done, b.Took = 4, time.Second
@@ -85,6 +86,9 @@ func TestMergeOfResultsKeepsTheFirstReasonAndTheLongestTime(t *testing.T) {
 	sum.Merge(&b)
 	if sum.Done != 7 || sum.Failed != 3 || sum.FirstErr != first || sum.Took != 2*time.Second {
 		t.Errorf("sum is %d done, %d failed (%v) in %v, want 7, 3 (first), 2s", sum.Done, sum.Failed, sum.FirstErr, sum.Took)
+	}
+	if sum.Exchanges != 3 {
+		t.Errorf("sum has %d key exchanges, want 3", sum.Exchanges)
 	}
 	if sum.Latency.Len() != 2 || sum.Offset.Len() != 1 || sum.Delay.Len() != 1 {
 		t.Errorf("sum has %d latencies, %d offsets, %d delays, want 2, 1, 1", sum.Latency.Len(), sum.Offset.Len(), sum.Delay.Len())
