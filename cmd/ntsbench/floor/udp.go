@@ -91,9 +91,6 @@ func (e *echo) turn() error {
 	if e.fault != nil || e.got == 0 {
 		return e.fault
 	}
-	for i := range e.got {
-		e.iovecs[i].SetLen(int(e.msgs[i].length))
-	}
 	err := e.raw.Write(e.transmit)
 	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
 		return err
@@ -116,6 +113,9 @@ func (e *echo) recvmmsg(fd uintptr) bool {
 	switch {
 	case errno == 0:
 		e.got = int(n)
+		for i := range e.got {
+			e.iovecs[i].SetLen(int(e.msgs[i].length))
+		}
 	case errno == unix.EAGAIN:
 		return false
 	case !slices.Contains(passing, errno):
