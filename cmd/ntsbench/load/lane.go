@@ -51,8 +51,8 @@ type lane struct {
 	free    []int               // slots nobody uses
 	backlog []time.Time         // open loop: intended times of requests not yet sent, oldest first
 	lost    map[uint64]struct{} // tokens of lost requests, whose replies may still come
-	over    bool                // nothing more is sent
-	idle    chan<- struct{}     // told when nothing is in flight any more after over
+	over    bool                // nothing more becomes due
+	idle    chan<- struct{}     // told when all that was due has ended after over
 	ended   time.Time           // when the last operation did
 	result  Result
 }
@@ -99,7 +99,7 @@ func (l *lane) reserve() (i int, due time.Time, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	last := len(l.free) - 1
-	if l.over || last < 0 || l.open && len(l.backlog) == 0 {
+	if last < 0 || l.open && len(l.backlog) == 0 || !l.open && l.over {
 		return 0, due, false
 	}
 	i = l.free[last]
@@ -151,7 +151,7 @@ func (l *lane) release(i int) {
 
 // tellIfIdle tells the end of the last request after the load is over; l.mu is held.
 func (l *lane) tellIfIdle() {
-	if l.over && len(l.free) == len(l.slots) {
+	if l.over && l.isIdle() {
 		select {
 		case l.idle <- struct{}{}:
 		default: // told already and not yet heard
@@ -240,11 +240,18 @@ func (l *lane) expire(then, now time.Time) {
 	}
 }
 
-// finish stops sending. What was due and is not sent has failed.
+// finish says that nothing more becomes due.
 func (l *lane) finish() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.over = true
+	l.tellIfIdle()
+}
+
+// drop gives up what was due and is still not sent.
+func (l *lane) drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for range l.backlog {
 		l.result.Fail(errUnsent)
 	}
@@ -252,9 +259,11 @@ func (l *lane) finish() {
 	l.tellIfIdle()
 }
 
-// isIdle says whether nothing is in flight.
-func (l *lane) isIdle() bool {
+// idles says whether all that was due has ended.
+func (l *lane) idles() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.free) == len(l.slots)
+	return l.isIdle()
 }
+
+func (l *lane) isIdle() bool { return len(l.free) == len(l.slots) && len(l.backlog) == 0 }

@@ -37,7 +37,7 @@ func (c PlainConfig) traffic() (traffic, error) {
 // Plain sends NTP queries without NTS for c.For, or until ctx ends, and verifies every reply: mode, origin
 // timestamp, leap indicator, stratum, length. In a closed loop (c.Rate = 0) every reply makes room for the
 // next request. In an open loop latency counts from the moment a request was meant to be sent; if the
-// window is full then, it is sent late, and if never, it has failed. The error says that the load could not begin.
+// window is full then, it is sent late. The error says that the load could not begin.
 func Plain(ctx context.Context, c PlainConfig) (Result, error) {
 	if c.Octets != 0 && c.Octets != packet.HeaderLen {
 		return Result{}, fmt.Errorf("NTP query of %d octets: without NTS it has %d", c.Octets, packet.HeaderLen)

@@ -106,7 +106,8 @@ func (t traffic) pace(p *pulse, lanes []*lane, start time.Time, interval time.Du
 	}
 }
 
-// supervise gives up lost requests, and when ctx ends waits until every lane is idle. stop ends the pacer.
+// supervise gives up lost requests, and when ctx ends waits until every lane is idle. What was due by then is
+// still sent, but not longer than a reply is waited for. stop ends the pacer.
 func (t traffic) supervise(ctx context.Context, lanes []*lane, idle <-chan struct{}, stop func()) {
 	lostAfter := t.lostAfter
 	if lostAfter == 0 {
@@ -115,7 +116,8 @@ func (t traffic) supervise(ctx context.Context, lanes []*lane, idle <-chan struc
 	sweep := time.NewTicker(max(lostAfter/16, time.Millisecond))
 	defer sweep.Stop()
 	done := ctx.Done()
-	for over := false; !over || !allIdle(lanes); {
+	var over time.Time
+	for over.IsZero() || !allIdle(lanes) {
 		select {
 		case <-done:
 		case <-idle:
@@ -123,11 +125,14 @@ func (t traffic) supervise(ctx context.Context, lanes []*lane, idle <-chan struc
 		case now := <-sweep.C:
 			for _, l := range lanes {
 				l.expire(now.Add(-lostAfter), now)
+				if !over.IsZero() && now.Sub(over) > lostAfter {
+					l.drop()
+				}
 				l.pump()
 			}
 			continue
 		}
-		over, done = true, nil
+		over, done = time.Now(), nil
 		stop()
 		for _, l := range lanes {
 			l.finish()
@@ -137,7 +142,7 @@ func (t traffic) supervise(ctx context.Context, lanes []*lane, idle <-chan struc
 
 func allIdle(lanes []*lane) bool {
 	for _, l := range lanes {
-		if !l.isIdle() {
+		if !l.idles() {
 			return false
 		}
 	}
