@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"ntsagent/cmd/ntsbench/load"
+)
+
+// ntsOctets is the length of an NTS query with AEAD 15, one of chrony's cookies
+// and no placeholder, and of its answer (RFC 8915 §5.7): header 48, unique
+// identifier 4+32, cookie 4+100, authenticator 4+4+16+16.
+const ntsOctets = 228
+
+// plainOctets is the length of an NTP query without extension fields.
+const plainOctets = 48
+
+// ntpServers starts what NTP rows compare.
+func (b *bench) ntpServers(ctx context.Context) (err error) {
+	if b.agent.child == nil {
+		if b.agent, b.daemon, err = b.stable.startAgent(ctx, ""); err != nil {
+			return err
+		}
+	}
+	if b.udpFloor.child == nil {
+		b.udpFloor, err = b.stable.startUDPFloor()
+	}
+	return err
+}
+
+// nts compares NTS queries on the chronyd the agent feeds with an echo.
+func (b *bench) nts(ctx context.Context) ([]row, error) {
+	if err := b.ntpServers(ctx); err != nil {
+		return nil, err
+	}
+	return b.queries(ctx, [3]string{rowNTS, rowNTSLatency, rowNTSOffset}, ntsOctets, func(ctx context.Context, d time.Duration) (load.Result, error) {
+		return load.NTS(ctx, load.NTSConfig{NTP: b.daemon.ntp, KE: b.agent.ke, Sockets: ntpSockets, Window: ntpWindow, For: d})
+	})
+}
+
+// plain compares NTP queries without NTS on the same chronyd with an echo.
+func (b *bench) plain(ctx context.Context) ([]row, error) {
+	if err := b.ntpServers(ctx); err != nil {
+		return nil, err
+	}
+	return b.queries(ctx, [3]string{rowPlain, rowPlainLatency, rowPlainOffset}, plainOctets, func(ctx context.Context, d time.Duration) (load.Result, error) {
+		return load.Plain(ctx, load.PlainConfig{NTP: b.daemon.ntp, Sockets: ntpSockets, Window: ntpWindow, For: d})
+	})
+}
+
+// queries alternates the daemon under ask with an echo of datagrams as long.
+func (b *bench) queries(ctx context.Context, names [3]string, octets int, ask func(context.Context, time.Duration) (load.Result, error)) ([]row, error) {
+	echo := func(ctx context.Context, d time.Duration) (load.Result, error) {
+		return load.Echo(ctx, load.PlainConfig{NTP: b.udpFloor.ntp, Sockets: ntpSockets, Window: ntpWindow, Octets: octets, For: d})
+	}
+	list := []contestant{{server: b.daemon, column: chronydColumn, load: ask}, {server: b.udpFloor, column: floorColumn, load: echo}}
+	all, err := alternate(ctx, b.o.schedule, list)
+	if err != nil {
+		return nil, err
+	}
+	cpu := comparison{what: names[0], of: chronydColumn, to: floorColumn}
+	latency := amount{what: names[1], unit: "µs", values: unmeasured()}
+	offset := amount{what: names[2], unit: "µs", values: unmeasured()}
+	for i, c := range list {
+		cpu.micros[c.column] = all[i].micros
+		latency.values[c.column] = microseconds(all[i].result.Latency.Quantile(0.99))
+	}
+	offset.values[chronydColumn] = microseconds(all[0].result.Offset.Quantile(0.5))
+	return []row{cpu.row(), latency.row(), offset.row()}, nil
+}

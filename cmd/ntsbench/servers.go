@@ -1,0 +1,334 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"ntsagent/agent/status"
+	"ntsagent/cmd/ntsbench/load"
+	"ntsagent/ntske/client"
+	"ntsagent/packaging/parts"
+)
+
+// server is one that is measured: a process and where it answers.
+type server struct {
+	*child
+	ke  load.KETarget
+	ntp netip.AddrPort
+}
+
+// stable starts servers and ends them. All of them live on 127.0.0.1 and show
+// the same certificate.
+type stable struct {
+	dir    string // of everything
+	agent  string // path of ntsagent
+	self   string // path of this program, for the floors
+	cpus   cpus
+	chrony parts.Root
+	id     identity
+	all    []*child
+	count  int // of folders
+}
+
+// openStable makes the folder, the certificate and chronyd ready.
+func openStable(ctx context.Context, c cpus, agent string) (*stable, error) {
+	s := &stable{cpus: c, agent: agent}
+	var err error
+	if s.self, err = os.Executable(); err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	repo, err := parts.RepoDir(filepath.Dir(s.self))
+	if err != nil {
+		var wd string
+		if wd, err = os.Getwd(); err != nil {
+			return nil, fmt.Errorf("find the repository: %w", err)
+		}
+		if repo, err = parts.RepoDir(wd); err != nil {
+			return nil, err
+		}
+	}
+	if s.chrony, err = parts.UnpackChrony(ctx, repo, parts.Debian12); err != nil {
+		return nil, err
+	}
+	if s.dir, err = os.MkdirTemp("", "ntsbench-"); err != nil {
+		return nil, fmt.Errorf("make a temporary folder: %w", err)
+	}
+	if s.id, err = newIdentity(s.dir, time.Now()); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// close ends every server, the last one first, and removes the folder.
+func (s *stable) close() {
+	for i := len(s.all) - 1; i >= 0; i-- {
+		s.all[i].stop()
+	}
+	os.RemoveAll(s.dir)
+}
+
+// folder makes one for a server.
+func (s *stable) folder(name string) (string, error) {
+	s.count++
+	dir := filepath.Join(s.dir, fmt.Sprintf("%s%d", name, s.count))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make a folder for %s: %w", name, err)
+	}
+	return dir, nil
+}
+
+// start runs cmd in the stable.
+func (s *stable) start(name, dir string, cmd *exec.Cmd) (*child, error) {
+	c, err := startChild(name, s.cpus, cmd, filepath.Join(dir, "log"))
+	if err != nil {
+		return nil, err
+	}
+	s.all = append(s.all, c)
+	return c, nil
+}
+
+// startFloor runs this program's floor of that kind on the open socket.
+func (s *stable) startFloor(kind string, socket *os.File, args ...string) (*child, error) {
+	dir, err := s.folder("floor-" + kind)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(s.self, append([]string{"floor", kind}, args...)...)
+	cmd.ExtraFiles = []*os.File{socket}
+	return s.start("the "+kind+" floor", dir, cmd)
+}
+
+// startTLSFloor runs a TLS floor that answers with so many octets.
+func (s *stable) startTLSFloor(octets int) (server, error) {
+	ln, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(anyPort))
+	if err != nil {
+		return server{}, fmt.Errorf("listen for the tls floor: %w", err)
+	}
+	defer ln.Close()
+	socket, err := ln.File()
+	if err != nil {
+		return server{}, fmt.Errorf("hand the tls floor its socket: %w", err)
+	}
+	defer socket.Close()
+	c, err := s.startFloor("tls", socket, "--cert", s.id.cert, "--key", s.id.key, "--octets", strconv.Itoa(octets))
+	return server{child: c, ke: s.target(ln.Addr().(*net.TCPAddr).AddrPort())}, err
+}
+
+// startUDPFloor runs a UDP echo.
+func (s *stable) startUDPFloor() (server, error) {
+	pc, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(anyPort))
+	if err != nil {
+		return server{}, fmt.Errorf("listen for the udp floor: %w", err)
+	}
+	defer pc.Close()
+	socket, err := pc.File()
+	if err != nil {
+		return server{}, fmt.Errorf("hand the udp floor its socket: %w", err)
+	}
+	defer socket.Close()
+	c, err := s.startFloor("udp", socket)
+	return server{child: c, ntp: pc.LocalAddr().(*net.UDPAddr).AddrPort()}, err
+}
+
+var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+var anyPort = netip.AddrPortFrom(loopback, 0)
+
+func (s *stable) target(at netip.AddrPort) load.KETarget {
+	return load.KETarget{Addr: at, Name: benchName, Roots: s.id.roots}
+}
+
+// chronyd is a running chronyd 4.3.
+type chronyd struct {
+	server
+	dir, conf, socket string
+}
+
+// startChronyd runs chronyd with these lines besides those every one needs. It
+// cannot be handed sockets, so a port that something else was faster to take
+// makes it start again with others.
+func (s *stable) startChronyd(ctx context.Context, name string, lines func(dir string) string) (chronyd, error) {
+	var d chronyd
+	var err error
+	for range 3 {
+		if d, err = s.tryChronyd(ctx, name, lines); err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	return d, err
+}
+
+func (s *stable) tryChronyd(ctx context.Context, name string, lines func(dir string) string) (chronyd, error) {
+	dir, err := s.folder("chronyd")
+	if err != nil {
+		return chronyd{}, err
+	}
+	kePort, err := freePort()
+	if err != nil {
+		return chronyd{}, err
+	}
+	port, err := freePort()
+	if err != nil {
+		return chronyd{}, err
+	}
+	d := chronyd{dir: dir, conf: filepath.Join(dir, "chrony.conf")}
+	d.ke, d.ntp = s.target(netip.AddrPortFrom(loopback, kePort)), netip.AddrPortFrom(loopback, port)
+	text := fmt.Sprintf(`port %d
+bindaddress %s
+local stratum 1
+allow
+cmdport 0
+pidfile %s
+ntsport %d
+ntsserverkey %s
+ntsservercert %s
+%s`, port, loopback, filepath.Join(dir, "pid"), kePort, s.id.key, s.id.cert, lines(dir))
+	if err := os.WriteFile(d.conf, []byte(text), 0o600); err != nil {
+		return chronyd{}, fmt.Errorf("write the configuration of %s: %w", name, err)
+	}
+	me, err := user.Current()
+	if err != nil {
+		return chronyd{}, fmt.Errorf("find the user for %s: %w", name, err)
+	}
+	// -x: the clock is never touched; -U: root is not needed.
+	cmd := s.chrony.Command(context.WithoutCancel(ctx), "chronyd", "-U", "-x", "-d", "-u", me.Username, "-f", d.conf)
+	if d.child, err = s.start(name, dir, cmd); err != nil {
+		return chronyd{}, err
+	}
+	return d, d.wait(ctx, "to tell the time", func(ctx context.Context) error {
+		_, err := client.Plain(ctx, d.ntp)
+		return err
+	})
+}
+
+// startServing runs a chronyd that serves NTS-KE itself.
+func (s *stable) startServing(ctx context.Context) (server, error) {
+	d, err := s.startChronyd(ctx, "chronyd", func(string) string {
+		return "bindcmdaddress /\nntsprocesses 1\nmaxntsconnections 10000\n"
+	})
+	if err != nil {
+		return server{}, err
+	}
+	return d.server, d.serves(ctx)
+}
+
+// serves waits for the first whole session.
+func (s *server) serves(ctx context.Context) error {
+	return s.wait(ctx, "to exchange keys", func(ctx context.Context) error {
+		return load.Probe(ctx, s.ke, 1, time.Second).FirstErr
+	})
+}
+
+// startAgent runs ntsagent beside a chronyd it feeds and waits until its keys
+// are proven. keLines are added to its configuration's ke: {…}.
+func (s *stable) startAgent(ctx context.Context, keLines string) (agent, daemon server, err error) {
+	d, err := s.startChronyd(ctx, "the agent's chronyd", func(dir string) string {
+		return fmt.Sprintf("bindcmdaddress %s/chronyd.sock\nntsdumpdir %s\nntsrotate 0\n", dir, dir)
+	})
+	if err != nil {
+		return agent, daemon, err
+	}
+	dir, err := s.folder("agent")
+	if err != nil {
+		return agent, daemon, err
+	}
+	conf, socket := filepath.Join(dir, "ntsagent.yaml"), filepath.Join(dir, "control.sock")
+	if err := os.WriteFile(conf, []byte(s.agentConfig(dir, socket, d, keLines)), 0o600); err != nil {
+		return agent, daemon, fmt.Errorf("write the agent's configuration: %w", err)
+	}
+	if agent.child, err = s.start("ntsagent", dir, exec.Command(s.agent, "run", "--config", conf)); err != nil {
+		return agent, daemon, err
+	}
+	err = agent.wait(ctx, "to serve with proven keys", func(ctx context.Context) error {
+		doc, err := status.NewClient(socket).Status(ctx)
+		if err != nil {
+			return err
+		}
+		if doc.Keys.State != status.KeysProven {
+			return fmt.Errorf("its cookie keys are %s: %s", doc.Keys.State, doc.Keys.Why)
+		}
+		for _, l := range doc.Listeners {
+			if at, err := netip.ParseAddrPort(l.Address); err == nil && l.Service == status.ServiceKE && l.Open {
+				agent.ke, agent.ntp = s.target(at), d.ntp
+				return nil
+			}
+		}
+		return fmt.Errorf("it does not listen: %v", doc.Reasons)
+	})
+	return agent, d.server, err
+}
+
+// agentConfig is YAML with every value as JSON, which YAML includes.
+func (s *stable) agentConfig(dir, socket string, d chronyd, keLines string) string {
+	q := func(v string) string {
+		b, err := json.Marshal(v)
+		if err != nil {
+			panic(err) // strings always encode
+		}
+		return string(b)
+	}
+	return fmt.Sprintf(`names: [%s]
+certificate: {source: files, cert: %s, key: %s}
+ke: {listen: [%s]%s}
+daemon:
+  kind: chrony
+  address: %s
+  chrony: {keys_file: %s, command_socket: %s, config_file: %s}
+observe: {socket: %s}
+state_dir: %s
+`, q(benchName), q(s.id.cert), q(s.id.key), q(anyPort.String()), keLines, q(d.ntp.String()),
+		q(filepath.Join(d.dir, "ntskeys")), q(filepath.Join(d.dir, "chronyd.sock")), q(d.conf), q(socket), q(filepath.Join(dir, "state")))
+}
+
+// wait calls try until it succeeds, the server is gone, or 20 s are over.
+func (c *child) wait(ctx context.Context, what string, try func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		short, done := context.WithTimeout(ctx, 2*time.Second)
+		err := try(short)
+		done()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-c.ended:
+			return c.gone()
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s %s: %w%s", c.name, what, err, c.said())
+		case <-tick.C:
+		}
+	}
+}
+
+// freePort finds a port that is free over TCP and UDP at this moment.
+func freePort() (uint16, error) {
+	var err error
+	for range 20 {
+		var ln *net.TCPListener
+		if ln, err = net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(anyPort)); err != nil {
+			break
+		}
+		at := ln.Addr().(*net.TCPAddr).AddrPort()
+		var pc *net.UDPConn
+		pc, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
+		ln.Close()
+		if err == nil {
+			pc.Close()
+			return at.Port(), nil
+		}
+	}
+	return 0, fmt.Errorf("find a free port: %w", err)
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"flag"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"time"
+
+	"ntsagent/cmd/ntsbench/load"
+)
+
+// aim are the flags that say which NTS-KE server is loaded.
+type aim struct {
+	addr, name, ca, groups string
+}
+
+func (a *aim) flags(f *flag.FlagSet, addr string) {
+	f.StringVar(&a.addr, addr, "", "`ADDRESS:PORT` of the NTS-KE server")
+	f.StringVar(&a.name, "name", "", "host `NAME`, or IP address, its certificate is for")
+	f.StringVar(&a.ca, "ca", "", "PEM `FILE` of who signed it (default: the system's authorities)")
+	f.StringVar(&a.groups, "groups", "default", "key exchange: x25519, or what this client prefers")
+}
+
+func (a *aim) target() (load.KETarget, error) {
+	t := load.KETarget{Name: a.name}
+	var err error
+	if t.Addr, err = netip.ParseAddrPort(a.addr); err != nil {
+		return t, fmt.Errorf("%w: --addr %q is no ADDRESS:PORT", errUsage, a.addr)
+	}
+	switch a.groups {
+	case "default":
+	case "x25519":
+		t.Groups = []tls.CurveID{tls.X25519}
+	default:
+		return t, fmt.Errorf("%w: --groups %q: it is x25519 or default", errUsage, a.groups)
+	}
+	if a.name == "" {
+		t.Name = t.Addr.Addr().String()
+	}
+	if a.ca == "" {
+		return t, nil
+	}
+	pem, err := os.ReadFile(a.ca)
+	if err != nil {
+		return t, fmt.Errorf("read --ca: %w", err)
+	}
+	t.Roots = x509.NewCertPool()
+	if !t.Roots.AppendCertsFromPEM(pem) {
+		return t, fmt.Errorf("read --ca: %s holds no certificate", a.ca)
+	}
+	return t, nil
+}
+
+func runKE(ctx context.Context, args []string, stdout io.Writer) error {
+	var a aim
+	f := flag.NewFlagSet("ke", flag.ContinueOnError)
+	a.flags(f, "addr")
+	clients := f.Int("clients", keClients, "clients in flight")
+	d := f.Duration("for", 10*time.Second, "how long")
+	if err := parse(f, args, stdout); err != nil {
+		return err
+	}
+	t, err := a.target()
+	if err != nil {
+		return err
+	}
+	if *clients < 1 {
+		return fmt.Errorf("%w of ke: --clients starts at 1", errUsage)
+	}
+	return tell(stdout, "sessions", load.KE(ctx, t, *clients, *d))
+}
+
+func runNTS(ctx context.Context, args []string, stdout io.Writer) error {
+	var a aim
+	var c load.NTSConfig
+	f := flag.NewFlagSet("nts", flag.ContinueOnError)
+	ntp := f.String("addr", "", "`ADDRESS:PORT` of the NTP server")
+	a.flags(f, "ke")
+	f.IntVar(&c.Sockets, "sockets", ntpSockets, "sockets, each with keys of its own")
+	f.IntVar(&c.Window, "window", ntpWindow, "queries in flight on each")
+	f.IntVar(&c.Placeholders, "placeholders", 0, "cookie placeholders in each query, up to 7")
+	f.Float64Var(&c.Rate, "rate", 0, "queries per second in all; 0: as fast as they are answered")
+	f.DurationVar(&c.For, "for", 10*time.Second, "how long")
+	if err := parse(f, args, stdout); err != nil {
+		return err
+	}
+	var err error
+	if c.KE, err = a.target(); err != nil {
+		return err
+	}
+	if c.NTP, err = netip.ParseAddrPort(*ntp); err != nil {
+		return fmt.Errorf("%w of nts: --addr %q is no ADDRESS:PORT", errUsage, *ntp)
+	}
+	r, err := load.NTS(ctx, c)
+	if err != nil {
+		return err
+	}
+	return tell(stdout, "queries", r)
+}
+
+func runPlain(ctx context.Context, args []string, stdout io.Writer) error {
+	var c load.PlainConfig
+	f := flag.NewFlagSet("plain", flag.ContinueOnError)
+	ntp := f.String("addr", "", "`ADDRESS:PORT` of the NTP server")
+	f.IntVar(&c.Sockets, "sockets", ntpSockets, "sockets")
+	f.IntVar(&c.Window, "window", ntpWindow, "queries in flight on each")
+	f.Float64Var(&c.Rate, "rate", 0, "queries per second in all; 0: as fast as they are answered")
+	f.DurationVar(&c.For, "for", 10*time.Second, "how long")
+	err := parse(f, args, stdout)
+	if err != nil {
+		return err
+	}
+	if c.NTP, err = netip.ParseAddrPort(*ntp); err != nil {
+		return fmt.Errorf("%w of plain: --addr %q is no ADDRESS:PORT", errUsage, *ntp)
+	}
+	r, err := load.Plain(ctx, c)
+	if err != nil {
+		return err
+	}
+	return tell(stdout, "queries", r)
+}
+
+func runIdle(ctx context.Context, args []string, stdout io.Writer) error {
+	var a aim
+	f := flag.NewFlagSet("idle", flag.ContinueOnError)
+	a.flags(f, "addr")
+	kindName := f.String("kind", load.Finished.String(), "how far they get: tcp, half-hello or finished")
+	n := f.Int("n", 5000, "how many")
+	most := f.Duration("for", 30*time.Second, "how long to wait until the server has closed them")
+	if err := parse(f, args, stdout); err != nil {
+		return err
+	}
+	t, err := a.target()
+	if err != nil {
+		return err
+	}
+	kind, err := load.ParseKind(*kindName)
+	if err != nil || *n < 1 {
+		return fmt.Errorf("%w of idle: --n starts at 1, --kind is tcp, half-hello or finished", errUsage)
+	}
+	files, err := raiseFiles()
+	if err == nil {
+		err = enoughFiles([]group{{idle: true}}, *n, files)
+	}
+	if err != nil {
+		return err
+	}
+	idle, err := load.Hold(ctx, t, kind, *n)
+	if err != nil {
+		return err
+	}
+	defer idle.Close()
+	c := crowd{probes: load.Probe(ctx, t, probes, probeMost), opened: idle.Opened(), open: idle.Open()}
+	fmt.Fprintf(stdout, "%d connections opened, %d refused%s\nnew clients served: %s%s\n",
+		c.opened, idle.Refused, reason(idle.FirstErr), c.cell(), reason(c.probes.FirstErr))
+	longest, err := idle.Gone(ctx, *most)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "all idle connections closed; the longest was open for %v\n", longest.Round(time.Millisecond))
+	return nil
+}
+
+// tell prints what a load came to. A failed operation is what the reader asked
+// to see, and an error too.
+func tell(w io.Writer, operations string, r load.Result) error {
+	fmt.Fprintf(w, "%d %s verified in %v (%.0f/s), %d failed\n", r.Done, operations, r.Took.Round(time.Millisecond),
+		float64(r.Done)/max(r.Took.Seconds(), 1e-9), r.Failed)
+	for _, d := range []struct {
+		name string
+		dist *load.Dist
+	}{{"latency", &r.Latency}, {"clock offset", &r.Offset}, {"delay", &r.Delay}} {
+		if d.dist.Len() > 0 {
+			fmt.Fprintf(w, "%s p1 %v, p50 %v, p99 %v\n", d.name, d.dist.Quantile(0.01), d.dist.Quantile(0.5), d.dist.Quantile(0.99))
+		}
+	}
+	if r.Failed > 0 {
+		return fmt.Errorf("%d %s failed; the first: %w", r.Failed, operations, r.FirstErr)
+	}
+	return nil
+}
+
+func reason(err error) string {
+	if err == nil {
+		return ""
+	}
+	return fmt.Sprintf(" (the first: %v)", err)
+}
