@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"flag"
 	"fmt"
 	"io"
@@ -12,11 +11,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"ntsagent/cmd/ntsbench/floor"
-	"ntsagent/cmd/ntsbench/load"
-	"ntsagent/ntske/client"
-	"ntsagent/ntske/record"
 )
 
 // How hard everybody is loaded.
@@ -46,8 +40,8 @@ func benchOptions(args []string, stdout io.Writer) (options, error) {
 	if err := parse(f, args, stdout); err != nil {
 		return o, err
 	}
-	if o.rounds < 1 || o.idle < 1 || !(seconds >= 0.05 && seconds <= 600) {
-		return o, fmt.Errorf("%w of bench: --rounds and --idle start at 1, --seconds is 0.05 to 600", errUsage)
+	if o.rounds < 1 || o.idle < 1 || o.idle > mostIdle || !(seconds >= 0.05 && seconds <= 600) {
+		return o, fmt.Errorf("%w of bench: --rounds starts at 1, --idle is 1 to %d, --seconds 0.05 to 600", errUsage, mostIdle)
 	}
 	o.measure = time.Duration(seconds * float64(time.Second))
 	o.warm = max(o.measure/10, 50*time.Millisecond)
@@ -150,7 +144,7 @@ func runBench(ctx context.Context, args []string, stdout io.Writer) error {
 			return fmt.Errorf("measure %q: %w", g.rows[0], err)
 		}
 		for _, r := range got {
-			if contains(r.what, o.only) {
+			if strings.Contains(r.what, o.only) {
 				rows = append(rows, r)
 			}
 		}
@@ -169,113 +163,8 @@ func contains(what, word string) bool {
 // selected are the groups with a row that contains the word.
 func selected(all []group, word string) []group {
 	return slices.DeleteFunc(all, func(g group) bool {
-		return !slices.ContainsFunc(g.rows, func(what string) bool { return contains(what, word) })
+		return !slices.ContainsFunc(g.rows, func(what string) bool { return strings.Contains(what, word) })
 	})
-}
-
-// keServers starts what KE rows compare.
-func (b *bench) keServers(ctx context.Context) (err error) {
-	if b.agent.child == nil {
-		if b.agent, b.daemon, err = b.stable.startAgent(ctx, ""); err != nil {
-			return err
-		}
-	}
-	if b.chronyd.child == nil {
-		if b.chronyd, err = b.stable.startServing(ctx); err != nil {
-			return err
-		}
-	}
-	if b.tlsFloor.child == nil {
-		octets, err := answerOctets(ctx, b.agent.ke)
-		if err != nil {
-			return err
-		}
-		if b.tlsFloor, err = b.stable.startTLSFloor(octets); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// answerOctets is how long the agent's answer to a key exchange is.
-func answerOctets(ctx context.Context, t load.KETarget) (int, error) {
-	res, err := client.KeyExchange(ctx, client.Config{Addr: t.Addr, Name: t.Name, Roots: t.Roots})
-	if err != nil {
-		return 0, fmt.Errorf("see how long an answer is: %w", err)
-	}
-	return len(answerOf(res)), nil
-}
-
-// answerOf writes again what the client has read.
-func answerOf(res client.Result) []byte {
-	r := record.Response{Protocols: []record.Protocol{record.NTPv4}, Server: res.Server, Cookies: res.Cookies}
-	r.AEADs = append(r.AEADs, res.Keys.AEAD)
-	if res.Port != record.NTPPort {
-		r.Port = res.Port
-	}
-	return r.AppendTo(nil)
-}
-
-// idleMemory is of servers that have just started.
-func (b *bench) idleMemory(ctx context.Context) ([]row, error) {
-	if err := b.keServers(ctx); err != nil {
-		return nil, err
-	}
-	a := amount{what: rowIdleMemory, unit: "MB", limits: &limits{30, 15}}
-	for i, s := range [columns]server{b.agent, b.chronyd, b.tlsFloor} {
-		m, err := memoryOf(s.pid)
-		if err != nil {
-			return nil, err
-		}
-		a.values[i] = float64(m.now) / 1e6
-	}
-	return []row{a.row()}, nil
-}
-
-func (b *bench) keX25519(ctx context.Context) ([]row, error) {
-	micros, err := b.ke(ctx, []tls.CurveID{tls.X25519}, agentColumn, chronydColumn, floorColumn)
-	return []row{
-		comparison{what: rowKEFloor, micros: micros, of: agentColumn, to: floorColumn, limits: &limits{1.15, 1.05}}.row(),
-		comparison{what: rowKEChronyd, micros: micros, of: agentColumn, to: chronydColumn, limits: &limits{1.00, 0.85}}.row(),
-	}, err
-}
-
-func (b *bench) keDefault(ctx context.Context) ([]row, error) {
-	micros, err := b.ke(ctx, nil, agentColumn, floorColumn)
-	return []row{
-		comparison{what: rowKEDefault, micros: micros, of: agentColumn, to: floorColumn, limits: &limits{1.15, 1.05}}.row(),
-	}, err
-}
-
-// ke measures key exchanges with these groups on the servers of these columns.
-func (b *bench) ke(ctx context.Context, groups []tls.CurveID, which ...int) (micros [columns][]float64, err error) {
-	if err := b.keServers(ctx); err != nil {
-		return micros, err
-	}
-	answer, err := answerOctets(ctx, b.agent.ke)
-	if err != nil {
-		return micros, err
-	}
-	servers := [columns]server{b.agent, b.chronyd, b.tlsFloor}
-	var list []contestant
-	for _, column := range which {
-		s := servers[column]
-		s.ke.Groups = groups
-		run := func(ctx context.Context, d time.Duration) (load.Result, error) {
-			return load.KE(ctx, s.ke, keClients, d), nil
-		}
-		if column == floorColumn {
-			run = func(ctx context.Context, d time.Duration) (load.Result, error) {
-				return load.TLSFloor(ctx, s.ke, floor.Answer(answer), keClients, d), nil
-			}
-		}
-		list = append(list, contestant{server: s, column: column, load: run})
-	}
-	all, err := alternate(ctx, b.o.schedule, list)
-	for i, s := range all {
-		micros[list[i].column] = s.micros
-	}
-	return micros, err
 }
 
 // conditions is what has to be known to read the table.

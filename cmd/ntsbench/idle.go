@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"ntsagent/cmd/ntsbench/load"
@@ -28,6 +29,7 @@ func rowFull(k load.Kind, n int) string {
 const roomy = ", max_sessions: 10000, timeout: 30s"
 
 const (
+	mostIdle   = 9000 // well below what roomy has room for
 	probes     = 20
 	probeMost  = time.Second // one probe
 	goneMost   = 30 * time.Second
@@ -68,7 +70,7 @@ func (b *bench) roomForAll(ctx context.Context) ([]row, error) {
 	}
 	defer daemon.stop()
 	defer agent.stop()
-	chronyd, err := b.stable.startServing(ctx)
+	chronyd, err := b.stable.startServing(ctx, plenty)
 	if err != nil {
 		return nil, err
 	}
@@ -79,21 +81,12 @@ func (b *bench) roomForAll(ctx context.Context) ([]row, error) {
 	// Finished first: the memory is of servers that have done nothing else.
 	for _, k := range []load.Kind{load.Finished, load.TCP, load.HalfHello} {
 		r := beside{what: rowRoomy(k, b.o.idle), held: b.o.idle, limits: promptly}
-		for column, s := range [columns]server{agentColumn: agent, chronydColumn: chronyd} {
-			if s.child == nil {
-				continue
-			}
-			h, err := b.hold(ctx, s, k)
-			if err != nil {
+		for column, s := range map[int]server{agentColumn: agent, chronydColumn: chronyd} {
+			if r.crowds[column], err = b.holdAndDrain(ctx, s, k); err != nil {
 				return nil, err
 			}
-			h.idle.Close()
-			if err := s.drained(ctx, h.files); err != nil {
-				return nil, err
-			}
-			r.crowds[column] = &h.crowd
-			if k == load.Finished && h.crowd.open > 0 {
-				memory.values[column] = float64(h.after.now-h.before.now) / 1024 / float64(h.crowd.open)
+			if c := r.crowds[column]; k == load.Finished && c.open > 0 {
+				memory.values[column] = float64(c.grown) / 1024 / float64(c.open)
 			}
 		}
 		perKind[k] = r.row()
@@ -105,48 +98,84 @@ func (b *bench) roomForAll(ctx context.Context) ([]row, error) {
 	return rows, nil
 }
 
-// defaultLimit opens all connections on the agent of the other rows, which must
-// evict most of them, and waits until the rest is gone too.
+// defaultLimit opens all connections of one kind after another on the agent of
+// the other rows, which must evict most of them, and waits until the rest is gone.
+// The chronyd beside it is a new one at its own default limit.
 func (b *bench) defaultLimit(ctx context.Context) ([]row, error) {
 	if err := b.keServers(ctx); err != nil {
 		return nil, err
 	}
-	gone := amount{what: rowGone, unit: "s", values: unmeasured(), limits: &limits{5, 3}}
+	chronyd, err := b.stable.startServing(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	defer chronyd.stop()
 	var rows []row
+	var onAgent []*load.Idle
+	defer func() { closeAll(onAgent) }()
 	for _, k := range load.Kinds {
 		r := beside{what: rowFull(k, b.o.idle), limits: promptly}
-		for column, s := range [columns]server{agentColumn: b.agent, chronydColumn: b.chronyd} {
-			if s.child == nil {
-				continue
-			}
-			h, err := b.hold(ctx, s, k)
-			if err != nil {
-				return nil, err
-			}
-			longest, err := h.idle.Gone(ctx, goneMost)
-			h.idle.Close()
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			if err != nil {
-				longest = goneMost // and more: nobody waits for ever
-			}
-			if v := gone.values[column]; !(v > longest.Seconds()) {
-				gone.values[column] = longest.Seconds()
-			}
-			r.crowds[column] = &h.crowd
+		h, err := b.hold(ctx, b.agent, k)
+		if err != nil {
+			return nil, err
+		}
+		onAgent = append(onAgent, h.idle)
+		r.crowds[agentColumn] = &h.crowd
+		if r.crowds[chronydColumn], err = b.holdAndDrain(ctx, chronyd, k); err != nil {
+			return nil, err
 		}
 		rows = append(rows, r.row())
 	}
-	return append(rows, gone.row()), nil
+	onChronyd, err := few(ctx, chronyd)
+	defer closeAll(onChronyd)
+	if err != nil {
+		return nil, err
+	}
+	gone := amount{what: rowGone, unit: "s", values: unmeasured(), limits: &limits{5, 3}}
+	gone.values[agentColumn] = goneAfter(ctx, onAgent)
+	gone.values[chronydColumn] = goneAfter(ctx, onChronyd)
+	return append(rows, gone.row()), ctx.Err()
+}
+
+// few holds as many connections of each kind as any server has room for.
+func few(ctx context.Context, s server) ([]*load.Idle, error) {
+	const each = 20
+	var all []*load.Idle
+	for _, k := range load.Kinds {
+		idle, err := load.Hold(ctx, s.ke, k, each)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, idle)
+	}
+	return all, nil
+}
+
+func closeAll(all []*load.Idle) {
+	for _, idle := range all {
+		idle.Close()
+	}
+}
+
+// goneAfter waits for the server to close them all and returns how many seconds
+// the longest was open; infinity if we had to give up.
+func goneAfter(ctx context.Context, all []*load.Idle) float64 {
+	var longest time.Duration
+	for _, idle := range all {
+		life, err := idle.Gone(ctx, goneMost)
+		if err != nil {
+			return math.Inf(1)
+		}
+		longest = max(longest, life)
+	}
+	return longest.Seconds()
 }
 
 // held is what hold has seen.
 type held struct {
-	idle          *load.Idle
-	crowd         crowd
-	before, after memory // of the server, without and with the connections
-	files         int    // the server's, without
+	idle  *load.Idle
+	crowd crowd
+	files int // the server's, without the connections
 }
 
 // hold opens the connections, looks at the server's memory and lets new clients
@@ -157,22 +186,32 @@ func (b *bench) hold(ctx context.Context, s server, k load.Kind) (held, error) {
 	if h.files, err = openFiles(s.pid); err != nil {
 		return h, err
 	}
-	if h.before, err = memoryOf(s.pid); err != nil {
+	before, err := memoryOf(s.pid)
+	if err != nil {
 		return h, err
 	}
 	if h.idle, err = load.Hold(ctx, s.ke, k, b.o.idle); err != nil {
 		return h, err
 	}
-	h.after, err = memoryOf(s.pid)
+	after, err := memoryOf(s.pid)
 	if err == nil {
-		h.crowd.probes = load.Probe(ctx, s.ke, probes, probeMost)
-		h.crowd.opened, h.crowd.open = h.idle.Opened(), h.idle.Open()
+		h.crowd = crowd{probes: load.Probe(ctx, s.ke, probes, probeMost), open: h.idle.Open(), grown: after.now - before.now}
 		err = errors.Join(ctx.Err(), s.gone())
 	}
 	if err != nil {
 		h.idle.Close()
 	}
 	return h, err
+}
+
+// holdAndDrain closes the connections and waits until the server has, too.
+func (b *bench) holdAndDrain(ctx context.Context, s server, k load.Kind) (*crowd, error) {
+	h, err := b.hold(ctx, s, k)
+	if err != nil {
+		return nil, err
+	}
+	h.idle.Close()
+	return &h.crowd, s.drained(ctx, h.files)
 }
 
 // drained waits until the server has closed what it had open beyond files.

@@ -211,10 +211,13 @@ ntsservercert %s
 	})
 }
 
-// startServing runs a chronyd that serves NTS-KE itself.
-func (s *stable) startServing(ctx context.Context) (server, error) {
+// plenty is chronyd's room for connections; what it really holds is less.
+const plenty = "maxntsconnections 10000\n"
+
+// startServing runs a chronyd that serves NTS-KE itself, with these lines more.
+func (s *stable) startServing(ctx context.Context, lines string) (server, error) {
 	d, err := s.startChronyd(ctx, "chronyd", func(string) string {
-		return "bindcmdaddress /\nntsprocesses 1\nmaxntsconnections 10000\n"
+		return "bindcmdaddress /\nntsprocesses 1\n" + lines
 	})
 	if err != nil {
 		return server{}, err

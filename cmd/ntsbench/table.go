@@ -115,7 +115,10 @@ func unmeasured() (values [columns]float64) {
 func (a amount) row() row {
 	r := newRow(a.what)
 	for i, v := range a.values {
-		if !math.IsNaN(v) {
+		switch {
+		case math.IsInf(v, 1):
+			r.cells[i] = "never"
+		case !math.IsNaN(v):
 			r.cells[i] = figure(v) + " " + a.unit
 		}
 	}
@@ -128,8 +131,9 @@ func (a amount) row() row {
 
 // crowd is how new clients fared beside idle connections.
 type crowd struct {
-	probes       load.Probes
-	opened, open int // idle connections that got in, and that were there when the last probe had ended
+	probes load.Probes
+	open   int // idle connections that were there when the last probe had ended
+	grown  int // octets the server's memory had grown by before the first
 }
 
 func (c crowd) cell() string {

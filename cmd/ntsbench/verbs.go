@@ -155,9 +155,9 @@ func runIdle(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	defer idle.Close()
-	c := crowd{probes: load.Probe(ctx, t, probes, probeMost), opened: idle.Opened(), open: idle.Open()}
+	c := crowd{probes: load.Probe(ctx, t, probes, probeMost), open: idle.Open()}
 	fmt.Fprintf(stdout, "%d connections opened, %d refused%s\nnew clients served: %s%s\n",
-		c.opened, idle.Refused, reason(idle.FirstErr), c.cell(), reason(c.probes.FirstErr))
+		idle.Opened(), idle.Refused, reason(idle.FirstErr), c.cell(), reason(c.probes.FirstErr))
 	longest, err := idle.Gone(ctx, *most)
 	if err != nil {
 		return err

@@ -51,8 +51,8 @@ type Config struct {
 	Roots *x509.CertPool // who may have signed it; nil: the system's
 
 	Groups []tls.CurveID // key exchange groups offered; nil: those crypto/tls prefers
-	// Close makes the exchange end as RFC 8915 §4 asks: the server's
-	// close_notify is waited for and answered, any other end is a failure.
+	// Close makes the exchange end as RFC 8915 §4 asks: we say close_notify and
+	// wait for the server's, any other end is a failure.
 	Close bool
 }
 
@@ -149,11 +149,13 @@ func request(ctx context.Context, c *tls.Conn) (record.Response, error) {
 	return resp, nil
 }
 
-// closeBoth waits for the server's close_notify, answers it and closes. The
-// deadline is set already.
+// closeBoth says close_notify and waits for the server's. Ours goes first: it
+// acknowledges the answer, for which a server with Nagle's algorithm on holds
+// back its own. The deadline is set already.
 func closeBoth(ctx context.Context, c *tls.Conn, nc *tailed) error {
 	defer context.AfterFunc(ctx, func() { nc.Close() })()
 	const not = "say close_notify after its answer"
+	c.CloseWrite() // the server may be gone: its part is done
 	n, err := c.Read(make([]byte, 1))
 	var network net.Error
 	switch {
@@ -164,7 +166,6 @@ func closeBoth(ctx context.Context, c *tls.Conn, nc *tailed) error {
 	case err != io.EOF || nc.ended:
 		return did("ntske", not, err)
 	}
-	c.Close() // the server may be gone: its part is done
 	return nil
 }
 
