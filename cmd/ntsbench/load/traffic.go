@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -23,6 +24,8 @@ type traffic struct {
 
 func (t traffic) valid() error {
 	switch {
+	case !t.addr.IsValid():
+		return errors.New("no address to send to: give an IP address and a port")
 	case t.sockets < 1:
 		return fmt.Errorf("%d sockets: use at least 1", t.sockets)
 	case t.window < 1 || t.window > maxWindow:

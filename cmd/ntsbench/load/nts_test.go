@@ -1,0 +1,221 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"ntsagent/ntske/packet"
+)
+
+// short is how long a load against a fake lasts.
+const short = 100 * time.Millisecond
+
+func (f *fake) load() NTSConfig {
+	return NTSConfig{NTP: f.ntp, KE: f.ke, Sockets: 2, Window: 3, For: short, LostAfter: time.Second}
+}
+
+func TestAGoodReplyIsDone(t *testing.T) {
+	t.Parallel()
+	for placeholders := range 8 {
+		f := startFake(t, good)
+		c := f.load()
+		c.Placeholders = placeholders
+		r, err := NTS(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Done == 0 || r.Failed != 0 || r.Done != f.asked() || r.Exchanges != 2 {
+			t.Errorf("%d placeholders: %d done of %d, %d failed (%v), %d key exchanges", placeholders, r.Done, f.asked(), r.Failed, r.FirstErr, r.Exchanges)
+		}
+		f.wantCookiesUsedOnce(t)
+	}
+}
+
+func TestAWrongReplyIsNeverDone(t *testing.T) {
+	t.Parallel()
+	kiss := func(code string) func(*answer) {
+		return func(a *answer) {
+			a.header.Leap, a.header.Stratum, a.header.RefID, a.unsealed = 3, 0, [4]byte([]byte(code)), true
+		}
+	}
+	for name, c := range map[string]struct {
+		twist  func(*answer)
+		reason error
+	}{
+		"another origin timestamp":           {func(a *answer) { a.header.Origin++ }, errOrigin},
+		"a cookie too few":                   {func(a *answer) { a.cookies = a.cookies[1:] }, errCookies},
+		"no cookie":                          {func(a *answer) { a.cookies = nil }, errCookies},
+		"a cookie shorter than the spent":    {func(a *answer) { a.cookies[0] = a.cookies[0][4:] }, errCookieSize},
+		"a cookie twice":                     {func(a *answer) { a.cookies[1] = a.cookies[0] }, errStale},
+		"an NTS NAK":                         {kiss("NTSN"), packet.ErrNAK},
+		"an unauthenticated kiss":            {kiss("RATE"), packet.ErrUnauthenticated},
+		"an authenticated kiss":              {func(a *answer) { a.header.Stratum, a.header.RefID = 0, [4]byte([]byte("RATE")) }, errHeader},
+		"no authenticator":                   {func(a *answer) { a.unsealed = true }, packet.ErrUnauthenticated},
+		"another key":                        {func(a *answer) { a.seal = sealWrong(a.seal) }, packet.ErrUnauthenticated},
+		"longer than the request":            {func(a *answer) { a.trailing = make([]byte, 100) }, errLonger},
+		"one cookie too many, so too long":   {func(a *answer) { a.cookies = append(a.cookies, make([]byte, len(a.cookies[0]))) }, errLonger},
+		"a clock that is not synchronised":   {func(a *answer) { a.header.Leap = 3 }, errHeader},
+		"stratum 16":                         {func(a *answer) { a.header.Stratum = 16 }, errHeader},
+		"no receive timestamp":               {func(a *answer) { a.header.Receive = 0 }, errHeader},
+		"mode of a client":                   {func(a *answer) { a.header.Mode = packet.ModeClient }, packet.ErrNotOurs},
+		"end of the unique identifier wrong": {func(a *answer) { a.uid = slices.Clone(a.uid); a.uid[31] ^= 1 }, packet.ErrNotOurs},
+		"another unique identifier":          {func(a *answer) { a.uid = slices.Clone(a.uid); a.uid[0] ^= 1 }, errStray},
+		"no unique identifier":               {func(a *answer) { a.uid = nil }, errStray},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := startFake(t, func(a *answer) [][]byte { c.twist(a); return good(a) })
+			load := f.load()
+			load.Placeholders = 1
+			r, err := NTS(t.Context(), load)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Done != 0 || r.Latency.Len() != 0 || r.Offset.Len() != 0 {
+				t.Errorf("%d done, %d latencies, %d offsets", r.Done, r.Latency.Len(), r.Offset.Len())
+			}
+			if r.Failed < f.asked() || !errors.Is(r.FirstErr, c.reason) {
+				t.Errorf("%d of %d failed, the first: %v, want %v", r.Failed, f.asked(), r.FirstErr, c.reason)
+			}
+			f.wantCookiesUsedOnce(t)
+		})
+	}
+}
+
+// sealWrong is a seal under which nothing authenticates.
+func sealWrong(seal packet.Seal) packet.Seal {
+	return func(dst, nonce, plaintext, ad []byte) []byte {
+		out := seal(dst, nonce, plaintext, ad)
+		out[len(dst)] ^= 1
+		return out
+	}
+}
+
+func TestASecondCopyOfAReplyIsAFailureAndNotDone(t *testing.T) {
+	t.Parallel()
+	f := startFake(t, func(a *answer) [][]byte { return append(good(a), a.datagram()) })
+	r, err := NTS(t.Context(), f.load())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Done == 0 || r.Done != f.asked() {
+		t.Errorf("%d done of %d", r.Done, f.asked())
+	}
+	if r.Failed == 0 || !errors.Is(r.FirstErr, errStray) {
+		t.Errorf("%d copies seen, %v; want %v", r.Failed, r.FirstErr, errStray)
+	}
+}
+
+func TestSilenceIsLossAndNewKeysAreExchanged(t *testing.T) {
+	t.Parallel()
+	f := startFake(t, func(*answer) [][]byte { return nil })
+	c := f.load()
+	c.LostAfter = 20 * time.Millisecond
+	c.For = 10 * c.LostAfter
+	r, err := NTS(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Done != 0 || r.Failed != f.asked() || !errors.Is(r.FirstErr, errSilent) {
+		t.Errorf("%d done, %d of %d failed (%v)", r.Done, r.Failed, f.asked(), r.FirstErr)
+	}
+	if r.Exchanges <= c.Sockets {
+		t.Errorf("%d key exchanges for %d lost cookies", r.Exchanges, f.asked())
+	}
+	f.wantCookiesUsedOnce(t)
+}
+
+func TestALateReplyIsLostOnceAndNotDone(t *testing.T) {
+	t.Parallel()
+	var held []byte
+	f := startFake(t, func(a *answer) [][]byte {
+		switch a.n {
+		case 1:
+			held = a.datagram()
+			return nil
+		case 2: // sent when the first was given up
+			return [][]byte{held, a.datagram()}
+		}
+		return good(a)
+	})
+	c := f.load()
+	c.LostAfter = 300 * time.Millisecond
+	c.Sockets, c.Window, c.For = 1, 1, 2*c.LostAfter
+	r, err := NTS(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Failed != 1 || !errors.Is(r.FirstErr, errSilent) || r.Done != f.asked()-1 || r.Done == 0 {
+		t.Errorf("%d done and %d failed of %d (%v), want all but one done", r.Done, r.Failed, f.asked(), r.FirstErr)
+	}
+}
+
+func TestAFailedKeyExchangeInTheMiddleIsAFailure(t *testing.T) {
+	t.Parallel()
+	asked := make(chan struct{})
+	f := startFake(t, func(a *answer) [][]byte {
+		if a.n == 1 {
+			close(asked)
+		}
+		return nil
+	})
+	c := f.load()
+	c.LostAfter = 10 * time.Millisecond
+	c.Window = 8
+	c.KE.Addr = redirect(t, c.KE.Addr, asked)
+	r, err := NTS(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Failed <= f.asked() || r.Exchanges != c.Sockets {
+		t.Errorf("%d failed of %d queries (%v), %d key exchanges", r.Failed, f.asked(), r.FirstErr, r.Exchanges)
+	}
+}
+
+func TestALoadThatCannotBeginSaysWhy(t *testing.T) {
+	t.Parallel()
+	f := startFake(t, good)
+	for name, change := range map[string]func(*NTSConfig){
+		"nobody exchanges keys":   func(c *NTSConfig) { c.KE.Addr = netip.MustParseAddrPort("127.0.0.1:1") },
+		"another name":            func(c *NTSConfig) { c.KE.Name = "other.test" },
+		"no sockets":              func(c *NTSConfig) { c.Sockets = 0 },
+		"no window":               func(c *NTSConfig) { c.Window = 0 },
+		"a window of 65537":       func(c *NTSConfig) { c.Window = 1<<16 + 1 },
+		"eight placeholders":      func(c *NTSConfig) { c.Placeholders = 8 },
+		"a negative rate":         func(c *NTSConfig) { c.Rate = -1 },
+		"-1 placeholders":         func(c *NTSConfig) { c.Placeholders = -1 },
+		"an address that is none": func(c *NTSConfig) { c.NTP = netip.AddrPort{} },
+	} {
+		c := f.load()
+		change(&c)
+		if r, err := NTS(t.Context(), c); err == nil {
+			t.Errorf("%s: %d done and no error", name, r.Done)
+		}
+	}
+}
+
+func TestALoadEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	for name, rate := range map[string]float64{"closed loop": 0, "open loop": 1000} {
+		ctx, cancel := context.WithCancel(t.Context())
+		f := startFake(t, func(a *answer) [][]byte {
+			if a.n == 20 {
+				cancel()
+			}
+			return good(a)
+		})
+		c := f.load()
+		c.For, c.Rate = 0, rate
+		r, err := NTS(ctx, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Done < 20 || r.Failed != 0 {
+			t.Errorf("%s: %d done, %d failed (%v)", name, r.Done, r.Failed, r.FirstErr)
+		}
+	}
+}

@@ -1,0 +1,188 @@
+package load
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"ntsagent/ntske/packet"
+)
+
+// redirect passes TCP connections on to addr until closed is, and then refuses them.
+func redirect(t *testing.T, addr netip.AddrPort, closed <-chan struct{}) netip.AddrPort {
+	t.Helper()
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			in, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			select {
+			case <-closed:
+				in.Close()
+				continue
+			default:
+			}
+			out, err := net.Dial("tcp4", addr.String())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			go func() { io.Copy(out, in); out.Close() }()
+			go func() { io.Copy(in, out); in.Close() }()
+		}
+	}()
+	t.Cleanup(func() { ln.Close(); <-done })
+	return ln.Addr().(*net.TCPAddr).AddrPort()
+}
+
+func TestAWrongPlainReplyIsNeverDone(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		twist  func(*answer)
+		reason error
+	}{
+		"another origin timestamp": {func(a *answer) { a.header.Origin ^= 1 << 40 }, errStray},
+		"a kiss":                   {func(a *answer) { a.header.Stratum, a.header.RefID = 0, [4]byte([]byte("RATE")) }, errHeader},
+		"not synchronised":         {func(a *answer) { a.header.Leap = 3 }, errHeader},
+		"mode of a client":         {func(a *answer) { a.header.Mode = packet.ModeClient }, errHeader},
+		"another version":          {func(a *answer) { a.header.Version = 3 }, errHeader},
+		"longer than the request":  {func(a *answer) { a.trailing = make([]byte, 20) }, errLonger},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := startFake(t, func(a *answer) [][]byte { c.twist(a); return good(a) })
+			r, err := Plain(t.Context(), PlainConfig{NTP: f.ntp, Sockets: 2, Window: 3, For: short, LostAfter: time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Done != 0 || r.Failed < f.asked() || !errors.Is(r.FirstErr, c.reason) {
+				t.Errorf("%d done, %d of %d failed (%v), want %v", r.Done, r.Failed, f.asked(), r.FirstErr, c.reason)
+			}
+		})
+	}
+}
+
+func TestAWrongEchoIsNeverDone(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		twist  func([]byte) []byte
+		reason error
+	}{
+		"the last octet changed": {func(b []byte) []byte { b[len(b)-1] ^= 1; return b }, errEcho},
+		"an octet less":          {func(b []byte) []byte { return b[:len(b)-1] }, errEcho},
+		"an octet more":          {func(b []byte) []byte { return append(b, 0) }, errLonger},
+		"another token":          {func(b []byte) []byte { b[0] ^= 1; return b }, errStray},
+		"too short to tell":      {func(b []byte) []byte { return b[:7] }, errStray},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			addr := respond(t, func(b []byte) [][]byte { return [][]byte{c.twist(b)} })
+			r, err := Echo(t.Context(), PlainConfig{NTP: addr, Sockets: 2, Window: 3, Octets: 100, For: short, LostAfter: time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Done != 0 || r.Failed == 0 || !errors.Is(r.FirstErr, c.reason) {
+				t.Errorf("%d done, %d failed (%v), want %v", r.Done, r.Failed, r.FirstErr, c.reason)
+			}
+		})
+	}
+}
+
+// A request that waits for its turn because the server stood still is as late as if it had been sent.
+func TestLatencyOfAnOpenLoopCountsFromTheIntendedMoment(t *testing.T) {
+	t.Parallel()
+	const stall, rate, span = 300 * time.Millisecond, 200, 400 * time.Millisecond
+	stalls := func() netip.AddrPort {
+		queries := 0
+		return respond(t, func(b []byte) [][]byte {
+			if queries++; queries == 1 {
+				<-time.After(stall)
+			}
+			return [][]byte{b}
+		})
+	}
+	c := PlainConfig{NTP: stalls(), Sockets: 1, Window: 1, For: span, LostAfter: 5 * time.Second}
+	closed, err := Echo(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slow := slower(&closed, 50*time.Millisecond); closed.Failed != 0 || slow < 1 || slow > closed.Done/10+1 {
+		t.Errorf("closed loop: %d of %d slow, %d failed; want little more than the one that met the stall", slow, closed.Done, closed.Failed)
+	}
+	c.NTP, c.Rate = stalls(), rate
+	open, err := Echo(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// One is due every 5 ms, so 50 of 80 are due more than 50 ms before the stall is over.
+	if slow := slower(&open, 50*time.Millisecond); open.Failed != 0 || open.Done != 80 || slow < 48 {
+		t.Errorf("open loop: %d of %d slow, %d failed (%v), want at least 48 of 80", slow, open.Done, open.Failed, open.FirstErr)
+	}
+}
+
+// slower returns how many operations took longer than most.
+func slower(r *Result, most time.Duration) int {
+	n := 0
+	for _, d := range r.Latency.durations {
+		if d > most {
+			n++
+		}
+	}
+	return n
+}
+
+func TestAServerThatIsAwayIsNotAskedFaster(t *testing.T) {
+	t.Parallel()
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	conn.Close() // now every datagram is refused
+	c := PlainConfig{NTP: addr, Sockets: 1, Window: 2, For: 200 * time.Millisecond, LostAfter: 50 * time.Millisecond}
+	r, err := Plain(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Done != 0 || r.Failed < 2 || r.Failed > 10 {
+		t.Errorf("%d done, %d failed (%v), want 2 each 50 ms", r.Done, r.Failed, r.FirstErr)
+	}
+}
+
+func TestWhatWasDueAndNeverSentHasFailed(t *testing.T) {
+	t.Parallel()
+	addr := respond(t, func([]byte) [][]byte { return nil })
+	c := PlainConfig{NTP: addr, Sockets: 1, Window: 1, Rate: 1000, For: 100 * time.Millisecond, LostAfter: 50 * time.Millisecond}
+	r, err := Plain(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Done != 0 || r.Failed != 100 {
+		t.Errorf("%d done, %d failed (%v), want all 100 that were due", r.Done, r.Failed, r.FirstErr)
+	}
+}
+
+func TestLengthsThatCannotBeAreRefused(t *testing.T) {
+	t.Parallel()
+	c := PlainConfig{NTP: netip.MustParseAddrPort("127.0.0.1:9"), Sockets: 1, Window: 1, For: short}
+	for _, octets := range []int{-1, 7, 65508} {
+		c.Octets = octets
+		if _, err := Echo(t.Context(), c); err == nil {
+			t.Errorf("no error for an echo of %d octets", octets)
+		}
+	}
+	c.Octets = 49
+	if _, err := Plain(t.Context(), c); err == nil {
+		t.Error("no error for a plain query of 49 octets")
+	}
+}
