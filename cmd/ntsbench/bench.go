@@ -87,8 +87,8 @@ type group struct {
 func groups(idle int) []group {
 	return append([]group{
 		{rows: []string{rowIdleMemory}, run: (*bench).idleMemory},
-		{rows: []string{rowKEFloor, rowKEChronyd}, run: (*bench).keX25519},
-		{rows: []string{rowKEDefault}, run: (*bench).keDefault},
+		{rows: []string{rowKEFloor, rowKEChronyd, rowKELatency}, run: (*bench).keX25519},
+		{rows: []string{rowKEDefault, rowKEDefaultLatency}, run: (*bench).keDefault},
 		{rows: []string{rowNTS, rowNTSLatency, rowNTSOffset}, run: (*bench).nts},
 		{rows: []string{rowPlain, rowPlainLatency, rowPlainOffset}, run: (*bench).plain},
 	}, idleGroups(idle)...)
@@ -96,15 +96,17 @@ func groups(idle int) []group {
 
 // The rows of CPU time and of NTP.
 const (
-	rowKEFloor      = "KE X25519, CPU per session, agent : floor"
-	rowKEChronyd    = "KE X25519, CPU per session, agent : chronyd"
-	rowKEDefault    = "KE client default (X25519MLKEM768), CPU per session, agent : floor"
-	rowNTS          = "NTS query, CPU per query, chronyd with the agent's keys : UDP echo"
-	rowNTSLatency   = "NTS query, latency p99 at saturation"
-	rowNTSOffset    = "NTS query, clock offset p50 at saturation"
-	rowPlain        = "plain query, CPU per query, chronyd : UDP echo"
-	rowPlainLatency = "plain query, latency p99 at saturation"
-	rowPlainOffset  = "plain query, clock offset p50 at saturation"
+	rowKEFloor          = "KE X25519, CPU per session, agent : floor"
+	rowKEChronyd        = "KE X25519, CPU per session, agent : chronyd"
+	rowKELatency        = "KE X25519, session p50"
+	rowKEDefaultLatency = "KE client default, session p50"
+	rowKEDefault        = "KE client default (X25519MLKEM768), CPU per session, agent : floor"
+	rowNTS              = "NTS query, CPU per query, chronyd with the agent's keys : UDP echo"
+	rowNTSLatency       = "NTS query, latency p99 at saturation"
+	rowNTSOffset        = "NTS query, clock offset p50 at saturation"
+	rowPlain            = "plain query, CPU per query, chronyd : UDP echo"
+	rowPlainLatency     = "plain query, latency p99 at saturation"
+	rowPlainOffset      = "plain query, clock offset p50 at saturation"
 )
 
 // runBench is the verb.

@@ -72,28 +72,32 @@ func (b *bench) idleMemory(ctx context.Context) ([]row, error) {
 }
 
 func (b *bench) keX25519(ctx context.Context) ([]row, error) {
-	micros, err := b.ke(ctx, []tls.CurveID{tls.X25519}, agentColumn, chronydColumn, floorColumn)
+	micros, latency, err := b.ke(ctx, []tls.CurveID{tls.X25519}, agentColumn, chronydColumn, floorColumn)
+	latency.what = rowKELatency
 	return []row{
 		comparison{what: rowKEFloor, micros: micros, of: agentColumn, to: floorColumn, limits: &limits{1.15, 1.05}}.row(),
 		comparison{what: rowKEChronyd, micros: micros, of: agentColumn, to: chronydColumn, limits: &limits{1.00, 0.85}}.row(),
+		latency.row(),
 	}, err
 }
 
 func (b *bench) keDefault(ctx context.Context) ([]row, error) {
-	micros, err := b.ke(ctx, nil, agentColumn, floorColumn)
+	micros, latency, err := b.ke(ctx, nil, agentColumn, floorColumn)
+	latency.what = rowKEDefaultLatency
 	return []row{
 		comparison{what: rowKEDefault, micros: micros, of: agentColumn, to: floorColumn, limits: &limits{1.15, 1.05}}.row(),
+		latency.row(),
 	}, err
 }
 
 // ke measures key exchanges with these groups on the servers of these columns.
-func (b *bench) ke(ctx context.Context, groups []tls.CurveID, which ...int) (micros [columns][]float64, err error) {
+func (b *bench) ke(ctx context.Context, groups []tls.CurveID, which ...int) (micros [columns][]float64, p50 amount, err error) {
 	if err := b.keServers(ctx); err != nil {
-		return micros, err
+		return micros, p50, err
 	}
 	answer, err := answerOctets(ctx, b.agent.ke)
 	if err != nil {
-		return micros, err
+		return micros, p50, err
 	}
 	servers := [columns]server{b.agent, b.chronyd, b.tlsFloor}
 	var list []contestant
@@ -111,8 +115,10 @@ func (b *bench) ke(ctx context.Context, groups []tls.CurveID, which ...int) (mic
 		list = append(list, contestant{server: s, column: column, load: run})
 	}
 	all, err := alternate(ctx, b.o.schedule, list)
+	p50 = amount{unit: "ms", values: unmeasured()}
 	for i, s := range all {
 		micros[list[i].column] = s.micros
+		p50.values[list[i].column] = milliseconds(s.result.Latency.Quantile(0.5))
 	}
-	return micros, err
+	return micros, p50, err
 }
