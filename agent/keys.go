@@ -30,6 +30,7 @@ type keys struct {
 	log     hclog.Logger
 	tasks   *task.Group // the main loop's alone
 	ring    *keyring.Keyring
+	files   chronyFiles
 	address netip.AddrPort // where the daemon is asked
 	seen    *atomic.Pointer[sighting]
 }
@@ -89,9 +90,10 @@ func makeKeyFolders(cfg *config.Config) error {
 func (a *agent) newKeys(cfg *config.Config, target daemon.Target, old *parts) (*keys, error) {
 	own, handed := keyFolders(cfg)
 	k := &keys{log: a.Log, tasks: task.NewGroup(a.Log), address: target.Addr, seen: new(atomic.Pointer[sighting])}
+	k.files = newChronyFiles(target.Chronyd, a.Log.Named("keys"))
 	var before *keyring.Keyring
 	if old != nil && sameDaemon(old.target.Chronyd, target.Chronyd) {
-		before, k.seen = old.keys.ring, old.keys.seen
+		before, k.seen, k.files.met = old.keys.ring, old.keys.seen, old.keys.files.met
 	}
 	file := ringFile(filepath.Join(own, "ring"))
 	observe := func(r client.Reply) { k.seen.Store(&sighting{time.Now(), r}) }
@@ -102,7 +104,7 @@ func (a *agent) newKeys(cfg *config.Config, target daemon.Target, old *parts) (*
 			Options: feed.Options{KeysFile: target.KeysFile, CommandSocket: target.CommandSocket, ChronyConf: target.ConfigFile},
 			File:    filepath.Join(handed, "ntskeys"),
 		}),
-		Prove: daemon.Prove(k.address, observe), Plain: daemon.Plain(k.address, observe),
+		Held: k.files.read, Prove: daemon.Prove(k.address, observe), Plain: daemon.Plain(k.address, observe),
 		Spacing: target.Spacing, Rand: rand.Reader, Log: a.Log.Named("keys"), Changed: a.knock, After: before,
 		Help: func() keyring.Help { return daemon.Help(daemon.ChronyTarget(target.Chronyd)) },
 	})
@@ -127,6 +129,7 @@ func (f ringFile) save(b []byte) error   { return disk.WriteFile(string(f), b, 0
 func (k *keys) start(ctx context.Context) {
 	k.tasks = task.NewGroup(k.log)
 	k.tasks.Go(ctx, task.Task{Name: "cookie keys", Run: k.ring.Run, Policy: task.Once})
+	k.tasks.Go(ctx, task.Task{Name: "chrony's files", Run: func(ctx context.Context) error { return k.files.watch(ctx, k.ring) }})
 }
 
 // knock makes the key exchange look at once whether it may be open.

@@ -11,28 +11,41 @@ import (
 )
 
 // ask queries the daemon about the keys until judge has decided, never faster
-// than the spacing allows. When ctx ends first it returns undecided.
+// than the spacing allows. It begins anew when the daemon does. It returns
+// undecided when ctx ends first, or when the daemon's key file turns out lost,
+// for that cannot wait.
 func (k *Keyring) ask(ctx context.Context, need ...uint32) verdict {
 	var round []observation
+	lost, doubts := k.lead.lost, k.lead.doubts
 	for {
 		v, q := judge(round, need)
 		if v != undecided || !k.pace(ctx) {
 			return v
 		}
-		o := k.query(ctx, q)
-		if ctx.Err() != nil {
+		var o observation
+		if lost == k.lead.lost && doubts == k.lead.doubts {
+			o = k.query(ctx, q)
+			k.heed()
+		}
+		switch {
+		case ctx.Err() != nil || lost != k.lead.lost:
 			return undecided // what was interrupted says nothing
+		case doubts != k.lead.doubts:
+			round, doubts = nil, k.lead.doubts
+			continue
 		}
 		round = append(round, o)
-		if o.answer == Silent {
-			k.resumeInSilence()
+		if o.answer == Silent && !k.lead.lost || o.answer == Answered && o.key == k.lead.file.minting {
+			k.resume()
 		}
 	}
 }
 
-// resumeInSilence publishes, after a restart, what was proven before it as soon
-// as the daemon stays silent: silence is not refusal, and nothing has changed.
-func (k *Keyring) resumeInSilence() {
+// resume publishes what was proven before a restart, ours or the daemon's, as
+// soon as the daemon opens it again or stays silent: silence is not refusal, and
+// nothing has changed. Where the daemon's key file was lost, a silent daemon may
+// be one that starts and has read it already: then the verdict is waited for.
+func (k *Keyring) resume() {
 	if k.lead.resume {
 		k.lead.resume = false
 		k.publish(k.lead.file.published())
@@ -40,25 +53,36 @@ func (k *Keyring) resumeInSilence() {
 	}
 }
 
-// pace waits until the next query may be sent; false = ctx is done.
+// pace waits until the next query may be sent; see pause.
 func (k *Keyring) pace(ctx context.Context) bool {
 	if k.lead.asked.IsZero() {
 		return ctx.Err() == nil
 	}
-	timer := time.NewTimer(time.Until(k.lead.asked.Add(gap(k.cfg.Spacing, k.lead.unanswered))))
+	return k.pause(ctx, time.Until(k.lead.asked.Add(gap(k.cfg.Spacing, k.lead.unanswered))))
+}
+
+// pause waits that long, or until there is something to heed; false = ctx is done.
+func (k *Keyring) pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-k.doubts.wake:
+			if k.heed() {
+				return true
+			}
+		case <-timer.C:
+			return true
+		}
 	}
 }
 
 func (k *Keyring) query(ctx context.Context, q question) observation {
 	l := &k.lead
 	o := observation{at: time.Now(), plain: q.plain, key: q.key}
-	c, cancel := context.WithTimeout(ctx, answerWithin)
+	c, cancel := k.asking(ctx)
 	defer cancel()
 	if q.plain {
 		if k.cfg.Plain(c) {

@@ -29,6 +29,7 @@ type fakeDaemon struct {
 	handed   [][]byte
 	unsaved  bool // a hand-over of something not on disk was seen
 	disk     []byte
+	file     []byte // its key file; nil = missing
 	saveErr  error
 	saves    int
 	onEvent  func(what string)
@@ -83,6 +84,7 @@ func (d *fakeDaemon) handOver(_ context.Context, b []byte) error {
 	if !bytes.HasSuffix(d.disk, b) {
 		d.unsaved = true
 	}
+	d.file = bytes.Clone(b) // which a daemon that is down does not mind
 	if d.handErr != nil {
 		return d.handErr
 	}
@@ -104,6 +106,15 @@ func (d *fakeDaemon) handOver(_ context.Context, b []byte) error {
 	d.ring = ring
 	d.event("hand-over")
 	return nil
+}
+
+func (d *fakeDaemon) held() ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.file == nil {
+		return nil, os.ErrNotExist
+	}
+	return d.file, nil
 }
 
 // dropped notes a query and tells whether the rate limit drops it.

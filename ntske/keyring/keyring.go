@@ -73,6 +73,9 @@ type Config struct {
 	Prove func(ctx context.Context, cookie []byte, s *cookie.Session) Answer
 	// Plain sends one NTP query without NTS: was it answered?
 	Plain func(ctx context.Context) bool
+	// Held reads the key file that the daemon would load at a start. nil, and an
+	// error that is not os.ErrNotExist, mean that this cannot be told.
+	Held func() ([]byte, error)
 	// Spacing is the least time between two queries to the daemon. It must stay
 	// below the daemon's rate limit.
 	Spacing time.Duration
@@ -105,6 +108,7 @@ type Keyring struct {
 	state  atomic.Pointer[State]
 	rotate chan chan<- error
 	over   chan struct{} // closed when another has taken over
+	doubts doubts
 
 	running sync.Mutex // held by Run; guards lead
 	lead    lead
@@ -130,7 +134,7 @@ func New(cfg Config) (*Keyring, error) {
 			return nil, errors.New("keyring: another has taken over already")
 		}
 	}
-	k := &Keyring{cfg: cfg, rotate: make(chan chan<- error), over: make(chan struct{})}
+	k := &Keyring{cfg: cfg, rotate: make(chan chan<- error), over: make(chan struct{}), doubts: doubts{wake: make(chan struct{}, 1)}}
 	k.lead.started = time.Now()
 	if err := k.load(); err != nil {
 		return nil, err

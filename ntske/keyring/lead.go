@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"ntsagent/ntske/cookie"
 )
 
 // lead is what Run knows, and goes on from when it is called again.
@@ -14,6 +12,8 @@ type lead struct {
 	file     file
 	standing Standing // "" before the first verdict
 	resume   bool
+	lost     bool      // the daemon's key file is not the one we handed over
+	doubts   uint64    // those heeded
 	started  time.Time // with its monotonic reading
 	provenAt time.Time
 	unsaved  bool // file differs from what is on disk
@@ -35,6 +35,7 @@ func (k *Keyring) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		k.heed()
 		todo, pause := plan(k.situation(time.Now()))
 		switch todo {
 		case check:
@@ -59,6 +60,7 @@ func (k *Keyring) Run(ctx context.Context) error {
 			err := k.rotateNow(ctx)
 			k.note()
 			done <- err
+		case <-k.doubts.wake:
 		case <-timer.C:
 		}
 	}
@@ -68,7 +70,7 @@ func (k *Keyring) situation(now time.Time) situation {
 	l := &k.lead
 	rotateIn := untilRotation(now, l.file.rotated, l.started, k.cfg.RotateEvery)
 	return situation{
-		standing: l.standing, resume: l.resume, minting: k.ring.Load() != nil, pending: l.file.pending(),
+		standing: l.standing, resume: l.resume && !l.lost, minting: k.ring.Load() != nil, pending: l.file.pending() || l.lost,
 		rotateIn: rotateIn, tryIn: l.tryAt.Sub(now), checkIn: l.checkAt.Sub(now), checkEvery: k.cfg.CheckEvery,
 	}
 }
@@ -78,7 +80,7 @@ func (k *Keyring) check(ctx context.Context) {
 	l := &k.lead
 	k.saveLate()
 	v := k.ask(ctx, l.file.minting)
-	if ctx.Err() != nil {
+	if v == undecided {
 		return
 	}
 	l.checkAt = time.Now().Add(k.cfg.CheckEvery)
@@ -93,8 +95,11 @@ func (k *Keyring) believe(v verdict) {
 	case v == proven:
 		l.standing, l.why, l.provenAt = Proven, "", wall(time.Now())
 		k.publish(l.file.published())
-	case v == unseen: // what is published serves on; see resumeInSilence
+	case v == unseen: // what is published serves on; see resume
 		l.standing, l.why = Unseen, k.help().Unseen
+		if l.resume && !l.lost {
+			k.publish(l.file.published())
+		}
 	case v.isRefusal():
 		if k.ring.Swap(nil) != nil { // before anything that takes time
 			l.failures, l.tryAt = 0, time.Time{}
@@ -106,7 +111,7 @@ func (k *Keyring) believe(v verdict) {
 		l.file, l.unsaved = l.file.withRefused(), true
 		k.saveLate()
 	}
-	l.resume = false
+	l.resume = l.resume && l.lost && v == unseen // until the file is ours again
 	if was != l.standing {
 		k.logStanding()
 	}
@@ -125,41 +130,46 @@ func (k *Keyring) logStanding() {
 	}
 }
 
-func (k *Keyring) publish(ring *cookie.Ring) {
-	if k.ring.Load() != ring {
-		k.ring.Store(ring)
-	}
-}
-
 // handOver gives the ring on disk to the daemon and publishes it when proven.
 // The daemon is asked even when the hand-over failed: somebody else may have
 // given it the file.
 func (k *Keyring) handOver(ctx context.Context) error {
 	l := &k.lead
 	k.saveLate()
+	heeded := l.doubts
 	handErr := k.handOverFile(ctx)
 	v := k.ask(ctx, l.file.unproven()...)
 	if handErr == nil {
-		v = k.settle(ctx, v)
+		v = k.settle(ctx, v, heeded)
 	}
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return ctx.Err()
+	case v == undecided:
+		return errors.New(lostMeanwhile)
 	}
+	l.lost = !k.held()
 	if v == proven {
 		k.accept()
+		if l.lost {
+			k.tryLater()
+		}
 		return nil
 	}
 	err := k.explain(ctx, v, handErr)
-	k.tryLater()
+	if l.doubts == heeded { // else at once
+		k.tryLater()
+	}
 	return err
 }
 
 // settle asks again a few times after a NAK: where the hand-over is a request
 // to a helper, the daemon has the keys a moment later. What is published is
-// checked first, for a NAK may also mean that the daemon lost all.
-func (k *Keyring) settle(ctx context.Context, v verdict) verdict {
+// checked first, for a NAK may also mean that the daemon lost all. One that has
+// started since the hand-over takes nothing of its own accord.
+func (k *Keyring) settle(ctx context.Context, v verdict, heeded uint64) verdict {
 	for _, pause := range [...]time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second} {
-		if v != refused {
+		if v != refused || k.lead.doubts != heeded {
 			break
 		}
 		if k.ring.Load() != nil {
@@ -168,10 +178,8 @@ func (k *Keyring) settle(ctx context.Context, v verdict) verdict {
 			}
 			k.note()
 		}
-		select {
-		case <-ctx.Done():
+		if !k.pause(ctx, pause) {
 			return undecided
-		case <-time.After(pause):
 		}
 		v = k.ask(ctx, k.lead.file.unproven()...)
 	}
@@ -239,6 +247,8 @@ func (k *Keyring) explain(ctx context.Context, v verdict, handErr error) error {
 	}
 	return errors.New(l.why)
 }
+
+const lostMeanwhile = "the daemon's key file changed meanwhile: the hand-over begins anew"
 
 const notTaken = "the daemon has not taken the new keys yet: minting goes on under the last proven key and the hand-over is tried again"
 

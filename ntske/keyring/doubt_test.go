@@ -1,0 +1,199 @@
+package keyring
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// watched is a keyring that may read the daemon's key file, and minutes old.
+func watched(t *testing.T, d *fakeDaemon, change ...func(*Config)) *Keyring {
+	t.Helper()
+	k, _ := running(t, d.config(append(change, func(c *Config) { c.Held = d.held })...))
+	after(10 * time.Minute)
+	wantState(t, k, Proven, true)
+	d.set(func(d *fakeDaemon) { d.handed, d.answers = nil, nil })
+	return k
+}
+
+// neverInVain fails when anything is minted that the daemon does not open.
+func neverInVain(t *testing.T, k *Keyring, d *fakeDaemon) {
+	d.set(func(d *fakeDaemon) {
+		d.onEvent = func(what string) {
+			if r := k.Current(); r != nil && (d.ring == nil || d.ring.Find(r.Current().ID()) == nil) {
+				t.Errorf("at %s: minting under %s, the daemon holds %v", what, r.Current(), d.ring)
+			}
+		}
+	})
+}
+
+func TestADaemonThatHasStartedIsAskedAtOnceWhateverTheSpacing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDaemon{}
+		k := watched(t, d, func(c *Config) { c.Spacing = 8 * time.Second })
+		before := k.State().Current
+		after(50*time.Second + 100*time.Millisecond) // just asked
+		for range 3 {
+			d.set(func(d *fakeDaemon) { d.answers = nil })
+			k.Look(true, false)
+			if k.Current() != nil {
+				t.Error("minting under what a daemon before this one has proven")
+			}
+			synctest.Wait()
+			if s := wantState(t, k, Proven, true); s.Current != before || len(d.answers) != 1 || len(d.handed) != 0 {
+				t.Errorf("minting under %08x after the answers %v and %d hand-overs", s.Current, d.answers, len(d.handed))
+			}
+		}
+	})
+}
+
+func TestADaemonThatStartsWithoutItsKeysIsHandedThemFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDaemon{}
+		k := watched(t, d)
+		before := k.State().Current
+		neverInVain(t, k, d)
+		k.Look(true, false)
+		d.set(forget(t))
+		after(time.Second)
+		if s := wantState(t, k, Proven, true); s.Current != before || len(d.handed) != 1 {
+			t.Errorf("minting under %08x after %d hand-overs", s.Current, len(d.handed))
+		}
+	})
+}
+
+// A query that the daemon before took with it holds nobody up.
+func TestAQueryUnderWayEndsWhenTheDaemonStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDaemon{}
+		k := watched(t, d)
+		d.set(func(d *fakeDaemon) { d.silent = true })
+		after(time.Minute + time.Second)
+		d.set(func(d *fakeDaemon) { d.silent = false })
+		k.Look(true, false)
+		synctest.Wait()
+		wantState(t, k, Proven, true)
+	})
+}
+
+func TestADaemonThatHasStartedAndStaysSilentIsNotRefusing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDaemon{}
+		k := watched(t, d)
+		d.set(func(d *fakeDaemon) { d.silent = true })
+		k.Look(true, false)
+		after(2 * time.Second)
+		if k.Current() == nil {
+			t.Error("the first silence is not enough to serve on")
+		}
+		after(time.Minute)
+		wantState(t, k, Unseen, true)
+	})
+}
+
+func TestAKeyFileThatIsLostIsHandedOverAgainWhileServingGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDaemon{}
+		k := watched(t, d)
+		for name, file := range map[string][]byte{"removed": nil, "empty": {}, "another": []byte("NKS0\n15 0.0\n")} {
+			d.set(func(d *fakeDaemon) { d.file, d.handed = file, nil })
+			k.Look(false, false)
+			if k.Current() == nil {
+				t.Errorf("%s: minting stopped, though the daemon holds the keys", name)
+			}
+			after(time.Second)
+			k.Look(false, false) // our own file
+			after(time.Minute)
+			if s := wantState(t, k, Proven, true); len(d.handed) != 1 || s.Pending {
+				t.Errorf("%s: %d hand-overs, state %+v", name, len(d.handed), s)
+			}
+		}
+	})
+}
+
+// What a daemon would not find when it starts now is not minted under.
+func TestAKeyFileThatIsLostWhileTheDaemonIsDownStopsMintingUntilItIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDaemon{}
+		k := watched(t, d)
+		down := errors.New("chronyd is not there")
+		d.set(func(d *fakeDaemon) { d.silent, d.handErr = true, down })
+		k.Look(false, true)
+		if k.Current() == nil {
+			t.Error("a daemon that is down has refused nobody")
+		}
+		d.set(func(d *fakeDaemon) { d.file = nil })
+		k.Look(false, true)
+		if k.Current() != nil {
+			t.Error("minting under keys that are nowhere")
+		}
+		synctest.Wait()
+		if len(d.handed) != 1 {
+			t.Fatalf("%d hand-overs", len(d.handed))
+		}
+		after(10 * time.Second)
+		wantState(t, k, Unseen, true)
+		d.set(func(d *fakeDaemon) { d.silent, d.handErr = false, nil })
+		k.Look(true, false)
+		synctest.Wait()
+		if wantState(t, k, Proven, true); slices.Contains(d.answers, Refused) {
+			t.Errorf("answers %v", d.answers)
+		}
+	})
+}
+
+// The daemon has read the file when it was not there, and is not seen yet.
+func TestADaemonThatStartsWhileItsKeyFileIsMadeIsNotTakenForSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDaemon{}
+		k := watched(t, d)
+		neverInVain(t, k, d)
+		d.set(forget(t))
+		d.set(func(d *fakeDaemon) { d.silent, d.handErr, d.file = true, errHand, nil })
+		k.Look(false, true)
+		after(500 * time.Millisecond)
+		d.set(func(d *fakeDaemon) { d.silent, d.handErr = false, nil })
+		if k.Current() != nil {
+			t.Error("minting under what the daemon may not have read")
+		}
+		k.Look(true, false)
+		after(time.Second)
+		if wantState(t, k, Proven, true); len(d.handed) != 2 {
+			t.Errorf("%d hand-overs", len(d.handed))
+		}
+	})
+}
+
+func TestAKeyFileThatMayNotBeReadIsTakenForOurs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDaemon{}
+		k, _ := running(t, d.config(func(c *Config) { c.Held = func() ([]byte, error) { return nil, errHand } }))
+		after(time.Minute)
+		d.set(func(d *fakeDaemon) { d.handed = nil })
+		k.Look(false, false)
+		k.Look(false, true)
+		after(time.Minute)
+		if wantState(t, k, Proven, true); len(d.handed) != 0 {
+			t.Errorf("%d hand-overs", len(d.handed))
+		}
+	})
+}
+
+func TestARotationIsNotTakenForALostFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDaemon{}
+		k := watched(t, d)
+		d.set(func(d *fakeDaemon) { d.onEvent = func(string) { k.Look(false, false) } })
+		for range 5 {
+			if err := k.Rotate(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		after(time.Minute)
+		if s := wantState(t, k, Proven, true); len(d.handed) != 5 || s.Pending {
+			t.Errorf("%d hand-overs for 5 rotations, state %+v", len(d.handed), s)
+		}
+	})
+}
