@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
+	"fmt"
 	"math/big"
 	"net"
 	"net/netip"
@@ -35,7 +36,7 @@ type fake struct {
 	reply func(a *answer) [][]byte
 
 	mu      sync.Mutex
-	spent   map[string]int // cookies seen, and how often
+	seen    map[string]int // what must be fresh in every request, and how often it came
 	queries int
 }
 
@@ -79,7 +80,7 @@ func startFake(t *testing.T, reply func(*answer) [][]byte) *fake {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{ring: ring, reply: reply, spent: map[string]int{}}
+	f := &fake{ring: ring, reply: reply, seen: map[string]int{}}
 	f.exchangeKeys(t)
 	f.ntp = respond(t, func(b []byte) [][]byte {
 		f.mu.Lock()
@@ -123,6 +124,7 @@ func (f *fake) answer(t *testing.T, b []byte) *answer {
 	if err != nil {
 		t.Error(err)
 	}
+	f.seen[fmt.Sprint("transmit timestamp ", q.Transmit)]++
 	a := &answer{header: packet.Header{Version: 4, Mode: packet.ModeServer, Stratum: 2, Origin: q.Transmit, Receive: now, Transmit: now}}
 	var spent cookie.Session
 	want := 0
@@ -133,8 +135,14 @@ func (f *fake) answer(t *testing.T, b []byte) *answer {
 		switch field.Type {
 		case packet.UniqueIdentifier:
 			a.uid = field.Body
+			if len(a.uid) != 32 {
+				t.Errorf("unique identifier of %d octets, want 32", len(a.uid))
+			}
+			for part := range slices.Chunk(a.uid, 8) {
+				f.seen[fmt.Sprintf("part of a unique identifier %x", part)]++
+			}
 		case packet.NTSCookie:
-			f.spent[string(field.Body)]++
+			f.seen[fmt.Sprintf("cookie %x", field.Body)]++
 			if spent, err = (cookie.Chrony{}).Open(nil, f.ring, field.Body); err != nil {
 				t.Error(err)
 			}
@@ -173,6 +181,7 @@ func (f *fake) authenticate(t *testing.T, key, body, ad []byte) {
 		return
 	}
 	n := binary.BigEndian.Uint16(body)
+	f.seen[fmt.Sprintf("nonce %x", body[4:4+n])]++
 	if _, err := c2s.Open(nil, body[4:4+n], body[4+n:], ad); err != nil {
 		t.Errorf("request does not authenticate: %v", err)
 	}
@@ -185,14 +194,15 @@ func (f *fake) asked() int {
 	return f.queries
 }
 
-// wantCookiesUsedOnce wants that no cookie was sent twice, whatever happened to its reply.
-func (f *fake) wantCookiesUsedOnce(t *testing.T) {
+// wantAllFresh wants that no cookie was spent twice, whatever happened to its reply, and that nothing else
+// that must be random came twice.
+func (f *fake) wantAllFresh(t *testing.T) {
 	t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, n := range f.spent {
+	for what, n := range f.seen {
 		if n != 1 {
-			t.Errorf("a cookie was used %d times", n)
+			t.Errorf("%d times the same %.20s…", n, what)
 			return
 		}
 	}

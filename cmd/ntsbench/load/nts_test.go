@@ -31,7 +31,7 @@ func TestAGoodReplyIsDone(t *testing.T) {
 		if r.Done == 0 || r.Failed != 0 || r.Done != f.asked() || r.Exchanges != 2 {
 			t.Errorf("%d placeholders: %d done of %d, %d failed (%v), %d key exchanges", placeholders, r.Done, f.asked(), r.Failed, r.FirstErr, r.Exchanges)
 		}
-		f.wantCookiesUsedOnce(t)
+		f.wantAllFresh(t)
 	}
 }
 
@@ -81,7 +81,7 @@ func TestAWrongReplyIsNeverDone(t *testing.T) {
 			if r.Failed < f.asked() || !errors.Is(r.FirstErr, c.reason) {
 				t.Errorf("%d of %d failed, the first: %v, want %v", r.Failed, f.asked(), r.FirstErr, c.reason)
 			}
-			f.wantCookiesUsedOnce(t)
+			f.wantAllFresh(t)
 		})
 	}
 }
@@ -126,7 +126,7 @@ func TestSilenceIsLossAndNewKeysAreExchanged(t *testing.T) {
 	if r.Exchanges <= c.Sockets {
 		t.Errorf("%d key exchanges for %d lost cookies", r.Exchanges, f.asked())
 	}
-	f.wantCookiesUsedOnce(t)
+	f.wantAllFresh(t)
 }
 
 func TestALateReplyIsLostOnceAndNotDone(t *testing.T) {

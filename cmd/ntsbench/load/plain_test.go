@@ -186,3 +186,33 @@ func TestLengthsThatCannotBeAreRefused(t *testing.T) {
 		t.Error("no error for a plain query of 49 octets")
 	}
 }
+
+func TestADatagramArrivesBeforeItIsRead(t *testing.T) {
+	t.Parallel()
+	s, err := dial(respond(t, func(b []byte) [][]byte { return [][]byte{b, b} }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.conn.Close()
+	s.conn.SetDeadline(time.Now().Add(20 * time.Second))
+	b := make([]byte, 100)
+	// The kernel begins to stamp some time after it was asked to, so it is asked until it does.
+	for early := false; !early; {
+		sent := time.Now()
+		if _, err := s.conn.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		for _, wait := range []time.Duration{0, 20 * time.Millisecond} { // the second datagram waits for its reader
+			<-time.After(wait)
+			before := time.Now()
+			n, arrived, err := s.read(b)
+			if err != nil || string(b[:n]) != "hello" {
+				t.Fatalf("%q: %v", b[:n], err)
+			}
+			if arrived.Before(sent) || arrived.After(time.Now()) {
+				t.Fatalf("sent at 0, arrived at %v, read at %v", arrived.Sub(sent), time.Since(sent))
+			}
+			early = wait > 0 && arrived.Before(before)
+		}
+	}
+}
