@@ -35,7 +35,7 @@ func (k *Keyring) ask(ctx context.Context, need ...uint32) verdict {
 			continue
 		}
 		round = append(round, o)
-		if o.answer == Silent && !k.lead.lost || o.answer == Answered && o.key == k.lead.file.minting {
+		if o.answer == Silent && !k.lead.wary || o.answer == Answered && o.key == k.lead.file.minting {
 			k.resume()
 		}
 	}
@@ -43,8 +43,7 @@ func (k *Keyring) ask(ctx context.Context, need ...uint32) verdict {
 
 // resume publishes what was proven before a restart, ours or the daemon's, as
 // soon as the daemon opens it again or stays silent: silence is not refusal, and
-// nothing has changed. Where the daemon's key file was lost, a silent daemon may
-// be one that starts and has read it already: then the verdict is waited for.
+// nothing has changed. Where we are wary of silence the verdict is waited for.
 func (k *Keyring) resume() {
 	if k.lead.resume {
 		k.lead.resume = false

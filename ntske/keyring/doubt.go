@@ -105,7 +105,7 @@ func (k *Keyring) findLost() bool {
 	if l.lost || l.file.pending() || k.held() {
 		return false
 	}
-	l.lost = true
+	l.lost, l.wary = true, true
 	k.cfg.Log.Warn("the daemon's key file is not as it was handed over, doing that again")
 	return true
 }

@@ -166,6 +166,25 @@ func TestADaemonThatStartsWhileItsKeyFileIsMadeIsNotTakenForSilent(t *testing.T)
 	})
 }
 
+func TestAKeyFileThatIsLostAgainDuringItsHandOverIsHandedOverAgainAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDaemon{}
+		k := watched(t, d)
+		for range 3 {
+			d.set(func(d *fakeDaemon) { d.file = nil })
+			k.Look(false, false)
+			synctest.Wait() // one key is proven, the other waits for the spacing
+		}
+		if held, err := d.held(); err != nil || len(d.handed) != 3 {
+			t.Errorf("%d hand-overs; the file: %q, %v", len(d.handed), held, err)
+		}
+		after(time.Second)
+		if s := wantState(t, k, Proven, true); s.Pending {
+			t.Errorf("state %+v", s)
+		}
+	})
+}
+
 func TestAKeyFileThatMayNotBeReadIsTakenForOurs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &fakeDaemon{}

@@ -74,7 +74,8 @@ type Config struct {
 	// Plain sends one NTP query without NTS: was it answered?
 	Plain func(ctx context.Context) bool
 	// Held reads the key file that the daemon would load at a start. nil, and an
-	// error that is not os.ErrNotExist, mean that this cannot be told.
+	// error that is not os.ErrNotExist, mean that this cannot be told. New calls
+	// it too, and Look, from its caller's goroutine.
 	Held func() ([]byte, error)
 	// Spacing is the least time between two queries to the daemon. It must stay
 	// below the daemon's rate limit.
@@ -154,10 +155,7 @@ func (k *Keyring) load() error {
 	case err == nil:
 		k.lead.file, err = parseFile(k.cfg.Format, b)
 		if err != nil {
-			// Fresh keys cost each client one key exchange. Staying down costs
-			// new clients everything.
-			k.cfg.Log.Error("own key file is damaged, making new keys", "error", err)
-			err = k.firstKeys(time.Now())
+			err = k.replaceKeys(err, time.Now())
 		}
 	case errors.Is(err, os.ErrNotExist):
 		err = k.firstKeys(time.Now())
@@ -242,6 +240,23 @@ func (k *Keyring) firstKeys(now time.Time) error {
 	}
 	k.lead.file = f
 	return nil
+}
+
+// replaceKeys makes up for an own key file that is damaged. The daemon's may have
+// what ours had, and clients keep their cookies. Fresh keys cost each client one
+// key exchange; staying down would cost new clients everything.
+func (k *Keyring) replaceKeys(damage error, now time.Time) error {
+	if k.cfg.Held != nil {
+		if b, err := k.cfg.Held(); err == nil {
+			if ring, err := k.cfg.Format.ParseKeys(b); err == nil {
+				k.cfg.Log.Error("own key file is damaged, taking the daemon's", "error", damage)
+				k.lead.file = file{ring: ring, rotated: wall(now)}
+				return k.save(k.lead.file)
+			}
+		}
+	}
+	k.cfg.Log.Error("own key file is damaged, making new keys", "error", damage)
+	return k.firstKeys(now)
 }
 
 func (k *Keyring) save(f file) error {

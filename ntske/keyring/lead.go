@@ -13,6 +13,7 @@ type lead struct {
 	standing Standing // "" before the first verdict
 	resume   bool
 	lost     bool      // the daemon's key file is not the one we handed over
+	wary     bool      // a daemon that is silent now may have read it before it was ours again
 	doubts   uint64    // those heeded
 	started  time.Time // with its monotonic reading
 	provenAt time.Time
@@ -111,6 +112,7 @@ func (k *Keyring) believe(v verdict) {
 		l.file, l.unsaved = l.file.withRefused(), true
 		k.saveLate()
 	}
+	l.wary = false
 	l.resume = l.resume && l.lost && v == unseen // until the file is ours again
 	if was != l.standing {
 		k.logStanding()
@@ -138,6 +140,7 @@ func (k *Keyring) handOver(ctx context.Context) error {
 	k.saveLate()
 	heeded := l.doubts
 	handErr := k.handOverFile(ctx)
+	l.lost = !k.held()
 	v := k.ask(ctx, l.file.unproven()...)
 	if handErr == nil {
 		v = k.settle(ctx, v, heeded)
@@ -148,7 +151,6 @@ func (k *Keyring) handOver(ctx context.Context) error {
 	case v == undecided:
 		return errors.New(lostMeanwhile)
 	}
-	l.lost = !k.held()
 	if v == proven {
 		k.accept()
 		if l.lost {

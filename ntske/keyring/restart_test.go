@@ -178,6 +178,40 @@ func TestADamagedKeyFileIsReplacedAnUnreadableOneIsNot(t *testing.T) {
 	}
 }
 
+// Clients keep their cookies when only our own file is damaged.
+func TestADamagedKeyFileIsMadeUpForByTheDaemons(t *testing.T) {
+	for sentence, c := range map[string]struct {
+		spoil func(*fakeDaemon)
+		same  bool
+	}{
+		"the daemon's is whole":                    {func(d *fakeDaemon) { d.disk = d.disk[:40] }, true},
+		"ours is empty":                            {func(d *fakeDaemon) { d.disk = []byte{} }, true},
+		"the daemon's is damaged":                  {func(d *fakeDaemon) { d.disk, d.file = d.disk[:40], d.file[:40] }, false},
+		"the daemon's is missing":                  {func(d *fakeDaemon) { d.disk, d.file = d.disk[:40], nil }, false},
+		"ours is missing, as before a first start": {func(d *fakeDaemon) { d.disk = nil }, false},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := &fakeDaemon{}
+				held := func(c *Config) { c.Held = d.held }
+				k, stop := running(t, d.config(held))
+				after(10 * time.Second)
+				before := wantState(t, k, Proven, true).Current
+				stop()
+				d.set(c.spoil)
+				k, _ = running(t, d.config(held))
+				if k.Current() != nil {
+					t.Error("minting before the daemon was asked")
+				}
+				after(10 * time.Second)
+				if s := wantState(t, k, Proven, true); (s.Current == before) != c.same {
+					t.Errorf("minting under %08x, before under %08x", s.Current, before)
+				}
+			})
+		})
+	}
+}
+
 func TestAnotherServersKeysAreAdopted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ring, err := chrony.NewRing(rand.Reader)
