@@ -19,6 +19,7 @@ type listener struct {
 
 	mu       sync.Mutex
 	octets   []int // read from each that did not finish its handshake
+	missing  []int // of the TLS record it began
 	finished int
 	ready    chan struct{} // one for each connection that has fallen silent
 }
@@ -49,18 +50,30 @@ func (l *listener) serve(nc net.Conn, conf *tls.Config) {
 	}
 	l.mu.Lock()
 	l.octets = append(l.octets, count.n)
+	l.missing = append(l.missing, count.missing())
 	l.mu.Unlock()
 }
 
+// counting counts what is read and keeps where the first TLS record ends.
 type counting struct {
 	net.Conn
-	n int
+	n      int
+	header []byte // up to 5 octets: type, version, length
 }
 
 func (c *counting) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	c.n += n
+	c.header = append(c.header, b[:min(n, 5-len(c.header))]...)
 	return n, err
+}
+
+// missing is how many octets the first record is short of.
+func (c *counting) missing() int {
+	if len(c.header) < 5 {
+		return 0
+	}
+	return 5 + int(c.header[3])<<8 + int(c.header[4]) - c.n
 }
 
 func TestIdleConnectionsStopWhereTheirKindSays(t *testing.T) {
@@ -90,9 +103,9 @@ func TestIdleConnectionsStopWhereTheirKindSays(t *testing.T) {
 			if want := map[Kind]int{Finished: n}[k]; l.finished != want {
 				t.Errorf("%d handshakes finished, want %d", l.finished, want)
 			}
-			for _, octets := range l.octets {
-				if (octets > 0) != (k == HalfHello) {
-					t.Errorf("the server read %d octets", octets)
+			for i, octets := range l.octets {
+				if (octets > 0) != (k == HalfHello) || (l.missing[i] > 0) != (k == HalfHello) {
+					t.Errorf("the server read %d octets of a hello and misses %d", octets, l.missing[i])
 				}
 			}
 		})

@@ -155,7 +155,7 @@ func TestASessionCutOffByTheContextCountsAsNothing(t *testing.T) {
 		cancel()
 		c.Read(make([]byte, 1)) // nothing more is said
 	})
-	if r := KE(ctx, target, 2, time.Hour); r.Failed != 0 || r.Done != 0 {
+	if r := KE(ctx, target, 2, time.Second); r.Failed != 0 || r.Done != 0 {
 		t.Errorf("%d done, %d failed: %v", r.Done, r.Failed, r.FirstErr)
 	}
 }
