@@ -91,6 +91,7 @@ type member struct {
 	cert, key string // paths
 	conf      string
 	socket    string
+	selfCheck string // observe.self_check
 	ended     chan error
 }
 
@@ -117,7 +118,7 @@ func newMember(t *testing.T, life time.Duration, o chronytest.Options) *member {
 	m := &member{
 		t: t, ca: newAuthority(t), chronyd: chronytest.Start(t, o), dir: dir, state: filepath.Join(dir, "state"),
 		cert: filepath.Join(dir, "fullchain.pem"), key: filepath.Join(dir, "privkey.pem"),
-		conf: filepath.Join(dir, "ntsagent.yaml"), socket: filepath.Join(dir, "control.sock"), ended: make(chan error, 1),
+		conf: filepath.Join(dir, "ntsagent.yaml"), socket: filepath.Join(dir, "control.sock"), selfCheck: "1s", ended: make(chan error, 1),
 	}
 	cert, key, _ := m.ca.issue(life)
 	m.write(m.key, key)
@@ -162,10 +163,10 @@ func (m *member) configure(extra string) {
   kind: chrony
   address: %s
   chrony: {keys_file: %s, command_socket: %s, config_file: %s}
-observe: {socket: %s, self_check: 1s}
+observe: {socket: %s, self_check: %s}
 state_dir: %s
 %s`, m.chronyd.Addr, m.chronyd.KeysFile, m.chronyd.Socket, m.chronyd.Conf,
-		m.socket, m.state, extra))
+		m.socket, m.selfCheck, m.state, extra))
 }
 
 func (m *member) write(path string, b []byte) {

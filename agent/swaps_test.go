@@ -81,7 +81,10 @@ func TestNoHandshakeFailsWhileCertificatesAreSwapped(t *testing.T) {
 	stop := s.crowd(m, addr)
 	certificates := newChains(m.ca)
 	for n := range swaps {
-		m.until("its turn has come", func() bool { return s.handshakes.Load() >= int64(n*perSwap) })
+		m.until("its turn has come", func() bool { return s.failure() != nil || s.handshakes.Load() >= int64(n*perSwap) })
+		if s.failure() != nil {
+			break
+		}
 		chain, key, serial := certificates.issue(n)
 		s.begun.Store(serial)
 		if n < swaps-swapsByFile {
@@ -95,7 +98,7 @@ func TestNoHandshakeFailsWhileCertificatesAreSwapped(t *testing.T) {
 		}
 		s.installed.Store(serial)
 	}
-	m.until("all came", func() bool { return s.handshakes.Load() >= swaps*perSwap })
+	m.until("all came", func() bool { return s.failure() != nil || s.handshakes.Load() >= swaps*perSwap })
 	stop()
 	took := time.Since(start)
 	tell(t, "| certificates swapped | of these by files | handshakes | failed | old certificate after a swap | slowest | took |")

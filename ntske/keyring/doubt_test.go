@@ -64,6 +64,53 @@ func TestADaemonThatStartsWithoutItsKeysIsHandedThemFirst(t *testing.T) {
 	})
 }
 
+// The key minted under is enough to serve on; the next one can wait.
+func TestADaemonThatStartsWithALostFileServesAfterOneProof(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDaemon{}
+		k := watched(t, d, func(c *Config) { c.Spacing = 8 * time.Second })
+		d.set(func(d *fakeDaemon) { d.file = nil })
+		k.Look(true, false)
+		synctest.Wait()
+		if len(d.handed) != 1 || len(d.answers) != 1 || k.Current() == nil {
+			t.Errorf("%d hand-overs, answers %v, minting under %v", len(d.handed), d.answers, k.Current())
+		}
+		after(10 * time.Second)
+		wantState(t, k, Proven, true)
+	})
+}
+
+// It was handed the keys before it started, so waiting for it to take them is vain.
+func TestADaemonThatStartsAfterItsHandOverIsHandedTheKeysAgainAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDaemon{}
+		k := watched(t, d)
+		d.set(forget(t))
+		d.set(func(d *fakeDaemon) { d.deaf = true })
+		k.Look(true, false)
+		after(300 * time.Millisecond)
+		d.set(func(d *fakeDaemon) { d.deaf, d.handed = false, nil })
+		k.Look(true, false)
+		after(500 * time.Millisecond)
+		if wantState(t, k, Proven, true); len(d.handed) != 1 {
+			t.Errorf("%d hand-overs", len(d.handed))
+		}
+	})
+}
+
+func TestAProofThatCameIntoDoubtIsNotPublished(t *testing.T) {
+	k := made(t, (&fakeDaemon{}).config())
+	ring := k.lead.file.ring
+	k.Look(true, false) // as between the proof and what follows from it
+	if k.publish(ring); k.Current() != nil {
+		t.Error("published what the daemon before has proven")
+	}
+	k.heed()
+	if k.publish(ring); k.Current() != ring {
+		t.Error("not published")
+	}
+}
+
 // A query that the daemon before took with it holds nobody up.
 func TestAQueryUnderWayEndsWhenTheDaemonStarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -153,7 +200,7 @@ func TestADaemonThatStartsWhileItsKeyFileIsMadeIsNotTakenForSilent(t *testing.T)
 		d.set(forget(t))
 		d.set(func(d *fakeDaemon) { d.silent, d.handErr, d.file = true, errHand, nil })
 		k.Look(false, true)
-		after(500 * time.Millisecond)
+		after(answerWithin + 500*time.Millisecond) // one query in vain
 		d.set(func(d *fakeDaemon) { d.silent, d.handErr = false, nil })
 		if k.Current() != nil {
 			t.Error("minting under what the daemon may not have read")
