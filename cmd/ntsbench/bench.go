@@ -158,10 +158,6 @@ func runBench(ctx context.Context, args []string, stdout io.Writer) error {
 	return err
 }
 
-func contains(what, word string) bool {
-	return strings.Contains(strings.ToLower(what), strings.ToLower(word))
-}
-
 // selected are the groups with a row that contains the word.
 func selected(all []group, word string) []group {
 	return slices.DeleteFunc(all, func(g group) bool {

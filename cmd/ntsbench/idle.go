@@ -81,7 +81,7 @@ func (b *bench) roomForAll(ctx context.Context) ([]row, error) {
 	// Finished first: the memory is of servers that have done nothing else.
 	for _, k := range []load.Kind{load.Finished, load.TCP, load.HalfHello} {
 		r := beside{what: rowRoomy(k, b.o.idle), held: b.o.idle, limits: promptly}
-		for column, s := range map[int]server{agentColumn: agent, chronydColumn: chronyd} {
+		for column, s := range [...]server{agentColumn: agent, chronydColumn: chronyd} {
 			if r.crowds[column], err = b.holdAndDrain(ctx, s, k); err != nil {
 				return nil, err
 			}

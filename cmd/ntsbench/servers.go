@@ -151,7 +151,7 @@ func (s *stable) target(at netip.AddrPort) load.KETarget {
 // chronyd is a running chronyd 4.3.
 type chronyd struct {
 	server
-	dir, conf, socket string
+	dir, conf string
 }
 
 // startChronyd runs chronyd with these lines besides those every one needs. It
