@@ -133,9 +133,23 @@ func runBench(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := enoughFiles(todo, o.idle, files); err != nil {
 		return err
 	}
-	s, err := openStable(ctx, c, o.agent)
+	rows, err := measure(ctx, o, c, todo)
 	if err != nil {
 		return err
+	}
+	if err := printTable(stdout, rows); err != nil {
+		return err
+	}
+	_, err = io.WriteString(stdout, conditions(o, c))
+	return err
+}
+
+// measure runs the groups. All it started is gone when it returns: who reads
+// the table may leave in the middle of it.
+func measure(ctx context.Context, o options, c cpus, todo []group) ([]row, error) {
+	s, err := openStable(ctx, c, o.agent)
+	if err != nil {
+		return nil, err
 	}
 	defer s.close()
 	b := &bench{o: o, stable: s}
@@ -143,7 +157,7 @@ func runBench(ctx context.Context, args []string, stdout io.Writer) error {
 	for _, g := range todo {
 		got, err := g.run(b, ctx)
 		if err != nil {
-			return fmt.Errorf("measure %q: %w", g.rows[0], err)
+			return nil, fmt.Errorf("measure %q: %w", g.rows[0], err)
 		}
 		for _, r := range got {
 			if strings.Contains(r.what, o.only) {
@@ -151,11 +165,7 @@ func runBench(ctx context.Context, args []string, stdout io.Writer) error {
 			}
 		}
 	}
-	if err := printTable(stdout, rows); err != nil {
-		return err
-	}
-	_, err = io.WriteString(stdout, conditions(o, c))
-	return err
+	return rows, nil
 }
 
 // selected are the groups with a row that contains the word.
