@@ -18,6 +18,13 @@ func watched(t *testing.T, d *fakeDaemon, change ...func(*Config)) *Keyring {
 	return k
 }
 
+// seen is what came to the daemon since it was watched.
+func (d *fakeDaemon) seen() (handed int, answers []Answer) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.handed), slices.Clone(d.answers)
+}
+
 // neverInVain fails when anything is minted that the daemon does not open.
 func neverInVain(t *testing.T, k *Keyring, d *fakeDaemon) {
 	d.set(func(d *fakeDaemon) {
@@ -42,8 +49,9 @@ func TestADaemonThatHasStartedIsAskedAtOnceWhateverTheSpacing(t *testing.T) {
 				t.Error("minting under what a daemon before this one has proven")
 			}
 			synctest.Wait()
-			if s := wantState(t, k, Proven, true); s.Current != before || len(d.answers) != 1 || len(d.handed) != 0 {
-				t.Errorf("minting under %08x after the answers %v and %d hand-overs", s.Current, d.answers, len(d.handed))
+			handed, answers := d.seen()
+			if s := wantState(t, k, Proven, true); s.Current != before || len(answers) != 1 || handed != 0 {
+				t.Errorf("minting under %08x after the answers %v and %d hand-overs", s.Current, answers, handed)
 			}
 		}
 	})
@@ -55,11 +63,12 @@ func TestADaemonThatStartsWithoutItsKeysIsHandedThemFirst(t *testing.T) {
 		k := watched(t, d)
 		before := k.State().Current
 		neverInVain(t, k, d)
-		k.Look(true, false)
 		d.set(forget(t))
+		k.Look(true, false)
 		after(time.Second)
-		if s := wantState(t, k, Proven, true); s.Current != before || len(d.handed) != 1 {
-			t.Errorf("minting under %08x after %d hand-overs", s.Current, len(d.handed))
+		handed, _ := d.seen()
+		if s := wantState(t, k, Proven, true); s.Current != before || handed != 1 {
+			t.Errorf("minting under %08x after %d hand-overs", s.Current, handed)
 		}
 	})
 }
@@ -72,8 +81,8 @@ func TestADaemonThatStartsWithALostFileServesAfterOneProof(t *testing.T) {
 		d.set(func(d *fakeDaemon) { d.file = nil })
 		k.Look(true, false)
 		synctest.Wait()
-		if len(d.handed) != 1 || len(d.answers) != 1 || k.Current() == nil {
-			t.Errorf("%d hand-overs, answers %v, minting under %v", len(d.handed), d.answers, k.Current())
+		if handed, answers := d.seen(); handed != 1 || len(answers) != 1 || k.Current() == nil {
+			t.Errorf("%d hand-overs, answers %v, minting under %v", handed, answers, k.Current())
 		}
 		after(10 * time.Second)
 		wantState(t, k, Proven, true)
@@ -92,8 +101,9 @@ func TestADaemonThatStartsAfterItsHandOverIsHandedTheKeysAgainAtOnce(t *testing.
 		d.set(func(d *fakeDaemon) { d.deaf, d.handed = false, nil })
 		k.Look(true, false)
 		after(500 * time.Millisecond)
-		if wantState(t, k, Proven, true); len(d.handed) != 1 {
-			t.Errorf("%d hand-overs", len(d.handed))
+		wantState(t, k, Proven, true)
+		if handed, _ := d.seen(); handed != 1 {
+			t.Errorf("%d hand-overs", handed)
 		}
 	})
 }
@@ -153,8 +163,9 @@ func TestAKeyFileThatIsLostIsHandedOverAgainWhileServingGoesOn(t *testing.T) {
 			after(time.Second)
 			k.Look(false, false) // our own file
 			after(time.Minute)
-			if s := wantState(t, k, Proven, true); len(d.handed) != 1 || s.Pending {
-				t.Errorf("%s: %d hand-overs, state %+v", name, len(d.handed), s)
+			handed, _ := d.seen()
+			if s := wantState(t, k, Proven, true); handed != 1 || s.Pending {
+				t.Errorf("%s: %d hand-overs, state %+v", name, handed, s)
 			}
 		}
 	})
@@ -177,16 +188,17 @@ func TestAKeyFileThatIsLostWhileTheDaemonIsDownStopsMintingUntilItIsBack(t *test
 			t.Error("minting under keys that are nowhere")
 		}
 		synctest.Wait()
-		if len(d.handed) != 1 {
-			t.Fatalf("%d hand-overs", len(d.handed))
+		if handed, _ := d.seen(); handed != 1 {
+			t.Fatalf("%d hand-overs", handed)
 		}
 		after(10 * time.Second)
 		wantState(t, k, Unseen, true)
 		d.set(func(d *fakeDaemon) { d.silent, d.handErr = false, nil })
 		k.Look(true, false)
 		synctest.Wait()
-		if wantState(t, k, Proven, true); slices.Contains(d.answers, Refused) {
-			t.Errorf("answers %v", d.answers)
+		wantState(t, k, Proven, true)
+		if _, answers := d.seen(); slices.Contains(answers, Refused) {
+			t.Errorf("answers %v", answers)
 		}
 	})
 }
@@ -207,8 +219,9 @@ func TestADaemonThatStartsWhileItsKeyFileIsMadeIsNotTakenForSilent(t *testing.T)
 		}
 		k.Look(true, false)
 		after(time.Second)
-		if wantState(t, k, Proven, true); len(d.handed) != 2 {
-			t.Errorf("%d hand-overs", len(d.handed))
+		wantState(t, k, Proven, true)
+		if handed, _ := d.seen(); handed != 2 {
+			t.Errorf("%d hand-overs", handed)
 		}
 	})
 }
@@ -222,8 +235,9 @@ func TestAKeyFileThatIsLostAgainDuringItsHandOverIsHandedOverAgainAtOnce(t *test
 			k.Look(false, false)
 			synctest.Wait() // one key is proven, the other waits for the spacing
 		}
-		if held, err := d.held(); err != nil || len(d.handed) != 3 {
-			t.Errorf("%d hand-overs; the file: %q, %v", len(d.handed), held, err)
+		handed, _ := d.seen()
+		if _, err := d.held(); err != nil || handed != 3 {
+			t.Errorf("%d hand-overs; the file: %v", handed, err)
 		}
 		after(time.Second)
 		if s := wantState(t, k, Proven, true); s.Pending {
@@ -241,8 +255,9 @@ func TestAKeyFileThatMayNotBeReadIsTakenForOurs(t *testing.T) {
 		k.Look(false, false)
 		k.Look(false, true)
 		after(time.Minute)
-		if wantState(t, k, Proven, true); len(d.handed) != 0 {
-			t.Errorf("%d hand-overs", len(d.handed))
+		wantState(t, k, Proven, true)
+		if handed, _ := d.seen(); handed != 0 {
+			t.Errorf("%d hand-overs", handed)
 		}
 	})
 }
@@ -258,8 +273,9 @@ func TestARotationIsNotTakenForALostFile(t *testing.T) {
 			}
 		}
 		after(time.Minute)
-		if s := wantState(t, k, Proven, true); len(d.handed) != 5 || s.Pending {
-			t.Errorf("%d hand-overs for 5 rotations, state %+v", len(d.handed), s)
+		handed, _ := d.seen()
+		if s := wantState(t, k, Proven, true); handed != 5 || s.Pending {
+			t.Errorf("%d hand-overs for 5 rotations, state %+v", handed, s)
 		}
 	})
 }
