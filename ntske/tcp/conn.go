@@ -73,13 +73,15 @@ func (s *Server) serve(c *conn) {
 	if err := c.SetDeadline(c.deadline); err != nil {
 		return // closed already: it was evicted before it ran
 	}
-	s.talk(c)
+	tc := tls.Server(c, s.tls)
+	done := s.talk(c, tc)
 	s.conns.finished(c)
-	c.finish()
+	c.finish(tc, done)
 }
 
-// talk does everything that happens above TCP.
-func (s *Server) talk(c *conn) {
+// talk does everything that happens above TCP. It returns whether TLS ended as
+// it should, with our close_notify.
+func (s *Server) talk(c *conn, tc *tls.Conn) (done bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.observe(Event{Kind: Panicked})
@@ -89,7 +91,6 @@ func (s *Server) talk(c *conn) {
 			})
 		}
 	}()
-	tc := tls.Server(c, s.tls)
 	if err := tc.Handshake(); err != nil {
 		class := c.class
 		if class == 0 {
@@ -97,27 +98,27 @@ func (s *Server) talk(c *conn) {
 		}
 		s.observe(Event{Kind: HandshakeFailed, Class: class})
 		s.log.Debug("handshake failed", "peer", c.RemoteAddr().String(), "class", class.String())
-		return
+		return false
 	}
 	protocol := tc.ConnectionState().NegotiatedProtocol
 	service := s.services[protocol]
 	if service == nil {
 		s.observe(Event{Kind: NoALPN})
-		tc.CloseWrite()
-		return
+		return tc.CloseWrite() == nil
 	}
 	s.observe(Event{Kind: Dispatched, Protocol: protocol})
 	ctx, cancel := context.WithDeadline(context.Background(), c.deadline)
 	defer cancel()
 	service.ServeConn(ctx, tc)
-	tc.CloseWrite() // close_notify
+	return tc.CloseWrite() == nil // close_notify
 }
 
 // finish ends the connection so that what was written last arrives: closing
 // with unread input makes TCP send a reset, which discards it at the peer. So
 // our direction is closed first and the peer's is read until it ends, but only
-// a little, not for long and not past the deadline.
-func (c *conn) finish() {
+// a little, not for long and not past the deadline. A peer that says
+// close_notify sends nothing more: the end of its TCP need not be waited for.
+func (c *conn) finish(tc *tls.Conn, done bool) {
 	const (
 		maxOctets = 64 << 10
 		maxTime   = 500 * time.Millisecond
@@ -130,12 +131,20 @@ func (c *conn) finish() {
 		c.SetReadDeadline(short)
 	}
 	var scrap [2048]byte
-	for n := 0; n < maxOctets; {
-		m, err := c.Conn.Read(scrap[:])
-		if n += m; err != nil {
-			return
+	n := 0
+	drain := func(r io.Reader) error {
+		for n < maxOctets {
+			m, err := r.Read(scrap[:])
+			if n += m; err != nil {
+				return err
+			}
 		}
+		return nil
 	}
+	if done && drain(tc) == io.EOF {
+		return
+	}
+	_ = drain(c.Conn) // whatever ended it
 }
 
 // classify names the reason of a failed handshake from crypto/tls's error.

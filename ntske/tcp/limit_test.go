@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -155,5 +156,53 @@ func TestFloodOfIdleConnectionsStarvesNobody(t *testing.T) {
 		if n := r.open(); n > 16 {
 			t.Fatalf("%d connections open, limit 16", n)
 		}
+	}
+}
+
+// halfPipe is a net.Pipe end that can be closed in one direction, in name: the
+// other side sees no end.
+type halfPipe struct{ net.Conn }
+
+func (halfPipe) CloseWrite() error { return nil }
+
+func TestAPeerThatSaidCloseNotifyIsNotWaitedFor(t *testing.T) {
+	cert, roots := identity(t)
+	s, err := New(Config{
+		TLS:      &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"one"}},
+		Services: map[string]Service{"one": answer("fine")}, Timeout: time.Minute,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	real := time.Now() // a bubble's clock tells the year 2000
+	for name, tt := range map[string]struct {
+		say    func(c *tls.Conn)
+		waited bool
+	}{
+		"close_notify, and TCP stays open":        {func(c *tls.Conn) { c.CloseWrite() }, false},
+		"more data, then close_notify":            {func(c *tls.Conn) { c.Write(make([]byte, 5000)); c.CloseWrite() }, false},
+		"no close_notify, and TCP stays open":     {func(*tls.Conn) {}, true},
+		"what is no TLS, and TCP stays open":      {func(c *tls.Conn) { c.NetConn().Write(make([]byte, 100)) }, true},
+		"an end of TCP, and no close_notify ever": {func(c *tls.Conn) { c.NetConn().Close() }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ours, theirs := net.Pipe()
+				defer theirs.Close()
+				go func() {
+					c := tls.Client(theirs, &tls.Config{RootCAs: roots, ServerName: testName, NextProtos: []string{"one"}, Time: func() time.Time { return real }})
+					c.Write([]byte("?"))
+					if b, err := io.ReadAll(c); err != nil || string(b) != "fine" {
+						t.Errorf("answer %q, %v", b, err)
+					}
+					tt.say(c)
+				}()
+				begin := time.Now()
+				s.serve(&conn{Conn: halfPipe{ours}})
+				if took := time.Since(begin); (took != 0) != tt.waited {
+					t.Errorf("the connection was kept for %v", took)
+				}
+			})
+		})
 	}
 }
