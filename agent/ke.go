@@ -30,7 +30,7 @@ func (a *agent) newKE(cfg *config.Config, ntp netip.AddrPort) (*ke, error) {
 		port = ntp.Port()
 	}
 	exchange, err := ntske.New(ntske.Config{
-		Ring:    func() *cookie.Ring { return a.parts.Load().keys.ring.Current() },
+		Ring:    a.cookieKeys,
 		Format:  cookie.Chrony{},
 		Cookies: cfg.KE.Cookies, NTPHost: cfg.KE.NTP.Host, NTPPort: port,
 		Observe: a.observeKE(cfg.KE.Timeout), Log: a.Log.Named("ke"),
@@ -49,6 +49,24 @@ func (a *agent) newKE(cfg *config.Config, ntp netip.AddrPort) (*ke, error) {
 		purpose: status.ServiceKE, asked: cfg.KE.Listen, book: a.book, ready: a.keReady, serve: server.Serve,
 		kick: make(chan struct{}, 1), log: a.Log.Named("listen"),
 	}}, nil
+}
+
+// cookieKeys are those to mint with. While they are in doubt, for the
+// milliseconds in which a daemon that has just started is asked, the client
+// waits: a failed exchange would keep it away for much longer.
+func (a *agent) cookieKeys(ctx context.Context) *cookie.Ring {
+	const patience = time.Second
+	keys := a.parts.Load().keys.ring
+	if ring := keys.Current(); ring != nil {
+		return ring
+	}
+	wait := patience
+	if end, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(end)/2)
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	return keys.Await(ctx)
 }
 
 func (k *ke) start(ctx context.Context) {

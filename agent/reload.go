@@ -31,9 +31,11 @@ type parts struct {
 }
 
 // stop ends the parts; key exchanges that have begun are finished first, which
-// takes no longer than their deadline.
+// takes no longer than their deadline. Newcomers are refused meanwhile: to be
+// let in and not served would cost them more.
 func (p *parts) stop() error {
 	err := p.ke.tasks.Stop()
+	p.ke.door.book.close(p.ke.door.purpose)
 	p.ke.server.Wait()
 	return errors.Join(err, p.certs.tasks.Stop(), p.keys.tasks.Stop())
 }

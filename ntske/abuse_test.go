@@ -2,6 +2,7 @@ package ntske
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"errors"
 	"net"
@@ -158,7 +159,7 @@ func TestMistakesOfPeersAreDebugLinesWithoutSecrets(t *testing.T) {
 }
 
 func TestNewRefusesWhatCannotServe(t *testing.T) {
-	ring := func() *cookie.Ring { return nil }
+	ring := func(context.Context) *cookie.Ring { return nil }
 	for name, c := range map[string]Config{
 		"no ring": {}, "nine cookies": {Ring: ring, Cookies: 9}, "negative cookies": {Ring: ring, Cookies: -1}, "a bad host": {Ring: ring, NTPHost: "a b"},
 	} {

@@ -2,6 +2,7 @@ package ntske
 
 import (
 	"bytes"
+	"context"
 	"testing"
 	"time"
 
@@ -128,7 +129,7 @@ func TestMatrixOfTheRequest(t *testing.T) {
 			l.outcome(t, Timeout)
 		}
 	})
-	without := newLab(t, labTime, func(c *Config) { c.Ring = func() *cookie.Ring { return nil } })
+	without := newLab(t, labTime, func(c *Config) { c.Ring = func(context.Context) *cookie.Ring { return nil } })
 	unusable := newLab(t, labTime, func(c *Config) {
 		key, err := cookie.NewKey(1, aead.SIVCMAC512, make([]byte, 64))
 		if err != nil {
@@ -138,7 +139,7 @@ func TestMatrixOfTheRequest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.Ring = func() *cookie.Ring { return ring }
+		c.Ring = func(context.Context) *cookie.Ring { return ring }
 	})
 	t.Run("K16 an internal failure gets Error 2", func(t *testing.T) {
 		without.refuses(t, plain, error2, NoKeys)

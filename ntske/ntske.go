@@ -44,8 +44,9 @@ const (
 // Config is what a Server is made of.
 type Config struct {
 	// Ring returns the cookie keys to mint with. nil says that none is known to
-	// work; the client is then told to come back (Error 2).
-	Ring   func() *cookie.Ring
+	// work; the client is then told to come back (Error 2). It may wait for them
+	// a little, well within the deadline of the context.
+	Ring   func(context.Context) *cookie.Ring
 	Format cookie.Chrony // how the daemon writes cookies and which AEADs it opens
 	// Cookies per answer, 1 to 8; 0 means 8.
 	Cookies int
@@ -61,7 +62,7 @@ type Config struct {
 
 // Server answers key-exchange requests. It is safe for concurrent use.
 type Server struct {
-	ring    func() *cookie.Ring
+	ring    func(context.Context) *cookie.Ring
 	format  cookie.Chrony
 	offer   offer
 	cookies int
@@ -144,7 +145,7 @@ func (s *Server) exchange(ctx context.Context, c *tls.Conn) (Outcome, error) {
 	resp, outcome := negotiate(req, s.offer, local(c), state.ServerName)
 	if outcome == Served {
 		box := new(box)
-		if err := s.mint(&state, &resp, box); err != nil {
+		if err := s.mint(ctx, &state, &resp, box); err != nil {
 			return s.refuse(c, err)
 		}
 		return s.send(c, resp.AppendTo(box.reply[:0]), outcome)
@@ -175,8 +176,8 @@ var errNoKeys = errors.New("no cookie keys that the daemon is known to hold")
 
 // mint derives the session keys from the TLS connection and seals them into
 // fresh cookies, which it adds to resp. The keys are gone when it returns.
-func (s *Server) mint(state *tls.ConnectionState, resp *record.Response, b *box) error {
-	ring := s.ring()
+func (s *Server) mint(ctx context.Context, state *tls.ConnectionState, resp *record.Response, b *box) error {
+	ring := s.ring(ctx)
 	if ring == nil {
 		return errNoKeys
 	}

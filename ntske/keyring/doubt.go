@@ -19,6 +19,8 @@ type doubts struct {
 	count  uint64             // how often all that was proven came into doubt
 	look   bool               // the daemon's key file may have changed
 	asking context.CancelFunc // ends the query under way; nil = none yet
+
+	published chan struct{} // closed when there is a Ring again; nil = nobody waits
 }
 
 // Look says that the daemon's process or key file may have changed: started, it
@@ -71,9 +73,29 @@ func (k *Keyring) publish(ring *cookie.Ring) {
 	d := &k.doubts
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if k.lead.doubts == d.count {
-		k.ring.Store(ring)
+	if k.lead.doubts != d.count {
+		return
 	}
+	k.ring.Store(ring)
+	if ring != nil && d.published != nil {
+		close(d.published)
+		d.published = nil
+	}
+}
+
+// orPublished returns the Ring in service or, if there is none, what is closed
+// when there is one.
+func (k *Keyring) orPublished() (*cookie.Ring, <-chan struct{}) {
+	d := &k.doubts
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if ring := k.ring.Load(); ring != nil {
+		return ring, nil
+	}
+	if d.published == nil {
+		d.published = make(chan struct{})
+	}
+	return nil, d.published
 }
 
 // heed takes up what somebody has seen, and tells whether that makes what is

@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
@@ -276,6 +277,34 @@ func TestARotationIsNotTakenForALostFile(t *testing.T) {
 		handed, _ := d.seen()
 		if s := wantState(t, k, Proven, true); handed != 5 || s.Pending {
 			t.Errorf("%d hand-overs for 5 rotations, state %+v", handed, s)
+		}
+	})
+}
+
+func TestWhoAwaitsTheKeysHasThemWhenTheDoubtIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDaemon{}
+		k := watched(t, d)
+		before := k.State().Current
+		awaited := func(most time.Duration) (id uint32, waited time.Duration) {
+			ctx, cancel := context.WithTimeout(t.Context(), most)
+			defer cancel()
+			begin := time.Now()
+			if ring := k.Await(ctx); ring != nil {
+				id = ring.Current().ID()
+			}
+			return id, time.Since(begin)
+		}
+		if id, waited := awaited(time.Second); id != before || waited != 0 {
+			t.Errorf("without a doubt: key %08x after %v", id, waited)
+		}
+		d.set(func(d *fakeDaemon) { d.slow = 100 * time.Millisecond })
+		k.Look(true, false)
+		if id, waited := awaited(50 * time.Millisecond); id != 0 || waited != 50*time.Millisecond {
+			t.Errorf("while the daemon is asked: key %08x after %v", id, waited)
+		}
+		if id, waited := awaited(time.Second); id != before || waited != 50*time.Millisecond {
+			t.Errorf("the daemon answered: key %08x after %v", id, waited)
 		}
 	})
 }

@@ -24,6 +24,7 @@ type fakeDaemon struct {
 	handErr  error
 	late     time.Duration // between a hand-over and its effect
 	limit    time.Duration // drops what comes sooner after the last query
+	slow     time.Duration // until it answers
 	asked    []time.Time
 	answers  []Answer
 	handed   [][]byte
@@ -141,7 +142,9 @@ func (d *fakeDaemon) prove(ctx context.Context, c []byte, s *cookie.Session) Ans
 	}
 	d.answers = append(d.answers, a)
 	d.event("prove")
+	slow := d.slow
 	d.mu.Unlock()
+	time.Sleep(slow)
 	if a == Silent {
 		<-ctx.Done()
 	}

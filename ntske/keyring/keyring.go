@@ -273,6 +273,21 @@ func (k *Keyring) save(f file) error {
 // Current returns the Ring to mint with, or nil: mint nothing. It never blocks.
 func (k *Keyring) Current() *cookie.Ring { return k.ring.Load() }
 
+// Await is Current, but while there is no Ring it waits for one until ctx is done.
+func (k *Keyring) Await(ctx context.Context) *cookie.Ring {
+	for {
+		ring, published := k.orPublished()
+		if ring != nil {
+			return ring
+		}
+		select {
+		case <-published:
+		case <-ctx.Done():
+			return k.Current()
+		}
+	}
+}
+
 // State returns a snapshot for status and health.
 func (k *Keyring) State() State { return *k.state.Load() }
 
