@@ -13,10 +13,12 @@ race:  ## all tests under the race detector
 	@go test -race ./...
 fuzz:  ## each fuzz target for FUZZTIME=30s
 	@packaging/ci/fuzz.sh $(FUZZTIME)
+bench: build ## measured against chronyd and the floor: ROUNDS=9, about 4 minutes; BENCH=flags of ntsbench bench
+	@$(BIN)/ntsbench bench --rounds $(or $(ROUNDS),9) $(BENCH)
 lint:  ## gofmt, go mod tidy, vet, staticcheck
 	@packaging/ci/lint.sh
 parts: ## unpack the real daemons into .parts/
 	@packaging/parts/unpack.sh .parts bookworm chrony && packaging/parts/unpack.sh .parts trixie chrony
 clean: ## remove what the targets above made
 	@rm -rf $(BIN) .parts
-.PHONY: help build run test race fuzz lint parts clean
+.PHONY: help build run test race fuzz bench lint parts clean

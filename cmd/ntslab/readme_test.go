@@ -50,7 +50,7 @@ func TestTheReadmesCommandsWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	here := strings.NewReplacer("DIR=lab", "DIR="+dir+"/lab", ". lab/", ". "+dir+"/lab/", "bin/ntsagent", dir+"/bin/ntsagent")
+	here := strings.NewReplacer("make bench", "make bench ROUNDS=1 BENCH='--seconds 0.1 --idle 50'", "DIR=lab", "DIR="+dir+"/lab", ". lab/", ". "+dir+"/lab/", "bin/ntsagent", dir+"/bin/ntsagent")
 	inRepo := func(script string) *exec.Cmd {
 		cmd := exec.Command("sh", "-eu", "-c", script)
 		cmd.Dir = "../.."
