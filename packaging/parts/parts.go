@@ -15,22 +15,25 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 )
 
-// Release is a Debian release and the upstream version of chrony it ships. What
-// we know of chrony's bytes was measured on these, so another one is refused.
+// Release is a Debian release and the upstream versions of the NTP daemons it
+// ships; "" where it ships none or none is used. What we know of their bytes was
+// measured on these, so another version is refused.
 type Release struct {
-	Debian int
-	suite  string
-	Chrony string
+	Debian   int
+	suite    string
+	Chrony   string
+	NTPsec   string
+	NTPDRS   string // ntpd-rs
+	OpenNTPD string
 }
 
 // The releases tests run against: the oldest chrony that is supported, whose
 // clients and key files know AEAD 15 alone, and one that prefers AEAD 30.
 var (
-	Debian12 = Release{12, "bookworm", "4.3"}
-	Debian13 = Release{13, "trixie", "4.6.1"}
+	Debian12 = Release{Debian: 12, suite: "bookworm", Chrony: "4.3", NTPsec: "1.2.2", OpenNTPD: "6.2p3"}
+	Debian13 = Release{Debian: 13, suite: "trixie", Chrony: "4.6.1", NTPsec: "1.2.3", NTPDRS: "1.4.0"}
 )
 
 func (r Release) String() string { return "chrony " + r.Chrony }
@@ -40,27 +43,6 @@ var unpackScript []byte
 
 // Root is the absolute path of an unpacked package, laid out like a file system.
 type Root string
-
-// UnpackChrony returns the release's chrony of the repository at repoDir. The
-// first call downloads it from the mirror the system's apt uses (about 10 s);
-// processes that call it at the same time wait for one download.
-func UnpackChrony(ctx context.Context, repoDir string, r Release) (Root, error) {
-	root, err := unpack(ctx, filepath.Join(repoDir, ".parts"), r, "chrony")
-	if err != nil {
-		return "", err
-	}
-	out, err := root.Command(ctx, "chronyd", "--version").Output()
-	if err != nil {
-		return "", fmt.Errorf("run the unpacked chronyd of %s: %w", root, err)
-	}
-	// "chronyd (chrony) version 4.3 (+CMDMON +NTP …)"
-	words := strings.Fields(string(out))
-	if len(words) < 4 || words[3] != r.Chrony {
-		return "", fmt.Errorf("%s holds %q, not %s: remove it, and have apt sources that serve Debian %d",
-			root, strings.TrimSpace(string(out)), r, r.Debian)
-	}
-	return root, nil
-}
 
 // unpack runs the script, which does nothing when the root is already there.
 func unpack(ctx context.Context, parts string, r Release, pkg string) (Root, error) {

@@ -2,6 +2,7 @@
 package partstest
 
 import (
+	"context"
 	"os"
 	"testing"
 
@@ -12,6 +13,29 @@ import (
 // test that needs chrony and cannot have it fails; it is never skipped.
 func Chrony(t testing.TB, r parts.Release) parts.Root {
 	t.Helper()
+	return unpacked(t, r, parts.UnpackChrony)
+}
+
+// NTPsec is Chrony for NTPsec.
+func NTPsec(t testing.TB, r parts.Release) parts.Root {
+	t.Helper()
+	return unpacked(t, r, parts.UnpackNTPsec)
+}
+
+// NTPDRS is Chrony for ntpd-rs.
+func NTPDRS(t testing.TB, r parts.Release) parts.Root {
+	t.Helper()
+	return unpacked(t, r, parts.UnpackNTPDRS)
+}
+
+// OpenNTPD is Chrony for OpenNTPD.
+func OpenNTPD(t testing.TB, r parts.Release) parts.Root {
+	t.Helper()
+	return unpacked(t, r, parts.UnpackOpenNTPD)
+}
+
+func unpacked(t testing.TB, r parts.Release, unpack func(context.Context, string, parts.Release) (parts.Root, error)) parts.Root {
+	t.Helper()
 	wd, err := os.Getwd()
 	if err != nil {
 		t.Fatalf("find the repository: %v", err)
@@ -20,7 +44,7 @@ func Chrony(t testing.TB, r parts.Release) parts.Root {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, err := parts.UnpackChrony(t.Context(), repo, r)
+	root, err := unpack(t.Context(), repo, r)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package partstest
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +28,40 @@ func TestChronyIsUnpackedAndRuns(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+func TestTheOtherDaemonsAreUnpackedInTheVersionsThatWereMeasured(t *testing.T) {
+	for _, root := range []parts.Root{
+		NTPsec(t, parts.Debian12), NTPsec(t, parts.Debian13), NTPDRS(t, parts.Debian13), OpenNTPD(t, parts.Debian12),
+	} {
+		if _, err := os.Stat(string(root)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestADaemonOfAnotherVersionIsRefused(t *testing.T) {
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	repo, err := parts.RepoDir(wd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := parts.Debian12
+	other.NTPsec, other.OpenNTPD, other.Chrony = "1.2.1", "6.2", "4.2"
+	for name, unpack := range map[string]func(context.Context, string, parts.Release) (parts.Root, error){
+		"chrony": parts.UnpackChrony, "ntpsec": parts.UnpackNTPsec, "openntpd": parts.UnpackOpenNTPD,
+	} {
+		root, err := unpack(t.Context(), repo, other)
+		if err == nil || !strings.Contains(err.Error(), "remove it") {
+			t.Errorf("%s of another version: %s, %v", name, root, err)
+		}
+	}
+	if root, err := parts.UnpackNTPDRS(t.Context(), repo, parts.Debian12); err == nil {
+		t.Errorf("an ntpd-rs that Debian 12 does not have: %s", root)
 	}
 }
 
