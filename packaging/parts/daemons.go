@@ -61,7 +61,7 @@ func unpackDaemon(ctx context.Context, repoDir string, r Release, pkg, want stri
 // says returns the func that reads the version a program prints after prefix.
 func says(program, prefix string) func(context.Context, Root) (string, error) {
 	return func(ctx context.Context, root Root) (string, error) {
-		out, err := root.Command(ctx, program, "--version").Output()
+		out, err := root.Command(ctx, program, "--version").CombinedOutput() // ntp-daemon prints it on standard error
 		if err != nil {
 			return "", err
 		}
