@@ -1,0 +1,90 @@
+package registry
+
+// Field returns what a type of an NTP extension field means, nothing if it is not registered. 0x0204 means two
+// things: it is an NTS cookie in a packet that has fields 0x0104 and 0x0404 too, and an Autokey message request
+// in any other (RFC 9748 §4.3).
+func Field(t uint16) []Entry { return fields.lookup(t) }
+
+const historic = "Reserved for historic reasons"
+
+var fields = numbers{
+	assigned:     fieldRows,
+	firstPrivate: 0xF000, lastPrivate: 0xFFFF,
+	privately: []row{
+		{0xF323, "Monotonic timestamp and root delay with more bits (magic 0xF5BEDD9A)", "chrony"},
+		{0xF324, "Network Correction before its registration as 0x010A (magic 0x07AC2CEB)", "chrony"},
+		{0xF501, "NTPv5 Padding", "draft-ietf-ntp-ntpv5"},
+		{0xF503, "NTPv5 Reference IDs Request", "draft-ietf-ntp-ntpv5"},
+		{0xF504, "NTPv5 Reference IDs Response", "draft-ietf-ntp-ntpv5"},
+		{0xF5FF, "NTPv5 Draft Identification", "draft-ietf-ntp-ntpv5"},
+	},
+	reference: "RFC 9748",
+}
+
+// fieldRows are table 1 of RFC 9748, and what was registered later.
+var fieldRows = []row{
+	{0x0000, "Crypto-NAK; authentication failure", "RFC 5905"},
+	{0x0002, historic, "RFC 9748"},
+	{0x0102, historic, "RFC 9748"},
+	{0x0104, "Unique Identifier", "RFC 8915 §5.3"},
+	{0x010A, "Network Correction", "RFC-ietf-ntp-over-ptp-08"}, // registered after RFC 9748
+	{0x0200, "No-Operation Request", "RFC 5906"},
+	{0x0201, "Association Message Request", "RFC 5906"},
+	{0x0202, "Certificate Message Request", "RFC 5906"},
+	{0x0203, "Cookie Message Request", "RFC 5906"},
+	{0x0204, "Autokey Message Request", "RFC 5906"},
+	{0x0204, "NTS Cookie", "RFC 8915 §5.4"},
+	{0x0205, "Leapseconds Message Request", "RFC 5906"},
+	{0x0206, "Sign Message Request", "RFC 5906"},
+	{0x0207, "IFF Identity Message Request", "RFC 5906"},
+	{0x0208, "GQ Identity Message Request", "RFC 5906"},
+	{0x0209, "MV Identity Message Request", "RFC 5906"},
+	{0x0302, historic, "RFC 9748"},
+	{0x0304, "NTS Cookie Placeholder", "RFC 8915 §5.5"},
+	{0x0402, historic, "RFC 9748"},
+	{0x0404, "NTS Authenticator and Encrypted Extension Fields", "RFC 8915 §5.6"},
+	{0x0502, historic, "RFC 9748"},
+	{0x0602, historic, "RFC 9748"},
+	{0x0702, historic, "RFC 9748"},
+	{0x0802, historic, "RFC 9748"},
+	{0x0902, historic, "RFC 9748"},
+	{0x2005, "UDP Checksum Complement", "RFC 7821"},
+	{0x8002, historic, "RFC 9748"},
+	{0x8102, historic, "RFC 9748"},
+	{0x8200, "No-Operation Response", "RFC 5906"},
+	{0x8201, "Association Message Response", "RFC 5906"},
+	{0x8202, "Certificate Message Response", "RFC 5906"},
+	{0x8203, "Cookie Message Response", "RFC 5906"},
+	{0x8204, "Autokey Message Response", "RFC 5906"},
+	{0x8205, "Leapseconds Message Response", "RFC 5906"},
+	{0x8206, "Sign Message Response", "RFC 5906"},
+	{0x8207, "IFF Identity Message Response", "RFC 5906"},
+	{0x8208, "GQ Identity Message Response", "RFC 5906"},
+	{0x8209, "MV Identity Message Response", "RFC 5906"},
+	{0x8302, historic, "RFC 9748"},
+	{0x8402, historic, "RFC 9748"},
+	{0x8502, historic, "RFC 9748"},
+	{0x8602, historic, "RFC 9748"},
+	{0x8702, historic, "RFC 9748"},
+	{0x8802, historic, "RFC 9748"},
+	{0x8902, historic, "RFC 9748"},
+	{0xC002, historic, "RFC 9748"},
+	{0xC102, historic, "RFC 9748"},
+	{0xC200, "No-Operation Error Response", "RFC 5906"},
+	{0xC201, "Association Message Error Response", "RFC 5906"},
+	{0xC202, "Certificate Message Error Response", "RFC 5906"},
+	{0xC203, "Cookie Message Error Response", "RFC 5906"},
+	{0xC204, "Autokey Message Error Response", "RFC 5906"},
+	{0xC205, "Leapseconds Message Error Response", "RFC 5906"},
+	{0xC206, "Sign Message Error Response", "RFC 5906"},
+	{0xC207, "IFF Identity Message Error Response", "RFC 5906"},
+	{0xC208, "GQ Identity Message Error Response", "RFC 5906"},
+	{0xC209, "MV Identity Message Error Response", "RFC 5906"},
+	{0xC302, historic, "RFC 9748"},
+	{0xC402, historic, "RFC 9748"},
+	{0xC502, historic, "RFC 9748"},
+	{0xC602, historic, "RFC 9748"},
+	{0xC702, historic, "RFC 9748"},
+	{0xC802, historic, "RFC 9748"},
+	{0xC902, historic, "RFC 9748"},
+}
