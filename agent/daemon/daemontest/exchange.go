@@ -1,0 +1,77 @@
+package daemontest
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"ntsagent/ntske/aead"
+	"ntsagent/ntske/client"
+	"ntsagent/ntske/cookie"
+	"ntsagent/ntske/record"
+)
+
+// Exchange does one NTS-KE session (RFC 8915 §4) with the daemon's own server
+// and offers it one algorithm only. It returns the session and its cookies.
+func Exchange(addr netip.AddrPort, name string, roots *x509.CertPool, alg aead.ID) (cookie.Session, [][]byte, error) {
+	s := cookie.Session{AEAD: alg}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	nc, err := new(net.Dialer).DialContext(ctx, "tcp", addr.String())
+	if err != nil {
+		return s, nil, err
+	}
+	defer nc.Close()
+	nc.SetDeadline(time.Now().Add(5 * time.Second))
+	c := tls.Client(nc, &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"ntske/1"}, RootCAs: roots, ServerName: name})
+	if err := c.HandshakeContext(ctx); err != nil {
+		return s, nil, err
+	}
+	req := record.Request{Protocols: []record.Protocol{record.NTPv4}, AEADs: []aead.ID{alg}}
+	if _, err := c.Write(req.AppendTo(nil)); err != nil {
+		return s, nil, err
+	}
+	resp, err := record.ReadResponse(c)
+	if err != nil {
+		return s, nil, err
+	}
+	if len(resp.AEADs) != 1 || resp.AEADs[0] != alg {
+		return s, nil, fmt.Errorf("the daemon does not agree to %v, but to %v", alg, resp.AEADs)
+	}
+	state := c.ConnectionState()
+	for direction, key := range []*[]byte{&s.C2S, &s.S2C} {
+		label := append(binary.BigEndian.AppendUint16([]byte{0, 0}, uint16(alg)), byte(direction))
+		if *key, err = state.ExportKeyingMaterial("EXPORTER-network-time-security", label, alg.KeyLen()); err != nil {
+			return s, nil, err
+		}
+	}
+	return s, resp.Cookies, nil
+}
+
+// Mint makes a session and a cookie for it under the key.
+func Mint(t testing.TB, format cookie.Format, key *cookie.Key, alg aead.ID) (cookie.Session, []byte) {
+	t.Helper()
+	n := alg.KeyLen()
+	random := make([]byte, 2*n+format.NonceLen(key))
+	rand.Read(random) // never fails
+	s := cookie.Session{AEAD: alg, C2S: random[:n], S2C: random[n : 2*n]}
+	sealed, err := format.Seal(nil, key, random[2*n:], &s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, sealed
+}
+
+// Query sends one NTS query with a cookie and placeholders for as many more.
+func Query(addr netip.AddrPort, s cookie.Session, sealed []byte, placeholders int) (client.Reply, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return client.Query(ctx, addr, client.Keys{AEAD: s.AEAD, C2S: s.C2S, S2C: s.S2C}, sealed, placeholders)
+}

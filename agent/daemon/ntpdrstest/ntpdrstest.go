@@ -1,0 +1,172 @@
+// Package ntpdrstest runs a real, unmodified ntp-daemon of ntpd-rs for tests: a
+// server with NTS on the loopback that rotates its keys itself. It has no time
+// sources and no right to touch the host's clock. It needs no root.
+package ntpdrstest
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"ntsagent/agent/daemon/daemontest"
+	"ntsagent/ntske/client"
+	"ntsagent/packaging/parts"
+	"ntsagent/packaging/parts/partstest"
+)
+
+// Options change the ntp-daemon that Start starts.
+type Options struct {
+	// RotateEvery and StaleKeys are its key-rotation-interval, in whole seconds,
+	// and stale-key-count; 0 = a day and 7, as ntpd-rs has them.
+	RotateEvery time.Duration
+	StaleKeys   int
+	// KeyFile is what it finds as key file at its first start; nil = none.
+	KeyFile []byte
+	// Deny makes it answer nobody.
+	Deny bool
+}
+
+// Server is a running ntp-daemon.
+type Server struct {
+	*daemontest.Process
+	Addr     netip.AddrPort // where it answers NTP, 127.0.0.1
+	KE       netip.AddrPort // where it answers NTS-KE
+	Dir      string
+	KeysFile string         // its key-storage-path
+	Roots    *x509.CertPool // who its certificate for Name is good to
+	t        testing.TB
+	root     parts.Root
+	options  Options
+}
+
+// Name is the one its certificate is for.
+const Name = "ntpdrs.test"
+
+// tries is how often a start is repeated when a port was taken in between.
+const tries = 5
+
+// Start runs the ntp-daemon of Debian 13 until the test ends.
+func Start(t testing.TB, o Options) *Server {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{t: t, root: partstest.NTPDRS(t, parts.Debian13), Dir: dir, KeysFile: filepath.Join(dir, "keys"), options: o}
+	s.Process = daemontest.NewProcess(t)
+	s.Roots = daemontest.WriteCertificate(t, dir, Name)
+	if o.KeyFile != nil {
+		s.WriteKeys(o.KeyFile)
+	}
+	for range tries {
+		loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		s.Addr = netip.AddrPortFrom(loopback, freePort(t, "udp"))
+		s.KE = netip.AddrPortFrom(loopback, freePort(t, "tcp"))
+		s.writeConf()
+		if s.run() == nil {
+			return s
+		}
+	}
+	t.Fatalf("ntp-daemon does not start:\n%s", s.Log())
+	return nil
+}
+
+// Restart stops and starts it with the same files and ports.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.Stop()
+	var err error
+	for range tries { // a client's socket may have its port for a moment
+		if err = s.run(); err == nil {
+			return
+		}
+	}
+	s.t.Fatalf("ntp-daemon does not start again: %v\n%s", err, s.Log())
+}
+
+// ReadKeys reads its key file as it is now.
+func (s *Server) ReadKeys() ([]byte, error) { return os.ReadFile(s.KeysFile) }
+
+// WriteKeys replaces its key file, which it reads only at a start.
+func (s *Server) WriteKeys(b []byte) {
+	s.t.Helper()
+	if err := os.WriteFile(s.KeysFile, b, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// run starts it and waits until it answers.
+func (s *Server) run() error {
+	command := func(ctx context.Context) *exec.Cmd {
+		return daemontest.WithoutClock(s.root.Command(ctx, "ntp-daemon", "-c", filepath.Join(s.Dir, "ntp.toml")))
+	}
+	return s.Run(command, func() bool {
+		if _, err := os.Stat(s.KeysFile); err != nil {
+			return false
+		}
+		if s.options.Deny {
+			return true
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+		defer cancel()
+		_, err := client.Plain(ctx, s.Addr)
+		return err == nil
+	})
+}
+
+func (s *Server) writeConf() {
+	s.t.Helper()
+	every, stale, filter := s.options.RotateEvery, s.options.StaleKeys, ""
+	if every == 0 {
+		every = 24 * time.Hour
+	}
+	if stale == 0 {
+		stale = 7
+	}
+	if s.options.Deny {
+		filter = "denylist = { filter = [\"0.0.0.0/0\"], action = \"ignore\" }\n"
+	}
+	conf := fmt.Sprintf(`[observability]
+log-level = "warn"
+[[server]]
+listen = "%s"
+%s[[nts-ke-server]]
+listen = "%s"
+certificate-chain-path = "%s"
+private-key-path = "%s"
+[keyset]
+key-storage-path = "%s"
+key-rotation-interval = %d
+stale-key-count = %d
+`, s.Addr, filter, s.KE, filepath.Join(s.Dir, daemontest.CertFile), filepath.Join(s.Dir, daemontest.KeyFile),
+		s.KeysFile, int(every/time.Second), stale)
+	if err := os.WriteFile(filepath.Join(s.Dir, "ntp.toml"), []byte(conf), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// freePort is one the kernel just chose; somebody may take it before the daemon does.
+func freePort(t testing.TB, network string) uint16 {
+	t.Helper()
+	if network == "udp" {
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	}
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).AddrPort().Port()
+}
