@@ -1,8 +1,9 @@
-// Package aead knows the AEAD algorithms of Network Time Security and seals with AES-SIV-CMAC.
+// Package aead knows the AEAD algorithms of Network Time Security and seals with them.
 //
 // It holds the algorithm numbers of the IANA AEAD registry that NTS peers use (RFC 8915 §5.1, §7) and
-// an implementation of AES-SIV-CMAC (RFC 5297) in the form RFC 5116 gives it: one associated data, one
-// nonce, one plaintext. Neither sealing nor opening allocates when the destination has room.
+// AES-SIV-CMAC (RFC 5297) and AES-128-GCM-SIV (RFC 8452) in the form RFC 5116 gives them: one associated
+// data, one nonce, one plaintext. A Box is any of them under one key and can be given another key in place;
+// neither that nor sealing nor opening allocates when the destination has room.
 package aead
 
 import "fmt"
@@ -33,6 +34,19 @@ func (id ID) KeyLen() int {
 		return 64
 	case GCMSIV128:
 		return 16
+	default:
+		return 0
+	}
+}
+
+// NonceLen returns the length in octets of the nonce that NTS peers use with the algorithm (RFC 8915 §5.6),
+// or 0 for an algorithm this package does not know. AES-128-GCM-SIV takes no other, AES-SIV-CMAC takes any.
+func (id ID) NonceLen() int {
+	switch id {
+	case SIVCMAC256, SIVCMAC384, SIVCMAC512:
+		return 16
+	case GCMSIV128:
+		return gcmNonceLen
 	default:
 		return 0
 	}

@@ -4,10 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"math/rand/v2"
-	"slices"
-	"sync"
 	"testing"
 
 	"github.com/jacobsa/crypto/siv"
@@ -22,23 +19,18 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
-func newSIV(t testing.TB, key []byte) *SIV {
-	t.Helper()
-	s, err := NewSIV(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
 // sealList is S2V and encryption over any number of components, as RFC 5297 §2.6 has it.
-func sealList(s *SIV, components [][]byte, plaintext []byte) []byte {
-	var w scratch
-	tag := s.s2vEnd(&w, s.s2v(&w, components), plaintext)
+func sealList(b *Box, components [][]byte, plaintext []byte) []byte {
+	s := b.hidden()
+	d := s.zero
+	for _, c := range components {
+		d = s.s2vNext(d, c)
+	}
+	tag := s.s2vEnd(d, plaintext)
 	out := make([]byte, Overhead, Overhead+len(plaintext))
 	tag.put(out)
 	out = append(out, plaintext...)
-	s.xorKeyStream(&w, out[Overhead:], tag)
+	s.xorSIV(out[Overhead:], tag)
 	return out
 }
 
@@ -68,16 +60,17 @@ func TestVectorsOfRFC5297(t *testing.T) {
 			"7bdb6e3b432667eb06f4d14bff2fbd0fcb900f2fddbe404326601965c889bf17dba77ceb094fa663b7a3f748ba8af829ea64ad544a272e9c485b62a3fd5c0d",
 		},
 	} {
-		t.Run(v.name, func(t *testing.T) {
-			s := newSIV(t, unhex(t, v.key))
-			var components [][]byte
-			for _, c := range v.components {
-				components = append(components, unhex(t, c))
-			}
-			if got := sealList(s, components, unhex(t, v.plaintext)); !bytes.Equal(got, unhex(t, v.sealed)) {
-				t.Errorf("sealed %x, want %s", got, v.sealed)
-			}
-		})
+		for end, b := range boxes(t, SIVCMAC256, unhex(t, v.key)) {
+			t.Run(v.name+", "+end, func(t *testing.T) {
+				var components [][]byte
+				for _, c := range v.components {
+					components = append(components, unhex(t, c))
+				}
+				if got := sealList(b, components, unhex(t, v.plaintext)); !bytes.Equal(got, unhex(t, v.sealed)) {
+					t.Errorf("sealed %x, want %s", got, v.sealed)
+				}
+			})
+		}
 	}
 }
 
@@ -91,7 +84,7 @@ func oracle(t testing.TB, key, nonce, plaintext, ad []byte) []byte {
 	return out
 }
 
-func TestSealAgreesWithAnIndependentImplementation(t *testing.T) {
+func TestSIVAgreesWithAnIndependentImplementation(t *testing.T) {
 	rnd := rand.NewChaCha8([32]byte{1})
 	size := rand.New(rnd)
 	octets := func(n int) []byte {
@@ -99,226 +92,49 @@ func TestSealAgreesWithAnIndependentImplementation(t *testing.T) {
 		_, _ = rnd.Read(b)
 		return b
 	}
-	for range 5000 {
-		key := octets([]int{32, 48, 64}[size.IntN(3)])
+	for range 3000 {
+		id := []ID{SIVCMAC256, SIVCMAC384, SIVCMAC512}[size.IntN(3)]
+		key := octets(id.KeyLen())
 		nonce, plaintext, ad := octets(size.IntN(40)), octets(size.IntN(300)), octets(size.IntN(300))
-		s := newSIV(t, key)
-		sealed := s.Seal(nil, nonce, plaintext, ad)
-		if want := oracle(t, key, nonce, plaintext, ad); !bytes.Equal(sealed, want) {
-			t.Fatalf("key %x nonce %x plaintext %x ad %x: sealed %x, want %x", key, nonce, plaintext, ad, sealed, want)
-		}
-		opened, err := s.Open(nil, nonce, sealed, ad)
-		if err != nil || !bytes.Equal(opened, plaintext) {
-			t.Fatalf("opened %x, %v; want %x", opened, err, plaintext)
-		}
-	}
-}
-
-func TestKeyLengths(t *testing.T) {
-	for n := range 80 {
-		_, err := NewSIV(make([]byte, n))
-		if good := n == 32 || n == 48 || n == 64; (err == nil) != good {
-			t.Errorf("key of %d octets: %v", n, err)
-		}
-	}
-	for id, want := range map[ID]int{SIVCMAC256: 32, SIVCMAC384: 48, SIVCMAC512: 64, GCMSIV128: 16, 0: 0, 1: 0} {
-		if got := id.KeyLen(); got != want {
-			t.Errorf("%v: key length %d, want %d", id, got, want)
-		}
-	}
-}
-
-func TestNoFlippedBitIsAccepted(t *testing.T) {
-	s := newSIV(t, bytes.Repeat([]byte{7}, 32))
-	nonce, ad, plaintext := bytes.Repeat([]byte{1}, 16), []byte("associated"), bytes.Repeat([]byte{2}, 37)
-	sealed := s.Seal(nil, nonce, plaintext, ad)
-	for _, part := range [][]byte{nonce, ad, sealed} {
-		for bit := range 8 * len(part) {
-			part[bit/8] ^= 1 << (bit % 8)
-			if out, err := s.Open(nil, nonce, sealed, ad); !errors.Is(err, ErrOpen) || out != nil {
-				t.Fatalf("bit %d: opened %x, %v", bit, out, err)
+		want := oracle(t, key, nonce, plaintext, ad)
+		for end, b := range boxes(t, id, key) {
+			sealed := b.Seal(nil, nonce, plaintext, ad)
+			if !bytes.Equal(sealed, want) {
+				t.Fatalf("%s: key %x nonce %x plaintext %x ad %x: sealed %x, want %x", end, key, nonce, plaintext, ad, sealed, want)
 			}
-			part[bit/8] ^= 1 << (bit % 8)
-		}
-	}
-	for n := range len(sealed) {
-		if _, err := s.Open(nil, nonce, sealed[:n], ad); !errors.Is(err, ErrOpen) {
-			t.Errorf("cut to %d octets: %v", n, err)
-		}
-	}
-	if _, err := s.Open(nil, ad, sealed, nonce); !errors.Is(err, ErrOpen) {
-		t.Errorf("nonce and associated data exchanged: %v", err)
-	}
-}
-
-func TestAnEmptyAssociatedDataIsAComponent(t *testing.T) {
-	s := newSIV(t, bytes.Repeat([]byte{7}, 32))
-	nonce := bytes.Repeat([]byte{1}, 16)
-	without := sealList(s, [][]byte{nonce}, []byte("text"))
-	if got := s.Seal(nil, nonce, []byte("text"), nil); bytes.Equal(got, without) {
-		t.Error("the empty associated data was left out")
-	}
-	if got, want := s.Seal(nil, nonce, []byte("text"), nil), s.Seal(nil, nonce, []byte("text"), []byte{}); !bytes.Equal(got, want) {
-		t.Error("nil and empty associated data differ")
-	}
-}
-
-func TestOpenLeavesNothingOfAPlaintextThatIsNotAuthentic(t *testing.T) {
-	s := newSIV(t, bytes.Repeat([]byte{7}, 32))
-	sealed := s.Seal(nil, []byte("nonce"), bytes.Repeat([]byte{0xaa}, 50), nil)
-	sealed[3] ^= 1
-	dst := bytes.Repeat([]byte{0x55}, 80)
-	if _, err := s.Open(dst[:10], []byte("nonce"), sealed, nil); !errors.Is(err, ErrOpen) {
-		t.Fatal(err)
-	}
-	want := slices.Concat(bytes.Repeat([]byte{0x55}, 10), make([]byte, 50), bytes.Repeat([]byte{0x55}, 20))
-	if !bytes.Equal(dst, want) {
-		t.Errorf("destination is %x, want %x", dst, want)
-	}
-}
-
-func TestAnyOverlapOfInputsAndDestination(t *testing.T) {
-	const size = 200
-	s := newSIV(t, bytes.Repeat([]byte{7}, 48))
-	fresh := make([]byte, size)
-	_, _ = rand.NewChaCha8([32]byte{2}).Read(fresh)
-	clone := func() []byte { return bytes.Clone(fresh) }
-	for _, n := range []int{0, 1, 15, 16, 17, 32, 64, 70} {
-		for at := range 90 { // where the plaintext lies, relative to a destination of dst[20:]
-			b := clone()
-			want := s.Seal(nil, fresh[5:21], fresh[at:at+n], fresh[30:60])
-			if got := s.Seal(b[:20], b[5:21], b[at:at+n], b[30:60]); !bytes.Equal(got[20:], want) {
-				t.Fatalf("seal of %d octets at %d over 20 gives %x, want %x", n, at, got[20:], want)
-			}
-			sealed := s.Seal(nil, fresh[5:21], fresh[100:100+n], fresh[30:60])
-			if at < 60 && at+len(sealed) > 5 {
-				continue // the sealed text would overwrite its own nonce or associated data
-			}
-			b = clone()
-			copy(b[at:], sealed)
-			got, err := s.Open(b[:20], b[5:21], b[at:at+len(sealed)], b[30:60])
-			if err != nil || !bytes.Equal(got[20:], fresh[100:100+n]) {
-				t.Fatalf("open of %d octets at %d over 20: %x, %v", n, at, got, err)
+			opened, err := b.Open(nil, nonce, sealed, ad)
+			if err != nil || !bytes.Equal(opened, plaintext) {
+				t.Fatalf("%s: opened %x, %v; want %x", end, opened, err, plaintext)
 			}
 		}
 	}
-	for name, dst := range map[string]func(sealed []byte) []byte{
-		"over the whole sealed text": func(sealed []byte) []byte { return sealed[:0] },
-		"behind the tag":             func(sealed []byte) []byte { return sealed[:Overhead] },
-	} {
-		t.Run("open in place "+name, func(t *testing.T) {
-			sealed := s.Seal(nil, fresh[:16], fresh[20:120], nil)
-			d := dst(sealed)
-			got, err := s.Open(d, fresh[:16], sealed, nil)
-			if err != nil || !bytes.Equal(got[len(d):], fresh[20:120]) {
-				t.Errorf("opened %x, %v", got, err)
-			}
-			if &got[0] != &sealed[0] {
-				t.Error("did not open in place")
-			}
-		})
-	}
 }
 
-func TestConcurrentUse(t *testing.T) {
-	s := newSIV(t, bytes.Repeat([]byte{7}, 32))
-	var wg sync.WaitGroup
-	for g := range 8 {
-		wg.Go(func() {
-			plaintext := bytes.Repeat([]byte{byte(g)}, 64)
-			for range 500 {
-				sealed := s.Seal(nil, []byte{byte(g)}, plaintext, nil)
-				if got, err := s.Open(nil, []byte{byte(g)}, sealed, nil); err != nil || !bytes.Equal(got, plaintext) {
-					t.Errorf("opened %x, %v", got, err)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-}
-
-func TestNothingIsAllocated(t *testing.T) {
-	s := newSIV(t, bytes.Repeat([]byte{7}, 32))
-	nonce, ad, plaintext := make([]byte, 16), make([]byte, 188), make([]byte, 104)
-	sealed := s.Seal(nil, nonce, plaintext, ad)
-	dst := make([]byte, 0, 200)
-	if n := testing.AllocsPerRun(200, func() { dst = s.Seal(dst[:0], nonce, plaintext, ad) }); n != 0 {
-		t.Errorf("Seal allocates %v times", n)
-	}
-	if n := testing.AllocsPerRun(200, func() {
-		if _, err := s.Open(dst[:0], nonce, sealed, ad); err != nil {
-			t.Error(err)
+func TestTheNonceOfSIVIsAComponentOfItsOwn(t *testing.T) {
+	for end, b := range boxes(t, SIVCMAC256, bytes.Repeat([]byte{7}, 32)) {
+		nonce, ad := bytes.Repeat([]byte{1}, 16), []byte("associated")
+		if _, err := b.Open(nil, ad, b.Seal(nil, nonce, []byte("text"), ad), nonce); !errors.Is(err, ErrOpen) {
+			t.Errorf("%s: nonce and associated data exchanged: %v", end, err)
 		}
-	}); n != 0 {
-		t.Errorf("Open allocates %v times", n)
-	}
-	sealed[0] ^= 1
-	if n := testing.AllocsPerRun(200, func() { _, _ = s.Open(dst[:0], nonce, sealed, ad) }); n != 0 {
-		t.Errorf("Open of a forgery allocates %v times", n)
-	}
-}
-
-func TestPrintingShowsNoKey(t *testing.T) {
-	s := newSIV(t, bytes.Repeat([]byte{0xab}, 32))
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%X", "%q", "%d"} {
-		if got := fmt.Sprintf(verb, s); got != "AES-SIV-CMAC-256" {
-			t.Errorf("%s prints %q", verb, got)
+		without := sealList(b, [][]byte{nonce}, []byte("text"))
+		if got := b.Seal(nil, nonce, []byte("text"), nil); bytes.Equal(got, without) {
+			t.Errorf("%s: the empty associated data was left out", end)
 		}
 	}
-	if got := fmt.Sprint((*SIV)(nil)); got != "no AEAD" {
-		t.Errorf("nil prints %q", got)
-	}
 }
 
-func FuzzSealOpen(f *testing.F) {
+func FuzzSIV(f *testing.F) {
 	f.Add(make([]byte, 32), []byte("0123456789abcdef"), make([]byte, 64), []byte{}, uint(3))
 	f.Add(make([]byte, 48), []byte{}, []byte{}, []byte{}, uint(0))
 	f.Add(make([]byte, 64), []byte("nonce"), []byte("fifteen octets."), []byte("associated data"), uint(999))
 	f.Fuzz(func(t *testing.T, key, nonce, plaintext, ad []byte, bit uint) {
-		s, err := NewSIV(key)
+		siv, err := NewSIV(key)
 		if err != nil {
 			return
 		}
-		sealed := s.Seal(nil, nonce, plaintext, ad)
-		if want := oracle(t, key, nonce, plaintext, ad); !bytes.Equal(sealed, want) {
-			t.Fatalf("sealed %x, want %x", sealed, want)
-		}
-		got, err := s.Open(nil, nonce, sealed, ad)
-		if err != nil || !bytes.Equal(got, plaintext) {
-			t.Fatalf("opened %x, %v; want %x", got, err, plaintext)
-		}
-		bit %= uint(8 * len(sealed))
-		sealed[bit/8] ^= 1 << (bit % 8)
-		if _, err := s.Open(nil, nonce, sealed, ad); !errors.Is(err, ErrOpen) {
-			t.Fatalf("bit %d flipped: %v", bit, err)
+		want := oracle(t, key, nonce, plaintext, ad)
+		for end, b := range boxes(t, siv.ID(), key) {
+			checkBox(t, end, b, nonce, plaintext, ad, want, bit)
 		}
 	})
-}
-
-func BenchmarkSeal(b *testing.B) {
-	for _, size := range []struct {
-		name          string
-		plaintext, ad int
-	}{{"cookie", 64, 0}, {"response", 104, 84}, {"response of eight cookies", 832, 84}} {
-		b.Run(size.name, func(b *testing.B) {
-			s := newSIV(b, make([]byte, 32))
-			nonce, plaintext, ad := make([]byte, 16), make([]byte, size.plaintext), make([]byte, size.ad)
-			dst := make([]byte, 0, 1000)
-			b.ReportAllocs()
-			for b.Loop() {
-				dst = s.Seal(dst[:0], nonce, plaintext, ad)
-			}
-		})
-	}
-}
-
-func BenchmarkNewSIV(b *testing.B) {
-	key := make([]byte, 32)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := NewSIV(key); err != nil {
-			b.Fatal(err)
-		}
-	}
 }
