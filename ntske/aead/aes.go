@@ -39,13 +39,14 @@ func (s *schedule) expand(key []byte) {
 	end := (7 + len(key)/4) * blockLen
 	w := binary.LittleEndian.Uint32(key[n-4:])
 	rcon := uint32(1)
+	var zero schedule
 	for i := n; i < end; i += 4 {
 		switch {
 		case i%n == 0:
-			w = bits.RotateLeft32(subWord(w), -8) ^ rcon
+			w = bits.RotateLeft32(subWord(w, &zero), -8) ^ rcon
 			rcon = rcon<<1 ^ rcon>>7*0x11b
 		case n == 32 && i%n == 16:
-			w = subWord(w)
+			w = subWord(w, &zero)
 		}
 		w ^= binary.LittleEndian.Uint32(s[i-n:])
 		binary.LittleEndian.PutUint32(s[i:], w)
@@ -54,13 +55,12 @@ func (s *schedule) expand(key []byte) {
 
 // subWord is SubWord of FIPS 197 by the AES instructions: of the last round, with keys of zero, on a block of
 // four equal words, which ShiftRows leaves alone.
-func subWord(w uint32) uint32 {
-	var zero schedule
+func subWord(w uint32, zero *schedule) uint32 {
 	var b [blockLen]byte
 	for i := 0; i < blockLen; i += 4 {
 		binary.LittleEndian.PutUint32(b[i:], w)
 	}
-	encryptBlocks(&zero, 1, &b[0], &b[0], 1)
+	encryptBlocks(zero, 1, &b[0], &b[0], 1)
 	return binary.LittleEndian.Uint32(b[:])
 }
 

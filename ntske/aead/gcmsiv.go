@@ -69,7 +69,7 @@ func (g *gcm) xor(b []byte, tag [blockLen]byte) {
 	count := binary.LittleEndian.Uint32(tag[:4])
 	var pad [streamLen]byte
 	for len(b) > 0 {
-		n := (min(len(b), streamLen) + blockLen - 1) &^ (blockLen - 1)
+		n := streamLenFor(len(b))
 		for i := 0; i < n; i += blockLen {
 			copy(pad[i:i+blockLen], tag[:])
 			binary.LittleEndian.PutUint32(pad[i:], count)
