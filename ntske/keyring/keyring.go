@@ -104,15 +104,15 @@ type Help struct {
 
 // Keyring keeps the current Ring. Current and State are safe for concurrent use.
 type Keyring struct {
+	service
 	cfg    Config
-	ring   atomic.Pointer[cookie.Ring]
 	state  atomic.Pointer[State]
 	rotate chan chan<- error
 	over   chan struct{} // closed when another has taken over
-	doubts doubts
 
-	running sync.Mutex // held by Run; guards lead
+	running sync.Mutex // held by Run; guards lead and asker
 	lead    lead
+	asker   asker
 }
 
 // New loads the key file, or makes the first four keys and saves them when
@@ -135,7 +135,9 @@ func New(cfg Config) (*Keyring, error) {
 			return nil, errors.New("keyring: another has taken over already")
 		}
 	}
-	k := &Keyring{cfg: cfg, rotate: make(chan chan<- error), over: make(chan struct{}), doubts: doubts{wake: make(chan struct{}, 1)}}
+	k := &Keyring{cfg: cfg, rotate: make(chan chan<- error), over: make(chan struct{})}
+	k.wake = make(chan struct{}, 1)
+	k.asker = asker{prove: cfg.Prove, plain: cfg.Plain, format: cfg.Format, rand: cfg.Rand, spacing: cfg.Spacing, log: cfg.Log}
 	k.lead.started = time.Now()
 	if err := k.load(); err != nil {
 		return nil, err
@@ -179,7 +181,7 @@ func (k *Keyring) load() error {
 func (k *Keyring) takeOver(before *Keyring) {
 	l, old := &k.lead, &before.lead
 	l.started = old.started
-	l.asked = old.asked // the daemon's rate limit knows no keyrings
+	k.asker.asked = before.asker.asked // the daemon's rate limit knows no keyrings
 	l.lastError = old.lastError
 	ring, key := before.ring.Load(), l.file.mintingKey()
 	if ring == nil || key == nil || !sameKey(ring.Current(), key) {
@@ -188,8 +190,6 @@ func (k *Keyring) takeOver(before *Keyring) {
 	l.standing, l.why = old.standing, old.why
 	k.publish(l.file.published())
 }
-
-func sameKey(a, b *cookie.Key) bool { return a.ID() == b.ID() && a.Fingerprint() == b.Fingerprint() }
 
 func withDefaults(cfg Config) (Config, error) {
 	if cfg.Load == nil || cfg.Save == nil || cfg.HandOver == nil || cfg.Prove == nil || cfg.Plain == nil || cfg.Rand == nil {
@@ -268,24 +268,6 @@ func (k *Keyring) save(f file) error {
 		return fmt.Errorf("save own key file: %w", err)
 	}
 	return nil
-}
-
-// Current returns the Ring to mint with, or nil: mint nothing. It never blocks.
-func (k *Keyring) Current() *cookie.Ring { return k.ring.Load() }
-
-// Await is Current, but while there is no Ring it waits for one until ctx is done.
-func (k *Keyring) Await(ctx context.Context) *cookie.Ring {
-	for {
-		ring, published := k.orPublished()
-		if ring != nil {
-			return ring
-		}
-		select {
-		case <-published:
-		case <-ctx.Done():
-			return k.Current()
-		}
-	}
 }
 
 // State returns a snapshot for status and health.

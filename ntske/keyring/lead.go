@@ -14,7 +14,6 @@ type lead struct {
 	resume   bool
 	lost     bool      // the daemon's key file is not the one we handed over
 	wary     bool      // a daemon that is silent now may have read it before it was ours again
-	doubts   uint64    // those heeded
 	started  time.Time // with its monotonic reading
 	provenAt time.Time
 	unsaved  bool // file differs from what is on disk
@@ -23,9 +22,6 @@ type lead struct {
 	failures       int // attempts to hand over in a row without proof
 	why            string
 	lastError      string
-
-	asked      time.Time // the last query to the daemon
-	unanswered int       // queries in a row
 }
 
 // Run hands over, proves, publishes, checks and rotates until ctx is done; then
@@ -61,7 +57,7 @@ func (k *Keyring) Run(ctx context.Context) error {
 			err := k.rotateNow(ctx)
 			k.note()
 			done <- err
-		case <-k.doubts.wake:
+		case <-k.wake:
 		case <-timer.C:
 		}
 	}
@@ -138,7 +134,7 @@ func (k *Keyring) logStanding() {
 func (k *Keyring) handOver(ctx context.Context) error {
 	l := &k.lead
 	k.saveLate()
-	heeded := l.doubts
+	heeded := k.heeded
 	handErr := k.handOverFile(ctx)
 	l.lost = !k.held()
 	v := k.ask(ctx, l.file.unproven()...)
@@ -159,7 +155,7 @@ func (k *Keyring) handOver(ctx context.Context) error {
 		return nil
 	}
 	err := k.explain(ctx, v, handErr)
-	if l.doubts == heeded { // else at once
+	if k.heeded == heeded { // else at once
 		k.tryLater()
 	}
 	return err
@@ -171,7 +167,7 @@ func (k *Keyring) handOver(ctx context.Context) error {
 // started since the hand-over takes nothing of its own accord.
 func (k *Keyring) settle(ctx context.Context, v verdict, heeded uint64) verdict {
 	for _, pause := range [...]time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second} {
-		if v != refused || k.lead.doubts != heeded {
+		if v != refused || k.heeded != heeded {
 			break
 		}
 		if k.ring.Load() != nil {
