@@ -13,11 +13,12 @@ import (
 
 // child is a server's process. It ends with this program, whatever becomes of it.
 type child struct {
-	name  string
-	pid   int
-	log   string
-	ended chan struct{} // closed when the process is gone
-	err   error         // why, once ended is closed
+	name    string
+	pid     int
+	process *os.Process
+	log     string
+	ended   chan struct{} // closed when the process is gone
+	err     error         // why, once ended is closed
 }
 
 // startChild runs cmd on the servers' CPU, with its output appended to log. It
@@ -35,7 +36,7 @@ func startChild(name string, c cpus, cmd *exec.Cmd, log string) (*child, error) 
 	if err := c.onServers(cmd.Start); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	p := &child{name: name, pid: cmd.Process.Pid, log: log, ended: make(chan struct{})}
+	p := &child{name: name, pid: cmd.Process.Pid, process: cmd.Process, log: log, ended: make(chan struct{})}
 	go func() {
 		p.err = cmd.Wait()
 		close(p.ended)
@@ -43,10 +44,16 @@ func startChild(name string, c cpus, cmd *exec.Cmd, log string) (*child, error) 
 	return p, nil
 }
 
-// stop asks the process to end and waits; one that does not is killed.
+// stop asks the process to end and waits; one that does not is killed. One that
+// has ended is left alone: its number may be somebody else's by now.
 func (c *child) stop() {
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		_ = syscall.Kill(c.pid, s) // it may be gone already
+		select {
+		case <-c.ended:
+			return
+		default:
+		}
+		_ = c.process.Signal(s) // which knows what has been waited for
 		select {
 		case <-c.ended:
 			return

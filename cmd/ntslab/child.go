@@ -15,6 +15,7 @@ import (
 type child struct {
 	name    string
 	pid     int
+	process *os.Process
 	logPath string
 	ended   chan struct{} // closed when the process is gone
 	err     error         // why, once ended is closed
@@ -35,7 +36,7 @@ func startChild(name string, cmd *exec.Cmd, logPath string) (*child, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	c := &child{name: name, pid: cmd.Process.Pid, logPath: logPath, ended: make(chan struct{})}
+	c := &child{name: name, pid: cmd.Process.Pid, process: cmd.Process, logPath: logPath, ended: make(chan struct{})}
 	go func() {
 		c.err = cmd.Wait()
 		close(c.ended)
@@ -43,10 +44,16 @@ func startChild(name string, cmd *exec.Cmd, logPath string) (*child, error) {
 	return c, nil
 }
 
-// stop asks the process to end and waits; one that does not is killed.
+// stop asks the process to end and waits; one that does not is killed. One that
+// has ended is left alone: its number may be somebody else's by now.
 func (c *child) stop() {
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		_ = syscall.Kill(c.pid, s) // it may be gone already, and is not reaped by anyone else
+		select {
+		case <-c.ended:
+			return
+		default:
+		}
+		_ = c.process.Signal(s) // which knows what has been waited for
 		select {
 		case <-c.ended:
 			return
