@@ -83,7 +83,7 @@ func Hold(ctx context.Context, t KETarget, kind Kind, n int) (*Idle, error) {
 				case first != nil:
 				case ctx.Err() != nil:
 					first = ctx.Err()
-				case ours(err):
+				case localShortage(err):
 					first = fmt.Errorf("hold %d connections: %w", n, err)
 				default:
 					idle.Refused++
@@ -107,8 +107,9 @@ func Hold(ctx context.Context, t KETarget, kind Kind, n int) (*Idle, error) {
 	return idle, nil
 }
 
-// ours says whether a connection was not opened for want of something here.
-func ours(err error) bool {
+// localShortage says whether a connection was not opened for want of something
+// on this machine, which is not the server's doing.
+func localShortage(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.EADDRNOTAVAIL) ||
 		errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM)
 }

@@ -127,7 +127,8 @@ func (t KETarget) tlsConfig() *tls.Config {
 }
 
 // tailed knows whether TCP ended: crypto/tls reports that as the same io.EOF as
-// a close_notify.
+// a close_notify. Package client has one for itself; its KeyExchange cannot be
+// used with the floor, which is sent no request.
 type tailed struct {
 	net.Conn
 	ended bool // for the goroutine that reads
@@ -142,7 +143,8 @@ func (c *tailed) Read(b []byte) (int, error) {
 
 // loop lets each of the clients do session after session until d is over. What
 // has begun by then is finished, so that a server's CPU time belongs to what is
-// counted. A session that ctx cuts off counts as nothing.
+// counted. A session that ctx cuts off counts as nothing. After one that failed
+// its client pauses, so that a server that is away is not hammered.
 func loop(ctx context.Context, clients int, d time.Duration, session func(context.Context) error) Result {
 	begin := time.Now()
 	results := make([]Result, clients)
@@ -168,14 +170,23 @@ func oneAfterAnother(ctx context.Context, begin time.Time, d time.Duration, sess
 			break
 		}
 		end := time.Now()
-		if err != nil {
-			r.Fail(err)
-		} else {
+		r.Took = end.Sub(begin)
+		if err == nil {
 			r.Done++
 			r.Latency.Add(end.Sub(now))
+			now = end
+			continue
 		}
-		r.Took = end.Sub(begin)
-		now = end
+		r.Fail(err)
+		if end.Add(retryAfter).Sub(begin) >= d {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return r
+		case <-time.After(retryAfter):
+		}
+		now = time.Now()
 	}
 	return r
 }

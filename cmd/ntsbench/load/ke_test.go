@@ -149,6 +149,21 @@ func TestALoopCountsWhatItDoes(t *testing.T) {
 	}
 }
 
+func TestAKeyExchangeServerThatIsAwayIsNotHammered(t *testing.T) {
+	t.Parallel()
+	away := KETarget{Name: fakeName, Addr: closedPort(t)}
+	r := KE(t.Context(), away, 2, 250*time.Millisecond)
+	if r.Done != 0 || r.Failed < 2 || r.Failed > 6 {
+		t.Errorf("%d done, %d failed (%v), want 2 each 100 ms", r.Done, r.Failed, r.FirstErr)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	begin := time.Now()
+	time.AfterFunc(50*time.Millisecond, cancel)
+	if KE(ctx, away, 2, time.Hour); time.Since(begin) > time.Minute {
+		t.Error("a load does not end with its context")
+	}
+}
+
 func TestASessionCutOffByTheContextCountsAsNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	target := script(t, eight, func(c *tls.Conn) {

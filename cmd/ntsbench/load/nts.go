@@ -80,7 +80,7 @@ type mint struct {
 	result Result
 }
 
-// retryAfter keeps a key-exchange server that refuses from being flooded.
+// retryAfter keeps a key-exchange server that is away or refuses from being flooded.
 const retryAfter = 100 * time.Millisecond
 
 // work serves orders until ctx ends.

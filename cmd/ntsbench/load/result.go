@@ -64,7 +64,8 @@ func (r *Result) Fail(err error) {
 	}
 }
 
-// Merge adds o, which ran at the same time: Took becomes the longer one.
+// Merge adds all of o. Took becomes the longer of both, which is the time of loads that ran side by side; of
+// loads that ran one after another it says nothing.
 func (r *Result) Merge(o *Result) {
 	r.Done += o.Done
 	r.Failed += o.Failed
