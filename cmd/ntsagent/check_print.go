@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"ntsagent/ntske/client"
+	"ntsagent/ntske/registry"
 )
 
 // writeReport prints a report for people. With several addresses each gets its
@@ -67,7 +68,7 @@ func (p screen) address(name string, a client.AddressReport) {
 			text += fmt.Sprintf(", %d lost", n.Lost)
 		}
 		p.line("ntp", text)
-		p.line("", fmt.Sprintf("stratum %d, refid %s, offset %s, delay %.2f ms", n.Stratum, n.ReferenceID, offset(n.OffsetMS), n.DelayMS))
+		p.line("", fmt.Sprintf("stratum %d, %s, offset %s, delay %.2f ms", n.Stratum, source(n.Stratum, n.ReferenceID), offset(n.OffsetMS), n.DelayMS))
 	}
 	if a.Problem != nil {
 		p.line(a.Problem.Step, a.Problem.Text)
@@ -77,20 +78,78 @@ func (p screen) address(name string, a client.AddressReport) {
 	}
 }
 
-// remedy is what to try about a certificate that does not verify, "" when
-// there is nothing to say. How the reasons read is crypto/x509's affair.
-func remedy(name string, p *client.Problem) string {
-	if p.Step != "tls" {
-		return ""
+// source says by the registry what a reference id tells of the server's time. A report has the id as text,
+// in which what cannot be printed is a dot.
+func source(stratum uint8, text string) string {
+	var octets [4]byte
+	if a, err := netip.ParseAddr(text); err == nil && a.Is4() {
+		octets = a.As4()
+	} else {
+		copy(octets[:], text)
 	}
+	id := registry.RefID(octets, stratum)
+	note := ""
+	switch {
+	case id.Kind == registry.KissCode:
+		return "kiss code " + text // the problem that it is says what it means
+	case text == "" || id.Kind != registry.ClockSource:
+	case id.Fault != "":
+		note = id.Fault
+	case id.Private:
+		note = "private"
+	case id.Meaning == "":
+		note = "not registered"
+	default:
+		note = id.Meaning
+	}
+	if note != "" {
+		note = " (" + note + ")"
+	}
+	return "refid " + text + note
+}
+
+// remedy is what else to know about a problem: what to try about a certificate
+// that does not verify, or what a kiss code means; "" when there is nothing to
+// say. How the reasons of certificates read is crypto/x509's affair.
+func remedy(name string, p *client.Problem) string {
+	switch p.Step {
+	case "tls":
+		return certificateRemedy(name, p.Text)
+	case "ntp":
+		return kissMeaning(p.Text)
+	}
+	return ""
+}
+
+func certificateRemedy(name, text string) string {
 	_, err := netip.ParseAddr(name)
 	switch byAddress := err == nil; {
-	case byAddress && (strings.Contains(p.Text, "IP SANs") || strings.Contains(p.Text, "certificate is valid for ")):
+	case byAddress && (strings.Contains(text, "IP SANs") || strings.Contains(text, "certificate is valid for ")):
 		return "check by name: the certificate is not for this address"
-	case strings.Contains(p.Text, "signed by unknown authority"):
+	case strings.Contains(text, "signed by unknown authority"):
 		return "private CA? use --ca F"
 	}
 	return ""
+}
+
+// kissMeaning explains the kiss code that a text names.
+func kissMeaning(text string) string {
+	_, code, found := strings.Cut(text, "kiss code ")
+	if !found {
+		return ""
+	}
+	code = strings.TrimRight(code[:min(4, len(code))], ".") // padding is shown as dots
+	octets, err := registry.ParseID(code)
+	switch id := registry.Kiss(octets); {
+	case err != nil:
+		return ""
+	case id.Private:
+		return code + " is private"
+	case id.Meaning == "":
+		return code + " is not registered"
+	default:
+		return code + ": " + id.Meaning
+	}
 }
 
 // offset writes what is small in milliseconds and what is large in seconds.

@@ -52,7 +52,7 @@ var mayEnter = map[string][]string{
 	"agent/enroll": {"agent/config", "agent/daemon", "agent/status", "acme/*", "ntske/*", "hostcheck"},
 	"agent":        {"agent/*", "acme/*", "ntske/*", "hostcheck"},
 
-	"cmd/ntsagent": {"agent/*", "ntske/client"},
+	"cmd/ntsagent": {"agent/*", "ntske/client", "ntske/registry"},
 	"cmd/ntslab":   {"agent/*", "acme/*", "ntske/*", "hostcheck", "packaging/parts"},
 
 	"cmd/ntsbench":       {"cmd/ntsbench/*", "agent/*", "ntske/*", "packaging/parts"},
@@ -81,7 +81,7 @@ var onlyIn = map[string][]string{
 // standardOnly rooms import the standard library alone, and what is named.
 var standardOnly = map[string][]string{
 	"hostcheck":      nil,
-	"ntske/aead":     nil,
+	"ntske/aead":     {"golang.org/x/sys/cpu"},
 	"ntske/packet":   nil,
 	"ntske/record":   nil,
 	"ntske/cookie":   nil,
