@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"ntsagent/ntske/aead"
@@ -14,10 +15,10 @@ import (
 //
 //	NKS0         NKS1
 //	15 AGE       AGE
-//	ID KEY       ID KEY 15      four of these, oldest first; the third is current
+//	ID KEY       ID KEY AEAD    four of these, oldest first; the third is current
 //
-// AGE is decimal seconds, ID 8 hex digits, KEY 64 hex digits; one space between words, a line feed after
-// every line. The ids of two lines that follow each other must differ by 1 modulo 4. What chronyd would take
+// AGE is decimal seconds, ID 8 hex digits, AEAD 15 with a KEY of 64 hex digits or 30 with a KEY of 32; one
+// space between words, a line feed after every line. Rows may differ in AEAD. The ids of two lines that follow each other must differ by 1 modulo 4. What chronyd would take
 // and this does not (fewer digits, more spaces) no chronyd writes. Errors tell the line and no key.
 func (Chrony) ParseKeys(file []byte) (*Ring, error) {
 	lines, err := chronyLines(file)
@@ -40,25 +41,31 @@ func (Chrony) ParseKeys(file []byte) (*Ring, error) {
 		if !isSeconds(age) {
 			return nil, keysError(1, "is not an AEAD number and an age in decimal seconds")
 		}
-		if err := chronyAlgorithm(1, alg); err != nil {
-			return nil, err
+		// No chronyd that writes NKS0 has another.
+		if string(alg) != "15" {
+			return nil, keysError(1, "does not start with 15, the only AEAD number of this format")
 		}
 	}
 
 	var keys []*Key
 	for n := 2; n < len(lines); n++ {
 		row := bytes.Split(lines[n], []byte(" "))
+		alg := aead.SIVCMAC256
 		if version == "NKS1" {
 			if len(row) != 3 {
 				return nil, keysError(n, "is not ID KEY AEAD")
 			}
-			if err := chronyAlgorithm(n, row[2]); err != nil {
-				return nil, err
+			switch string(row[2]) {
+			case "15":
+			case "30":
+				alg = aead.GCMSIV128
+			default:
+				return nil, keysError(n, "does not hold a known AEAD number")
 			}
 		} else if len(row) != 2 {
 			return nil, keysError(n, "is not ID KEY")
 		}
-		k, err := chronyRow(n, row[0], row[1])
+		k, err := chronyRow(n, row[0], row[1], alg)
 		if err != nil {
 			return nil, err
 		}
@@ -89,12 +96,20 @@ func chronyLines(file []byte) ([][]byte, error) {
 	return lines, nil
 }
 
-// AppendKeys appends r as the key file NKS0, which every chronyd from 4.0 on reads (NKS1 only from 4.4 on).
-// r must come from ParseKeys, NewRing or Next: another ring becomes a file that ParseKeys and chronyd refuse.
+// AppendKeys appends r as a key file: as NKS0, which every chronyd from 4.0 on reads, or, if a key is not of
+// AES-SIV-CMAC-256, as NKS1, which is read from 4.4 on. r must come from ParseKeys, NewRing or Next: another
+// ring becomes a file that ParseKeys and chronyd refuse.
 func (Chrony) AppendKeys(dst []byte, r *Ring) []byte {
-	dst = append(dst, "NKS0\n15 0.0\n"...)
+	if !slices.ContainsFunc(r.keys, func(k *Key) bool { return k.alg != aead.SIVCMAC256 }) {
+		dst = append(dst, "NKS0\n15 0.0\n"...)
+		for _, k := range r.keys {
+			dst = fmt.Appendf(dst, "%08X %X\n", k.id, k.secret().octets)
+		}
+		return dst
+	}
+	dst = append(dst, "NKS1\n0.0\n"...)
 	for _, k := range r.keys {
-		dst = fmt.Appendf(dst, "%08X %X\n", k.id, k.secret().octets)
+		dst = fmt.Appendf(dst, "%08X %X %d\n", k.id, k.secret().octets, uint16(k.alg))
 	}
 	return dst
 }
@@ -104,31 +119,21 @@ func keysError(n int, problem string) error {
 	return fmt.Errorf("chrony key file: line %d %s", n+1, problem)
 }
 
-func chronyAlgorithm(n int, word []byte) error {
-	switch string(word) {
-	case "15":
-		return nil
-	case "30":
-		return keysError(n, "has a key of "+aead.GCMSIV128.String()+", which is not supported yet")
-	default:
-		return keysError(n, "does not hold a known AEAD number")
-	}
-}
-
-func chronyRow(n int, id, octets []byte) (*Key, error) {
+func chronyRow(n int, id, octets []byte, alg aead.ID) (*Key, error) {
 	number, err := strconv.ParseUint(string(id), 16, 32)
 	if err != nil || len(id) != 8 {
 		return nil, keysError(n, "does not start with an id of 8 hex digits")
 	}
-	var b [32]byte
-	defer clear(b[:])
+	var room [32]byte
+	defer clear(room[:])
+	b := room[:alg.KeyLen()]
 	if len(octets) != hex.EncodedLen(len(b)) {
 		return nil, keysError(n, fmt.Sprintf("has a key of %d characters, not %d", len(octets), hex.EncodedLen(len(b))))
 	}
-	if _, err := hex.Decode(b[:], octets); err != nil {
+	if _, err := hex.Decode(b, octets); err != nil {
 		return nil, keysError(n, "has a key that is not hex") // not err: it quotes a character of the key
 	}
-	return NewKey(uint32(number), aead.SIVCMAC256, b[:])
+	return NewKey(uint32(number), alg, b)
 }
 
 // isSeconds reports whether b is a decimal number without sign or exponent.

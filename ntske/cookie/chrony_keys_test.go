@@ -2,8 +2,11 @@ package cookie
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
+
+	"ntsagent/ntske/aead"
 )
 
 func TestTheKeyFileOfARealChronydIsReadAndWrittenBack(t *testing.T) {
@@ -47,6 +50,38 @@ func TestKeyFilesThatAreRead(t *testing.T) {
 	}
 }
 
+func TestTheKeyFilesOfANewerChronydAreReadAndWrittenBack(t *testing.T) {
+	for name, want := range map[string]struct {
+		current uint32
+		algs    []aead.ID
+	}{
+		"ntskeys30":    {0x79f65a03, []aead.ID{30, 30, 30, 30}},
+		"ntskeysmixed": {0x5abd3761, []aead.ID{15, 15, 30, 30}},
+	} {
+		file := testFile(t, name)
+		r, err := chrony.ParseKeys(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := algorithms(r); !slices.Equal(got, want.algs) || r.Current().ID() != want.current {
+			t.Errorf("%s: keys of %d, current %v", name, got, r.Current())
+		}
+		lines := strings.SplitAfter(string(file), "\n")
+		lines[1] = "0.0\n" // only the age differs
+		if got := chrony.AppendKeys([]byte("before"), r); string(got) != "before"+strings.Join(lines, "") {
+			t.Errorf("%s: wrote\n%s", name, got)
+		}
+	}
+}
+
+func algorithms(r *Ring) []aead.ID {
+	var all []aead.ID
+	for _, k := range r.Keys() {
+		all = append(all, k.AEAD())
+	}
+	return all
+}
+
 func TestKeyFilesThatAreRefused(t *testing.T) {
 	file := string(goldenFile(t))
 	lines := strings.SplitAfter(file, "\n") // the last one is empty
@@ -78,8 +113,8 @@ func TestKeyFilesThatAreRefused(t *testing.T) {
 		{"an age with an exponent", change(2, "2.3", "2e3"), "line 2 is not"},
 		{"an age that is not a number", change(2, "2.3", "nan"), "line 2 is not"},
 		{"an age that ends with a dot", change(2, "2.3", "2."), "line 2 is not"},
-		{"keys of AES-GCM-SIV", change(2, "15", "30"), "line 2 has a key of AES-128-GCM-SIV, which is not supported yet"},
-		{"keys of an unknown AEAD", change(2, "15", "1"), "line 2 does not hold a known AEAD number"},
+		{"NKS0 with keys of AES-GCM-SIV", change(2, "15", "30"), "line 2 does not start with 15"},
+		{"NKS0 with keys of an unknown AEAD", change(2, "15", "1"), "line 2 does not start with 15"},
 		{"two spaces", change(3, " ", "  "), "line 3 is not ID KEY"},
 		{"a space at the end", change(3, "\n", " \n"), "line 3 is not ID KEY"},
 		{"a tab", change(3, " ", "\t"), "line 3 is not ID KEY"},
@@ -95,8 +130,11 @@ func TestKeyFilesThatAreRefused(t *testing.T) {
 		{"rows in disorder", strings.Join([]string{lines[0], lines[1], lines[3], lines[2], lines[4], lines[5]}, ""), "line 4 has the id"},
 		{"an AEAD in the rows of NKS0", change(3, "\n", " 15\n"), "line 3 is not ID KEY"},
 		{"no AEAD in the rows of NKS1", nks1(""), "line 3 is not ID KEY AEAD"},
-		{"NKS1 with keys of AES-GCM-SIV", nks1(" 30"), "line 3 has a key of AES-128-GCM-SIV, which is not supported yet"},
+		{"NKS1 with keys of AES-GCM-SIV that are too long", nks1(" 30"), "line 3 has a key of 64 characters, not 32"},
+		{"NKS1 with a short key of AES-SIV-CMAC", strings.Replace(string(testFile(t, "ntskeys30")), " 30\n", " 15\n", 1), "line 3 has a key of 32 characters, not 64"},
+		{"NKS0 with short keys", strings.ReplaceAll(strings.Replace(string(testFile(t, "ntskeys30")), "NKS1\n6.9", "NKS0\n15 6.9", 1), " 30\n", "\n"), "line 3 has a key of 32 characters, not 64"},
 		{"NKS1 with an unknown AEAD", nks1(" 015"), "line 3 does not hold a known AEAD number"},
+		{"NKS1 with an AEAD chronyd does not have", nks1(" 17"), "line 3 does not hold a known AEAD number"},
 		{"NKS1 with the second line of NKS0", strings.Replace(nks1(" 15"), "2.3", "15 2.3", 1), "line 2 is not an age"},
 		{"a zero octet", change(5, "A53A", "A53\x00"), "line 5 has a key that is not hex"},
 	} {
@@ -128,6 +166,8 @@ func FuzzParseKeys(f *testing.F) {
 	f.Add([]byte("NKS1\n2.3\n" + rows))
 	f.Add([]byte("NKS1\n2.3\n" + strings.ReplaceAll(rows, " 15\n", " 30\n")))
 	f.Add([]byte("NKS0\n15 \n\n\n\n\n"))
+	f.Add(testFile(f, "ntskeys30"))
+	f.Add(testFile(f, "ntskeysmixed"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := chrony.ParseKeys(b)
 		if err != nil {

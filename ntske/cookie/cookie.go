@@ -53,21 +53,12 @@ type Key struct {
 
 type secret struct {
 	octets []byte
-	siv    *aead.SIV
+	siv    *aead.Box
 }
 
 // NewKey makes the key number id for the algorithm alg from alg.KeyLen() octets, which it copies.
-// Only the AES-SIV-CMAC algorithms are supported yet.
 func NewKey(id uint32, alg aead.ID, octets []byte) (*Key, error) {
-	switch alg {
-	case aead.SIVCMAC256, aead.SIVCMAC384, aead.SIVCMAC512:
-	default:
-		return nil, fmt.Errorf("cookie key %08x: %v is not supported yet", id, alg)
-	}
-	if len(octets) != alg.KeyLen() {
-		return nil, fmt.Errorf("cookie key %08x: %v takes %d octets, not %d", id, alg, alg.KeyLen(), len(octets))
-	}
-	siv, err := aead.NewSIV(octets)
+	siv, err := aead.New(alg, octets)
 	if err != nil {
 		return nil, fmt.Errorf("cookie key %08x: %w", id, err)
 	}

@@ -66,6 +66,15 @@ func TestPrintingShowsNoKey(t *testing.T) {
 	}
 	_, err = NewKey(7, aead.SIVCMAC512, octets)
 	check("an error", fmt.Sprint(err))
+	short, err := NewKey(42, aead.GCMSIV128, octets[:16])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%X", "%q", "%d", "%o", "%t"} {
+		for _, v := range []any{short, *short, holder{Key: short, key: short, value: *short}} {
+			check(verb, fmt.Sprintf(verb, v))
+		}
+	}
 	if got := fmt.Sprint((*Key)(nil), (*Ring)(nil), Ring{}); got != "<nil> <nil> no cookie keys" {
 		t.Errorf("nil prints %q", got)
 	}
@@ -79,7 +88,7 @@ func TestKeysThatAreRefused(t *testing.T) {
 	}{
 		{"31 octets", aead.SIVCMAC256, 31},
 		{"a length of another algorithm", aead.SIVCMAC256, 48},
-		{"AES-GCM-SIV is not supported yet", aead.GCMSIV128, 16},
+		{"a long key of AES-GCM-SIV", aead.GCMSIV128, 32},
 		{"an unknown algorithm", 99, 32},
 	} {
 		t.Run(c.name, func(t *testing.T) {
