@@ -1,0 +1,141 @@
+package gateway
+
+import (
+	"crypto/rand"
+	"errors"
+
+	"ntsagent/ntske/aead"
+	"ntsagent/ntske/cookie"
+	"ntsagent/ntske/packet"
+)
+
+// arrival is a datagram that came in.
+type arrival struct {
+	datagram []byte
+	t2       int64 // stamp of the kernel, ns since the Unix epoch
+	lead     int64 // ns that will pass from now to the wire, as far as it is known
+}
+
+// answerer holds the memory to answer one request at a time, so that none is allocated. What it answers
+// depends on nothing but what answer is handed, and on the nonces.
+type answerer struct {
+	format cookie.Chrony // its layout, so that moving to chronyd keeps cookies valid
+	plain  bool          // answer plain NTP
+	clock  func() Instant
+	nonces nonces
+
+	c2s, s2c aead.Box
+	open     packet.Open // c2s.Open and s2c.Seal: a method value made for each packet would be an allocation
+	seal     packet.Seal
+
+	session [cookie.MaxCookie]byte // the keys from a cookie
+	fresh   [cookie.MaxCookie]byte // a cookie that is being made
+	text    [maxDatagram]byte      // what the client encrypted
+}
+
+// maxDatagram is the longest request, in octets: 8 cookies of any daemon, and then some.
+const maxDatagram = 2048
+
+func newAnswerer(plain bool, clock func() Instant) *answerer {
+	a := &answerer{plain: plain, clock: clock}
+	a.open, a.seal = a.c2s.Open, a.s2c.Seal
+	return a
+}
+
+// answer appends the response to dst and says what became of the request. Nothing is appended if the Outcome
+// is silent, and never more than the datagram has octets. ring or state may be nil.
+func (a *answerer) answer(dst []byte, in arrival, ring *cookie.Ring, state *State) ([]byte, Outcome) {
+	r, err := packet.ParseRequest(in.datagram)
+	if err != nil {
+		return dst, refused(err)
+	}
+	if r.NTS() {
+		return a.answerNTS(dst, &r, in, ring, state)
+	}
+	if !a.plain {
+		return dst, SilentPlain
+	}
+	h, outcome := state.respond(&r.Header, in.t2, a.clock(), in.lead)
+	if outcome != Served {
+		return dst, outcome
+	}
+	return r.AppendPlain(dst, h), ServedPlain
+}
+
+func (a *answerer) answerNTS(dst []byte, r *packet.Request, in arrival, ring *cookie.Ring, state *State) ([]byte, Outcome) {
+	if ring == nil {
+		return dst, SilentKeys
+	}
+	session, err := a.format.Open(a.session[:0], ring, r.Cookie)
+	if errors.Is(err, cookie.ErrUnknownKey) {
+		return r.AppendNAK(dst), NAKKey
+	}
+	if err != nil || a.c2s.Reset(session.AEAD, session.C2S) != nil {
+		return r.AppendNAK(dst), NAKCookie
+	}
+	length := nonceLen(session.AEAD)
+	cookies, err := r.Verify(a.text[:0], length, a.open)
+	switch {
+	case err == packet.NotAuthentic:
+		return r.AppendNAK(dst), NAKRequest
+	case err != nil:
+		return dst, refused(err)
+	}
+	// A look before the work; what counts is the look at T3.
+	if _, outcome := state.respond(&r.Header, in.t2, a.clock(), in.lead); outcome != Served {
+		return dst, outcome
+	}
+	if a.s2c.Reset(session.AEAD, session.S2C) != nil {
+		return r.AppendNAK(dst), NAKCookie
+	}
+	key := ring.Current()
+	response := r.Respond(dst, a.nonces.take(length))
+	for range cookies {
+		fresh, err := a.format.Seal(a.fresh[:0], key, a.nonces.take(a.format.NonceLen(key)), &session)
+		if err != nil || !response.AddCookie(fresh) {
+			break
+		}
+	}
+	h, outcome := state.respond(&r.Header, in.t2, a.clock(), in.lead)
+	if outcome != Served {
+		return dst, outcome
+	}
+	out := response.Finish(h, a.seal)
+	if len(out) == len(dst) {
+		return dst, SilentRoom
+	}
+	return out, Served
+}
+
+// refused turns the error of package packet into the outcome.
+func refused(err error) Outcome {
+	if r, ok := err.(packet.Refusal); ok {
+		return Refused + Outcome(r)
+	}
+	return Refused
+}
+
+// nonceLen returns the length in octets of the nonces of an AEAD: the most it takes, but no more than 16
+// (RFC 8915 §5.6, N_REQ).
+func nonceLen(id aead.ID) int {
+	if id == aead.GCMSIV128 {
+		return 12
+	}
+	return 16
+}
+
+// nonces are random octets in stock. None is handed out twice.
+type nonces struct {
+	stock [1024]byte
+	left  int
+}
+
+// take returns n octets, which are good until the next take.
+func (s *nonces) take(n int) []byte {
+	if s.left < n {
+		rand.Read(s.stock[:]) // never fails
+		s.left = len(s.stock)
+	}
+	s.left -= n
+	return s.stock[s.left : s.left+n : s.left+n]
+}

@@ -1,0 +1,218 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"ntsagent/ntske/packet"
+)
+
+// MirrorConfig says which daemon to follow.
+type MirrorConfig struct {
+	Daemon   netip.AddrPort // where it answers plain NTP, on loopback
+	Interval time.Duration  // between polls; 0: 1 s
+	Log      hclog.Logger   // nil: none
+}
+
+// Mirror polls the NTP daemon and keeps what its last answer said as a State.
+type Mirror struct {
+	conf  MirrorConfig
+	clock func() Instant
+	state atomic.Pointer[State]
+}
+
+const (
+	firstPolls = 4                // come four times as fast, so that the slope is soon known
+	rateFactor = 4                // intervals to wait after the kiss code RATE
+	maxBlur    = time.Microsecond // by which daemons blur their timestamps beyond their precision
+)
+
+// Why a poll brought nothing.
+var (
+	errNoAnswer = errors.New("no answer in time")
+	errKiss     = errors.New("answer is a kiss of death")
+	errRate     = errors.New("answer is the kiss code RATE: exempt loopback from the daemon's rate limit")
+	errStep     = errors.New("clock was stepped during the poll")
+	errNonsense = errors.New("answer makes no sense")
+)
+
+// NewMirror makes a Mirror that knows nothing before it is Run.
+func NewMirror(c MirrorConfig) *Mirror {
+	if c.Interval == 0 {
+		c.Interval = time.Second
+	}
+	if c.Log == nil {
+		c.Log = hclog.NewNullLogger()
+	}
+	return &Mirror{conf: c, clock: systemClock()}
+}
+
+// State returns what is known of the daemon, nil before its first answer. It does not block.
+func (m *Mirror) State() *State { return m.state.Load() }
+
+// Condition returns what the gateway can do with the daemon's time now.
+func (m *Mirror) Condition() Condition { return m.State().Condition(m.clock()) }
+
+// Run polls until ctx is done and then returns nil. An error says that there is no socket to poll with.
+func (m *Mirror) Run(ctx context.Context) error {
+	c, err := new(net.Dialer).DialContext(ctx, "udp", m.conf.Daemon.String())
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("open a socket to the NTP daemon at %v: %w", m.conf.Daemon, err)
+	}
+	conn := c.(*net.UDPConn)
+	defer conn.Close()
+	if err := stampArrivals(conn); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	m.poll(ctx, conn)
+	return nil
+}
+
+// poll asks again and again. Only changes are logged.
+func (m *Mirror) poll(ctx context.Context, conn *net.UDPConn) {
+	var t track
+	var last error
+	known := Stale
+	wait := time.NewTimer(0)
+	defer wait.Stop()
+	for n := 0; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wait.C:
+		}
+		next, err := m.ask(conn, t)
+		if ctx.Err() != nil {
+			return
+		}
+		t = next
+		if err != nil && (last == nil || err.Error() != last.Error()) {
+			m.conf.Log.Warn("NTP daemon gives no time to mirror", "daemon", m.conf.Daemon, "reason", err)
+		}
+		last = err
+		if c := m.Condition(); c != known {
+			m.conf.Log.Info("mirrored time", "daemon", m.conf.Daemon, "condition", c.String())
+			known = c
+		}
+		switch {
+		case errors.Is(err, errRate):
+			wait.Reset(rateFactor * m.conf.Interval)
+		case n < firstPolls:
+			wait.Reset(m.conf.Interval / 4)
+		default:
+			wait.Reset(m.conf.Interval)
+		}
+	}
+}
+
+// ask polls once and publishes what came. The track returned is the one to go on with.
+func (m *Mirror) ask(conn *net.UDPConn, t track) (track, error) {
+	e, err := m.exchange(conn)
+	if err != nil {
+		if errors.Is(err, errStep) {
+			return track{}, err
+		}
+		return t, err
+	}
+	if s := m.state.Load(); s != nil && stepped(s.at, e.at) {
+		t = track{}
+	}
+	t = t.add(e.sample())
+	m.state.Store(newState(e.header, e.at, t, m.conf.Interval))
+	return t, nil
+}
+
+// exchange is a poll that was answered.
+type exchange struct {
+	header packet.Header
+	t1, t4 int64   // on the clock of the system, ns
+	at     Instant // when the answer was read
+}
+
+// exchange sends one request and waits for its answer. What is not one is passed over.
+func (m *Mirror) exchange(conn *net.UDPConn) (exchange, error) {
+	var origin [8]byte
+	rand.Read(origin[:]) // never fails. It tells nothing of our clock and nobody can guess it
+	h := packet.Header{Version: 4, Mode: packet.ModeClient, Transmit: packet.Timestamp(binary.BigEndian.Uint64(origin[:]))}
+	out := h.AppendTo(nil)
+	if err := conn.SetReadDeadline(time.Now().Add(m.conf.Interval)); err != nil {
+		return exchange{}, err
+	}
+	begin := steady(m.clock)
+	t1 := m.clock().Wall
+	if _, err := conn.Write(out); err != nil {
+		return exchange{}, fmt.Errorf("%w: %w", errNoAnswer, err)
+	}
+	var in, control [512]byte
+	for {
+		n, size, _, _, err := conn.ReadMsgUDPAddrPort(in[:], control[:])
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return exchange{}, errNoAnswer
+		case err != nil:
+			return exchange{}, fmt.Errorf("%w: %w", errNoAnswer, err)
+		}
+		at := steady(m.clock)
+		t4 := arrivalStamp(control[:size])
+		if t4 == 0 {
+			t4 = at.Wall
+		}
+		got, err := packet.ParseHeader(in[:n])
+		if err != nil || got.Mode != packet.ModeServer || got.Origin != h.Transmit {
+			continue
+		}
+		if stepped(begin, at) {
+			return exchange{}, errStep
+		}
+		return exchange{got, t1, t4, at}, judge(got)
+	}
+}
+
+// judge says why an answer is none. A daemon that says it is not synchronised has answered.
+func judge(h packet.Header) error {
+	switch {
+	case h.Kiss() == "RATE":
+		return errRate
+	case h.Kiss() == "DENY" || h.Kiss() == "RSTR":
+		return errKiss
+	case h.Version < 3 || h.Receive == 0 || h.Transmit == 0 || h.Transmit.Sub(h.Receive) < 0 || h.Transmit.Sub(h.Receive) > time.Second:
+		return errNonsense
+	}
+	return nil
+}
+
+// sample returns the bounds on the offset.
+func (e *exchange) sample() sample {
+	near := time.Unix(0, e.t4)
+	t2, t3 := e.header.Receive.Time(near).UnixNano(), e.header.Transmit.Time(near).UnixNano()
+	slack := maxBlur
+	if p := e.header.Precision; p < 0 && p > -30 {
+		slack += min(time.Second>>-p, 10*time.Millisecond)
+	}
+	return makeSample(e.at.Mono, e.t1, t2, t3, e.t4, slack)
+}
+
+// steady reads the clock so that being interrupted between its two halves does not look like a step.
+func steady(clock func() Instant) Instant {
+	best := clock()
+	for range 2 {
+		if i := clock(); i.Wall-i.Mono > best.Wall-best.Mono {
+			best = i
+		}
+	}
+	return best
+}

@@ -1,0 +1,212 @@
+package gateway
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ntsagent/ntske/packet"
+)
+
+// daemon is a plain NTP source on loopback.
+type daemon struct {
+	addr  netip.AddrPort
+	conn  *net.UDPConn
+	asked atomic.Int32
+	// change may alter the answer, or send something else (false).
+	change atomic.Pointer[func(h *packet.Header, send func([]byte)) bool]
+}
+
+func startDaemon(t testing.TB) *daemon {
+	t.Helper()
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{addr: conn.LocalAddr().(*net.UDPAddr).AddrPort(), conn: conn}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for b := make([]byte, 512); ; {
+			n, from, err := conn.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			now := time.Now()
+			q, err := packet.ParseHeader(b[:n])
+			if err != nil || q.Mode != packet.ModeClient {
+				continue
+			}
+			h := daemonHeader
+			h.Origin, h.Receive, h.Transmit = q.Transmit, packet.FromTime(now), packet.FromTime(now)
+			send := func(b []byte) { conn.WriteToUDPAddrPort(b, from) }
+			if f := d.change.Load(); f == nil || (*f)(&h, send) {
+				send(h.AppendTo(nil))
+			}
+			d.asked.Add(1)
+		}
+	}()
+	t.Cleanup(func() { conn.Close(); <-done })
+	return d
+}
+
+func (d *daemon) set(f func(h *packet.Header, send func([]byte)) bool) { d.change.Store(&f) }
+
+// startMirror polls d every 20 ms until the test ends.
+func startMirror(t testing.TB, d *daemon) *Mirror {
+	t.Helper()
+	m := NewMirror(MirrorConfig{Daemon: d.addr, Interval: 20 * time.Millisecond})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+// until waits for a condition.
+func until(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !f(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
+func TestTheMirrorFollowsTheDaemon(t *testing.T) {
+	d := startDaemon(t)
+	m := startMirror(t, d)
+	if m.Condition() != Stale && m.State() == nil {
+		t.Error("time before the daemon has answered")
+	}
+	known := func() bool { return m.State() != nil && m.Condition() <= RelayWanted }
+	until(t, "the daemon's state", known)
+	h := m.State().Header()
+	h.Origin, h.Receive, h.Transmit = 0, 0, 0
+	if h != daemonHeader {
+		t.Errorf("mirrored %+v", h)
+	}
+	offsetIs := func(want time.Duration) func() bool {
+		return func() bool {
+			got, bound := m.State().Offset(m.clock())
+			return known() && (got-want).Abs() <= bound && bound < 2*time.Millisecond
+		}
+	}
+	until(t, "no offset", offsetIs(0))
+	for _, want := range []time.Duration{70 * time.Millisecond, -3 * time.Hour, 0} {
+		d.set(func(h *packet.Header, _ func([]byte)) bool {
+			shift := packet.FromTime(time.Unix(0, 0).Add(want)) - packet.FromTime(time.Unix(0, 0))
+			h.Receive += shift
+			h.Transmit += shift
+			return true
+		})
+		until(t, "an offset of "+want.String(), offsetIs(want))
+	}
+	d.set(func(h *packet.Header, _ func([]byte)) bool { h.Leap = 1; return true })
+	n := d.asked.Load()
+	until(t, "the leap flag", func() bool { return m.State().Header().Leap == 1 })
+	if d.asked.Load() > n+2 {
+		t.Errorf("the leap flag came after %d polls", d.asked.Load()-n)
+	}
+	d.set(func(h *packet.Header, _ func([]byte)) bool { h.Leap = 3; h.Stratum = 0; return true })
+	until(t, "that the daemon is not synchronised", func() bool { return m.Condition() == Unsynchronised })
+}
+
+func TestTheMirrorBelievesNothingElse(t *testing.T) {
+	for name, f := range map[string]func(h *packet.Header, send func([]byte)) bool{
+		"silence":                        func(*packet.Header, func([]byte)) bool { return false },
+		"another origin":                 func(h *packet.Header, _ func([]byte)) bool { h.Origin++; return true },
+		"mode 3":                         func(h *packet.Header, _ func([]byte)) bool { h.Mode = 3; return true },
+		"mode 5":                         func(h *packet.Header, _ func([]byte)) bool { h.Mode = 5; return true },
+		"no receive timestamp":           func(h *packet.Header, _ func([]byte)) bool { h.Receive = 0; return true },
+		"no transmit timestamp":          func(h *packet.Header, _ func([]byte)) bool { h.Transmit = 0; return true },
+		"transmit before receive":        func(h *packet.Header, _ func([]byte)) bool { h.Transmit -= 1 << 20; return true },
+		"two seconds from there to then": func(h *packet.Header, _ func([]byte)) bool { h.Transmit += 2 << 32; return true },
+		"the kiss code DENY":             kiss("DENY"),
+		"the kiss code RSTR":             kiss("RSTR"),
+		"the kiss code RATE":             kiss("RATE"),
+		"a datagram that is cut":         func(h *packet.Header, send func([]byte)) bool { send(h.AppendTo(nil)[:47]); return false },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := startDaemon(t)
+			d.set(f)
+			m := startMirror(t, d)
+			until(t, "three polls", func() bool { return d.asked.Load() >= 3 })
+			if s := m.State(); s != nil {
+				t.Fatalf("believed %+v", s.header)
+			}
+			d.set(func(h *packet.Header, send func([]byte)) bool { // a forgery ahead of the answer does no harm
+				forged := *h
+				forged.Origin, forged.Stratum = 5, 1
+				send(forged.AppendTo(nil))
+				return true
+			})
+			until(t, "a good answer", func() bool { return m.State() != nil && m.State().Header().Stratum == 2 })
+			last := m.State()
+			d.set(f)
+			n := d.asked.Load()
+			until(t, "three more polls", func() bool { return d.asked.Load() >= n+3 })
+			if s := m.State(); s.Header().Stratum != 2 || s.Condition(Instant{last.at.Wall + int64(StaleAfter) + 1e9, last.at.Mono + int64(StaleAfter) + 1e9}) != Stale {
+				t.Errorf("believed %+v", s.header)
+			}
+		})
+	}
+}
+
+func kiss(code string) func(h *packet.Header, send func([]byte)) bool {
+	return func(h *packet.Header, _ func([]byte)) bool { h.Stratum, h.RefID = 0, [4]byte([]byte(code)); return true }
+}
+
+func TestAStepOfTheClockDuringAPollIsNoOffset(t *testing.T) {
+	d := startDaemon(t)
+	m := NewMirror(MirrorConfig{Daemon: d.addr, Interval: time.Second})
+	c, err := net.Dial("udp", d.addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := c.(*net.UDPConn)
+	defer conn.Close()
+	var shift atomic.Int64
+	clock := m.clock
+	m.clock = func() Instant { i := clock(); i.Wall += shift.Load(); return i }
+	d.set(func(*packet.Header, func([]byte)) bool { shift.Add(1e9); return true })
+	if tr, err := m.ask(conn, track{n: 3}); err != errStep || tr.n != 0 || m.State() != nil {
+		t.Errorf("track of %d, %v", tr.n, err)
+	}
+	d.set(func(*packet.Header, func([]byte)) bool { return true })
+	tr, err := m.ask(conn, track{})
+	if err != nil || tr.n != 1 {
+		t.Fatal(err)
+	}
+	if tr, err = m.ask(conn, tr); err != nil || tr.n != 2 {
+		t.Fatalf("track of %d, %v", tr.n, err)
+	}
+	shift.Add(-1e9) // between two polls: what was known of the offset is void
+	if tr, err = m.ask(conn, tr); err != nil || tr.n != 1 {
+		t.Errorf("track of %d, %v", tr.n, err)
+	}
+}
+
+func TestAMirrorWithoutADaemonEnds(t *testing.T) {
+	d := startDaemon(t)
+	d.conn.Close()
+	m := startMirror(t, d) // the port refuses; the cleanup sees it end
+	if m.Condition() != Stale {
+		t.Error("time from nowhere")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := NewMirror(MirrorConfig{Daemon: d.addr}).Run(ctx); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,42 @@
+package gateway
+
+import "ntsagent/ntske/packet"
+
+// Outcome is what became of a datagram.
+type Outcome uint8
+
+// What was sent, and why nothing was. Refused plus a packet.Refusal stands for a malformed request.
+const (
+	Served          Outcome = iota // with time, under NTS
+	ServedPlain                    // with time, without NTS
+	NAKKey                         // with an NTS NAK: the cookie names a key that the ring does not hold
+	NAKCookie                      // with an NTS NAK: the cookie is none of this server
+	NAKRequest                     // with an NTS NAK: the request is not sealed with the key in its cookie
+	SilentPlain                    // plain NTP is not answered here
+	SilentKeys                     // there are no cookie keys yet
+	SilentStale                    // the daemon has not answered
+	SilentUncertain                // the daemon's time is not known well enough
+	SilentStep                     // the clock was stepped, or the request waited too long
+	SilentRoom                     // no cookie fits into a response that is no longer than the request
+	SilentLimit                    // its prefix asks too often
+	SilentLong                     // longer than any request
+	Refused                        // + packet.Refusal
+
+	outcomes = int(Refused) + int(packet.BadEncrypted) + 1
+)
+
+var outcomeText = [Refused]string{
+	"served", "served plain", "NAK: unknown key", "NAK: not a cookie", "NAK: not authentic", "plain NTP is off", "no cookie keys",
+	"daemon silent", "time uncertain", "clock stepped", "no room for a cookie", "too many requests", "too long",
+}
+
+// String says it in words.
+func (o Outcome) String() string {
+	if o < Refused {
+		return outcomeText[o]
+	}
+	return packet.Refusal(o - Refused).Error()
+}
+
+// Silent reports whether nothing was sent.
+func (o Outcome) Silent() bool { return o > NAKRequest }
