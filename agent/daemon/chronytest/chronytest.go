@@ -94,7 +94,7 @@ func Start(t testing.TB, o Options) *Server {
 		s.Addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), freePort(t, "udp"))
 		s.ntsPort = freePort(t, "tcp")
 		s.writeConf()
-		if s.run() == nil {
+		if s.run(lookEvery, s.ready) == nil {
 			return s
 		}
 	}
@@ -156,6 +156,18 @@ func (s *Server) Dropped() (received, dropped int) {
 	return received, dropped
 }
 
+// RestartFrozen is Restart, but freezes chronyd as soon as it has its command
+// socket, when it has answered little or nothing, until the func it returns.
+func (s *Server) RestartFrozen() (thaw func()) {
+	s.t.Helper()
+	s.Stop()
+	s.again(100*time.Microsecond, func() bool {
+		_, err := os.Lstat(s.Socket)
+		return err == nil && s.process.Signal(syscall.SIGSTOP) == nil
+	})
+	return s.Freeze()
+}
+
 // Restart stops and starts chronyd with the same files and ports.
 func (s *Server) Restart() {
 	s.t.Helper()
@@ -169,18 +181,26 @@ func (s *Server) Reconfigure(o Options) {
 	o.User = s.options.User
 	s.options = o
 	s.writeConf()
+	s.again(lookEvery, s.ready)
+}
+
+// again starts chronyd where it was.
+func (s *Server) again(every time.Duration, ready func() bool) {
+	s.t.Helper()
 	var err error
 	for range tries { // a client's socket may have its port for a moment
-		if err = s.run(); err == nil {
+		if err = s.run(every, ready); err == nil {
 			return
 		}
 	}
 	s.t.Fatalf("chronyd does not start again: %v\n%s", err, s.Log())
 }
 
-// run starts chronyd and waits until its command socket is there and, unless it
-// is told to answer nobody, a query is answered.
-func (s *Server) run() error {
+// lookEvery is how often it is looked whether chronyd is ready.
+const lookEvery = 10 * time.Millisecond
+
+// run starts chronyd and waits until it is ready, looking that often.
+func (s *Server) run(every time.Duration, ready func() bool) error {
 	name := s.options.User
 	if name == "" {
 		me, err := user.Current()
@@ -201,11 +221,18 @@ func (s *Server) run() error {
 		return err
 	}
 	s.process = cmd.Process
+	loose, err := Leash(cmd.Process.Pid)
+	if err != nil {
+		cmd.Process.Kill()
+		cmd.Wait() // it was killed
+		cancel()
+		return err
+	}
 	exited := make(chan struct{})
-	go func() { cmd.Wait(); close(exited) }()
+	go func() { cmd.Wait(); loose(); close(exited) }()
 	s.stop = func() { cancel(); <-exited }
 
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	timeout := time.After(10 * time.Second)
 	for {
@@ -221,15 +248,16 @@ func (s *Server) run() error {
 				s.Stop()
 				return fmt.Errorf("chronyd has no socket: %s", log)
 			}
-			if s.ready() {
+			if ready() {
 				return nil
 			}
 		}
 	}
 }
 
-// ready does not query where that would use up a rate limit or be in vain: the
-// command socket opens after the NTP sockets.
+// ready tells that the command socket is there and, unless chronyd is told to
+// answer nobody, a query is answered. It does not query where that would use up a
+// rate limit or be in vain: the command socket opens after the NTP sockets.
 func (s *Server) ready() bool {
 	if _, err := os.Lstat(s.Socket); err != nil {
 		return false
