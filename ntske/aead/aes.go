@@ -57,9 +57,8 @@ func (s *schedule) expand(key []byte) {
 // four equal words, which ShiftRows leaves alone.
 func subWord(w uint32, zero *schedule) uint32 {
 	var b [blockLen]byte
-	for i := 0; i < blockLen; i += 4 {
-		binary.LittleEndian.PutUint32(b[i:], w)
-	}
+	binary.LittleEndian.PutUint64(b[:8], uint64(w)<<32|uint64(w))
+	binary.LittleEndian.PutUint64(b[8:], uint64(w)<<32|uint64(w))
 	encryptBlocks(zero, 1, &b[0], &b[0], 1)
 	return binary.LittleEndian.Uint32(b[:])
 }

@@ -26,17 +26,17 @@ func (g *gcm) start(s *state, keyLen int, nonce []byte) {
 	copy(g.nonce[:], nonce)
 	var in [6 * blockLen]byte
 	n := (2 + keyLen/8) * blockLen
+	first, rest := uint64(binary.LittleEndian.Uint32(nonce))<<32, binary.LittleEndian.Uint64(nonce[4:])
 	for i := 0; i < n; i += blockLen {
-		in[i] = byte(i / blockLen)
-		copy(in[i+4:], nonce)
+		binary.LittleEndian.PutUint64(in[i:], first|uint64(i/blockLen))
+		binary.LittleEndian.PutUint64(in[i+8:], rest)
 	}
 	s.main.encryptBlocks(in[:n], in[:n])
-	var keys [blockLen + 32]byte // half of every block is thrown away
-	for i := 0; i < n; i += blockLen {
-		copy(keys[i/2:], in[i:i+8])
+	for i := 0; i < n; i += blockLen { // half of every block is thrown away
+		copy(in[i/2:], in[i:i+8])
 	}
-	g.h = [blockLen]byte(keys[:])
-	g.enc.expand(g.asm, keys[blockLen:blockLen+keyLen])
+	g.h = [blockLen]byte(in[:])
+	g.enc.expand(g.asm, in[blockLen:blockLen+keyLen])
 }
 
 // hash adds b to the hash, filled up with zeros to whole blocks.
@@ -55,9 +55,10 @@ func (g *gcm) tag(ad, plaintext int) (t [blockLen]byte) {
 	binary.LittleEndian.PutUint64(t[:8], 8*uint64(ad))
 	binary.LittleEndian.PutUint64(t[8:], 8*uint64(plaintext))
 	polyval(g.asm, &g.acc, &g.h, t[:])
-	subtle.XORBytes(t[:], g.acc[:gcmNonceLen], g.nonce[:])
-	copy(t[gcmNonceLen:], g.acc[gcmNonceLen:])
-	t[blockLen-1] &= 0x7f
+	lo := binary.LittleEndian.Uint64(g.acc[:8]) ^ binary.LittleEndian.Uint64(g.nonce[:8])
+	hi := binary.LittleEndian.Uint64(g.acc[8:]) ^ uint64(binary.LittleEndian.Uint32(g.nonce[8:]))
+	binary.LittleEndian.PutUint64(t[:8], lo)
+	binary.LittleEndian.PutUint64(t[8:], hi&^(1<<63))
 	g.enc.encryptBlocks(t[:], t[:])
 	return t
 }
@@ -65,14 +66,14 @@ func (g *gcm) tag(ad, plaintext int) (t [blockLen]byte) {
 // xor encrypts or decrypts b in place in counter mode that starts at the tag with its last bit set. The first
 // four octets count, little-endian, and wrap around by themselves.
 func (g *gcm) xor(b []byte, tag [blockLen]byte) {
-	tag[blockLen-1] |= 0x80
-	count := binary.LittleEndian.Uint32(tag[:4])
+	lo, hi := binary.LittleEndian.Uint64(tag[:8]), binary.LittleEndian.Uint64(tag[8:])|1<<63
+	count := uint32(lo)
 	var pad [streamLen]byte
 	for len(b) > 0 {
 		n := streamLenFor(len(b))
 		for i := 0; i < n; i += blockLen {
-			copy(pad[i:i+blockLen], tag[:])
-			binary.LittleEndian.PutUint32(pad[i:], count)
+			binary.LittleEndian.PutUint64(pad[i:], lo>>32<<32|uint64(count))
+			binary.LittleEndian.PutUint64(pad[i+8:], hi)
 			count++
 		}
 		g.enc.encryptBlocks(pad[:n], pad[:n])
