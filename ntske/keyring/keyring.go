@@ -1,10 +1,13 @@
 // Package keyring keeps the agent and the NTP daemon on the same cookie keys
-// (RFC 8915 section 6) when the agent leads, as it does with chrony.
+// (RFC 8915 section 6). A Keyring leads, as with chrony; a Follower goes after a
+// daemon that makes its keys itself, as NTPsec and ntpd-rs do.
 //
-// One straight line: timer → a new Ring with one more future key → our own file
-// → hand-over to the daemon → proof → publish. The daemon's word proves nothing
-// (chronyd says OK to a broken file), so a key is minted under only after an
-// NTS query with a cookie sealed under it has been answered and authenticated.
+// Leading is one straight line: timer → a new Ring with one more future key →
+// our own file → hand-over to the daemon → proof → publish. The daemon's word
+// proves nothing (chronyd says OK to a broken file), so a key is minted under
+// only after an NTS query with a cookie sealed under it has been answered and
+// authenticated. Following is the shorter one: the daemon's key file → a whole
+// parse, or nothing → proof → publish.
 //
 // What the answers mean is decided by pure functions: judge (what do these
 // observations say of the daemon?) and plan (what is to be done now?). One

@@ -22,6 +22,7 @@ const (
 	check
 	handOver
 	rotate
+	proveNew // of a Follower: ask about the newest key file
 )
 
 // plan decides what to do now, or how long to wait.

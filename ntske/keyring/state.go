@@ -23,7 +23,7 @@ type KeyState struct {
 
 // State is a snapshot of a Keyring. Times are zero when there is none.
 type State struct {
-	Mode         string // "lead"
+	Mode         string // "lead" or "follow"
 	Standing     Standing
 	Minting      bool       // cookies are minted now
 	Current      uint32     // id of the key minted under, if Minting

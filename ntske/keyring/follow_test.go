@@ -1,0 +1,484 @@
+package keyring
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntsagent/ntske/cookie"
+)
+
+func TestFollowedKeysAreMintedWithOnlyWhenProven(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		f := madeFollower(t, d.config())
+		wantFollowed(t, f, Starting, 0)
+		d.onProve = func() {
+			if f.Current() != nil && len(d.answers) < 2 {
+				t.Error("minting before the first proof")
+			}
+		}
+		startFollower(t, f)
+		synctest.Wait()
+		s := wantFollowed(t, f, Proven, 7)
+		if s.Mode != "follow" || s.Pending || s.Why != "" || s.LastError != "" || s.ProvenAt.IsZero() || len(s.Held) != 1 || s.Held[0].ID != 7 {
+			t.Errorf("state %+v", s)
+		}
+		if f.Await(t.Context()) != f.Current() {
+			t.Error("Await has another ring")
+		}
+	})
+}
+
+func TestARotationOfTheDaemonIsFollowed(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		f, _ := following(t, d.config())
+		after(10 * time.Second)
+		for range 5 {
+			before := d.keys.minting()
+			d.set((*owner).rotate)
+			f.Look(false, false)
+			after(900 * time.Millisecond)
+			if d.format == (cookie.NTPDRS{}) { // its servers may not have the new key yet
+				if s := wantFollowed(t, f, Proven, before); !s.Pending || s.Why == "" {
+					t.Errorf("state %+v", s)
+				}
+				after(200 * time.Millisecond)
+			}
+			if s := wantFollowed(t, f, Proven, before+1); s.Pending || s.Why != "" || s.Held[len(s.Held)-1].ID != before+1 {
+				t.Errorf("state %+v", s)
+			}
+		}
+	})
+}
+
+func TestARotationThatNobodySawIsFoundAtTheNextCheck(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		f, _ := following(t, d.config())
+		after(10 * time.Second)
+		d.set((*owner).rotate)
+		after(time.Minute + 2*time.Second)
+		wantFollowed(t, f, Proven, 8)
+	})
+}
+
+// Somebody wrote the key file of a daemon that runs, which reads it at a start only.
+func TestAFileTheDaemonDoesNotHoldLeavesTheProvenKeysServing(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		f, _ := following(t, d.config())
+		after(10 * time.Second)
+		own := d.keys
+		d.set(func(d *owner) {
+			d.file = ownKeys{first: 500}.rotated().file(d.format)
+			d.answers = nil
+		})
+		f.Look(false, false)
+		after(time.Hour)
+		s := wantFollowed(t, f, Proven, 7)
+		if !s.Pending || !strings.Contains(s.Why, "newest one") || s.Held[0].ID != 500 {
+			t.Errorf("state %+v", s)
+		}
+		refused := 0
+		for _, a := range d.answers {
+			if a != Answered {
+				refused++
+			}
+		}
+		if refused < 10 || refused > 40*silences {
+			t.Errorf("%d of %d proofs failed in an hour: no back-off, or too much", refused, len(d.answers))
+		}
+		d.set(func(d *owner) { d.file = own.file(d.format) })
+		f.Look(false, false)
+		synctest.Wait()
+		if s := wantFollowed(t, f, Proven, 7); s.Pending || s.Why != "" {
+			t.Errorf("state %+v", s)
+		}
+	})
+}
+
+func TestADaemonThatTakesANewFileAtItsStartIsFollowed(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		f, _ := following(t, d.config())
+		after(10 * time.Second)
+		d.set(func(d *owner) {
+			d.keys = ownKeys{first: 500}.rotated()
+			d.file = d.keys.file(d.format)
+		})
+		f.Look(false, false)
+		after(20 * time.Minute)
+		wantFollowed(t, f, Proven, 7)
+		d.set((*owner).load)
+		f.Look(true, false)
+		synctest.Wait()
+		wantFollowed(t, f, Proven, 500)
+	})
+}
+
+func TestWhateverBecomesOfTheFileTheProvenKeysServe(t *testing.T) {
+	for _, c := range []struct {
+		sentence string
+		damage   func(*owner)
+		why      string
+	}{
+		{"it is gone", func(d *owner) { d.file = nil }, "not exist"},
+		{"it is empty", func(d *owner) { d.file = []byte{} }, "empty"},
+		{"it is half written", func(d *owner) { d.file = d.file[:len(d.file)-40] }, "cut off"},
+		{"it may not be read", func(d *owner) { d.fileErr = fs.ErrPermission }, "permission"},
+		{"it is in another format", func(d *owner) { d.file = []byte("keys 2\n" + strings.Repeat("x", 99)) }, "key file"},
+	} {
+		t.Run(c.sentence, func(t *testing.T) {
+			forBoth(t, func(t *testing.T, d *owner) {
+				f, _ := following(t, d.config())
+				after(10 * time.Second)
+				whole := d.file
+				d.set(c.damage)
+				f.Look(false, false)
+				for range 48 {
+					after(time.Hour)
+					s := wantFollowed(t, f, Proven, 7)
+					if s.Pending || !strings.Contains(s.Why, "cookies go on") || !strings.Contains(s.Why, c.why) || !strings.Contains(s.LastError, c.why) {
+						t.Fatalf("state %+v", s)
+					}
+				}
+				d.set(func(d *owner) { d.file, d.fileErr = whole, nil; d.rotate() })
+				f.Look(false, false)
+				after(2 * time.Second)
+				if s := wantFollowed(t, f, Proven, 8); s.Why != "" {
+					t.Errorf("state %+v", s)
+				}
+			})
+		})
+	}
+}
+
+func TestWithoutAKeyFileNothingIsMintedAndTheStateSaysWhy(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		whole := d.file
+		d.file = nil
+		f, _ := following(t, d.config())
+		after(time.Hour)
+		if s := wantFollowed(t, f, Starting, 0); !strings.Contains(s.Why, "waiting for a whole key file") || len(d.answers) != 0 {
+			t.Errorf("state %+v after %d queries", s, len(d.answers))
+		}
+		d.set(func(d *owner) { d.file = whole })
+		f.Look(false, false)
+		synctest.Wait()
+		wantFollowed(t, f, Proven, 7)
+	})
+}
+
+func TestADaemonThatHasStartedIsAskedAtOnce(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		f, _ := following(t, d.config(func(c *FollowConfig) { c.Spacing = 8 * time.Second }))
+		after(time.Minute + 100*time.Millisecond) // just asked
+		for range 3 {
+			d.set(func(d *owner) { d.answers = nil })
+			f.Look(true, false)
+			if f.Current() != nil {
+				t.Error("minting under what a daemon before this one has proven")
+			}
+			synctest.Wait()
+			wantFollowed(t, f, Proven, 7)
+			if len(d.answers) != 1 {
+				t.Errorf("answers %v", d.answers)
+			}
+		}
+	})
+}
+
+func TestADaemonThatStartsWithKeysOfItsOwnIsFollowedAndNothingIsMintedInVain(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		f, _ := following(t, d.config())
+		after(10 * time.Second)
+		d.onProve = func() {
+			if r := f.Current(); r != nil && d.holds.Find(r.Current().ID()) == nil {
+				t.Errorf("minting under %v, the daemon holds %v", r, d.holds)
+			}
+		}
+		// It lost its file, starts, and writes a new one a moment later.
+		d.set(func(d *owner) { d.renew(); d.file = nil })
+		f.Look(true, false)
+		after(5 * time.Second)
+		if f.Current() != nil {
+			t.Errorf("minting under %v", f.Current())
+		}
+		d.set(func(d *owner) { d.file = d.keys.file(d.format) })
+		f.Look(false, false)
+		after(5 * time.Second) // a query to the daemon is under way
+		wantFollowed(t, f, Proven, 107)
+	})
+}
+
+func TestADaemonThatIsDownIsWaitedForAsLongAsItsFileHoldsTheKey(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		f, _ := following(t, d.config())
+		after(10 * time.Second)
+		whole := d.file
+		d.set(func(d *owner) { d.down = true })
+		f.Look(false, true)
+		after(time.Hour)
+		wantFollowed(t, f, Unseen, 7)
+
+		d.set(func(d *owner) { d.file = nil })
+		f.Look(false, true)
+		after(time.Hour)
+		if s := wantFollowed(t, f, Unseen, 0); !strings.Contains(s.Why, "waiting for a whole key file") {
+			t.Errorf("state %+v", s)
+		}
+
+		d.set(func(d *owner) { d.file = whole })
+		f.Look(false, true)
+		after(10 * time.Second)
+		wantFollowed(t, f, Unseen, 7)
+		d.set(func(d *owner) { d.down = false })
+		f.Look(true, false)
+		synctest.Wait()
+		wantFollowed(t, f, Proven, 7)
+	})
+}
+
+func TestAFollowedDaemonThatRefusesStopsMintingUntilItTakesCookiesAgain(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		f, _ := following(t, d.config())
+		after(10 * time.Second)
+		other := newOwner(d.format)
+		d.set(func(d *owner) { d.holds = other.holds }) // restarted unseen, with a file we do not read
+		after(2*time.Minute + 30*time.Second)
+		if s := wantFollowed(t, f, Refuses, 0); !strings.Contains(s.Why, "key file") {
+			t.Errorf("state %+v", s)
+		}
+		d.set((*owner).load)
+		after(6 * time.Minute)
+		wantFollowed(t, f, Proven, 7)
+	})
+}
+
+func TestNTSSwitchedOffInAFollowedDaemonIsRefusalAfterSeveralSilences(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		f, _ := following(t, d.config(func(c *FollowConfig) { c.Help = func() Help { return Help{NoNTS: "add `nts enable`"} } }))
+		after(10 * time.Second)
+		n := len(d.answers)
+		d.set(func(d *owner) { d.noNTS = true })
+		after(55 * time.Second)
+		if f.Current() == nil && len(d.answers)-n < silences {
+			t.Errorf("refusal after %d silences", len(d.answers)-n)
+		}
+		after(time.Minute)
+		if s := wantFollowed(t, f, Refuses, 0); s.Why != "add `nts enable`" {
+			t.Errorf("state %+v", s)
+		}
+		d.set(func(d *owner) { d.noNTS = false })
+		after(6 * time.Minute)
+		wantFollowed(t, f, Proven, 7)
+	})
+}
+
+func TestAFollowedDaemonThatCannotBeSeenIsServedOnButNeverBelievedUnseen(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		f, _ := following(t, d.config())
+		after(10 * time.Second)
+		d.set(func(d *owner) { d.silent = true })
+		after(48 * time.Hour)
+		wantFollowed(t, f, Unseen, 7)
+		f.Look(true, false) // with the same file: nothing says that it lost its keys
+		after(10 * time.Second)
+		wantFollowed(t, f, Unseen, 7)
+
+		blind, _ := following(t, d.config())
+		after(48 * time.Hour)
+		wantFollowed(t, blind, Unseen, 0)
+		d.set(func(d *owner) { d.silent = false })
+		after(6 * time.Minute)
+		wantFollowed(t, blind, Proven, 7)
+		wantFollowed(t, f, Proven, 7)
+	})
+}
+
+func TestAFollowersQueryUnderWayEndsWhenTheDaemonStarts(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		f, _ := following(t, d.config())
+		after(10 * time.Second)
+		d.set(func(d *owner) { d.silent = true })
+		after(51 * time.Second)
+		d.set(func(d *owner) { d.silent = false })
+		f.Look(true, false)
+		synctest.Wait()
+		wantFollowed(t, f, Proven, 7)
+	})
+}
+
+func TestAFollowerTakesOverWithoutAGap(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		old, stop := following(t, d.config())
+		after(10 * time.Second)
+		if _, err := NewFollower(d.config(func(c *FollowConfig) { c.After = old })); err == nil {
+			t.Error("took over from one that runs")
+		}
+		stop()
+		ring := old.Current()
+		d.set(func(d *owner) { d.answers = nil })
+		f := madeFollower(t, d.config(func(c *FollowConfig) { c.After = old }))
+		if wantFollowed(t, f, Proven, 7); f.Current() != ring {
+			t.Error("another ring")
+		}
+		startFollower(t, f)
+		after(time.Second)
+		wantFollowed(t, f, Proven, 7)
+		if len(d.answers) != 1 {
+			t.Errorf("answers %v", d.answers)
+		}
+		if _, err := NewFollower(d.config(func(c *FollowConfig) { c.After = old })); err == nil {
+			t.Error("a second one took over")
+		}
+	})
+}
+
+func TestWhatIsInDoubtIsNotTakenOver(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		old, stop := following(t, d.config())
+		after(10 * time.Second)
+		stop()
+		old.Look(true, false)
+		f := madeFollower(t, d.config(func(c *FollowConfig) { c.After = old }))
+		if f.Current() != nil {
+			t.Error("minting before the daemon that has started was asked")
+		}
+		startFollower(t, f)
+		after(time.Second)
+		wantFollowed(t, f, Proven, 7)
+	})
+}
+
+func TestAFollowersQueriesKeepTheirDistance(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		const spacing = 8 * time.Second
+		var asked []time.Time
+		d.onProve = func() { asked = append(asked, time.Now()) }
+		f, _ := following(t, d.config(func(c *FollowConfig) { c.Spacing, c.CheckEvery = spacing, time.Second }))
+		for i := range 40 {
+			d.set(func(d *owner) { d.silent, d.noNTS = i%4 == 1, i%4 == 2 })
+			if i%5 == 0 {
+				d.set((*owner).rotate)
+				f.Look(false, false)
+			}
+			after(time.Minute)
+		}
+		for i := 1; i < len(asked); i++ {
+			if gap := asked[i].Sub(asked[i-1]); gap < spacing {
+				t.Fatalf("query %d of %d came %s after the one before", i, len(asked), gap)
+			}
+		}
+		if len(asked) < 50 {
+			t.Errorf("only %d queries in 40 minutes", len(asked))
+		}
+	})
+}
+
+// Whatever happens, and whoever tells, it ends well: with the daemon's newest key.
+func TestAFollowerFindsBackFromAnything(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		f, _ := following(t, d.config())
+		rnd := rand.New(rand.NewPCG(4, 2))
+		for range 60 {
+			for range rnd.IntN(6) {
+				d.set(func(d *owner) {
+					switch rnd.IntN(8) {
+					case 0:
+						d.rotate()
+					case 1:
+						d.renew()
+					case 2:
+						d.file = nil
+					case 3:
+						d.file = d.keys.file(d.format)[:rnd.IntN(20)]
+					case 4:
+						d.silent = !d.silent
+					case 5:
+						d.noNTS = !d.noNTS
+					case 6:
+						d.down = !d.down
+					case 7:
+						d.file = ownKeys{first: 900}.rotated().file(d.format)
+					}
+				})
+				if rnd.IntN(2) == 0 {
+					f.Look(rnd.IntN(3) == 0, rnd.IntN(3) == 0)
+				}
+				after(time.Duration(rnd.IntN(20_000)) * time.Millisecond)
+			}
+			d.set(func(d *owner) {
+				d.down, d.silent, d.noNTS = false, false, false
+				d.file = d.keys.file(d.format)
+			})
+			after(7 * time.Minute)
+			if s := wantFollowed(t, f, Proven, d.keys.minting()); s.Pending || s.Why != "" {
+				t.Fatalf("state %+v", s)
+			}
+		}
+	})
+}
+
+func TestAFollowerPrintsNoKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newOwner(cookie.NTPsec{})
+		f, stop := following(t, d.config())
+		after(time.Second)
+		stop()
+		key := fmt.Sprintf("%x", d.keys.keys[0])
+		for _, v := range []any{f.State(), f.Current(), f.follow} {
+			for _, verb := range []string{"%v", "%+v", "%#v", "%x"} {
+				if got := fmt.Sprintf(verb, v); strings.Contains(strings.ToLower(got), key[:16]) {
+					t.Errorf("%s shows a key: %s", verb, got)
+				}
+			}
+		}
+	})
+}
+
+func TestAFollowerNeedsItsWorld(t *testing.T) {
+	d := newOwner(cookie.NTPDRS{})
+	for sentence, change := range map[string]func(*FollowConfig){
+		"no format":         func(c *FollowConfig) { c.Format = nil },
+		"nothing to read":   func(c *FollowConfig) { c.Read = nil },
+		"no proof":          func(c *FollowConfig) { c.Prove = nil },
+		"no plain query":    func(c *FollowConfig) { c.Plain = nil },
+		"no randomness":     func(c *FollowConfig) { c.Rand = nil },
+		"a negative time":   func(c *FollowConfig) { c.Behind = -1 },
+		"a negative check":  func(c *FollowConfig) { c.CheckEvery = -1 },
+		"a negative pacing": func(c *FollowConfig) { c.Spacing = -1 },
+	} {
+		if f, err := NewFollower(d.config(change)); err == nil {
+			t.Errorf("%s: made %v", sentence, f.State())
+		}
+	}
+	d.fileErr = errors.New("disk on fire")
+	if f := madeFollower(t, d.config()); !strings.Contains(f.State().Why, "disk on fire") {
+		t.Errorf("state %+v", f.State())
+	}
+}
+
+func TestFollowPlan(t *testing.T) {
+	const far, late = time.Hour, -time.Second
+	for _, c := range []struct {
+		sentence string
+		s        followed
+		todo     action
+		pause    time.Duration
+	}{
+		{"without a key file it waits for a check's time", followed{tryIn: late, checkIn: late, checkEvery: time.Minute}, wait, time.Minute},
+		{"a new key file is asked about at once", followed{pending: true, tryIn: late, checkEvery: time.Minute}, proveNew, 0},
+		{"before what is proven", followed{pending: true, ask: true, tryIn: late, checkIn: late, checkEvery: time.Minute}, proveNew, 0},
+		{"one that was refused waits its turn", followed{pending: true, tryIn: time.Second, checkIn: late, checkEvery: time.Minute}, wait, time.Second},
+		{"meanwhile what is proven is checked", followed{pending: true, ask: true, tryIn: time.Second, checkIn: late, checkEvery: time.Minute}, check, 0},
+		{"it never sleeps past a check", followed{pending: true, ask: true, tryIn: far, checkIn: time.Second, checkEvery: time.Minute}, wait, time.Second},
+		{"nor longer than between checks", followed{pending: true, tryIn: far, checkEvery: time.Minute}, wait, time.Minute},
+	} {
+		if todo, pause := c.s.plan(); todo != c.todo || pause != c.pause {
+			t.Errorf("%s: %d after %s", c.sentence, todo, pause)
+		}
+	}
+}
