@@ -49,13 +49,14 @@ func TestWhatClientsSeeWhileChronydChanges(t *testing.T) {
 	}
 	e := m.eventTable(addr, "chronyd")
 	e.promised("restarted", func(*traffic) { s.Restart() })
+	e.promised("restarted and then frozen for 300 ms", func(c *traffic) { m.freezeAtStart(c) }).waited()
 	e.promised("down for 50 clients", func(c *traffic) {
 		s.Stop()
 		c.come(50)
 		s.Restart()
 	})
 	for _, b := range breakages {
-		e.promised("key file "+b.name, func(*traffic) { b.do(m, s.KeysFile, good); handedOver() })
+		e.unnoticed("key file "+b.name, func(*traffic) { b.do(m, s.KeysFile, good); handedOver() })
 		e.promised("key file "+b.name+", once more there restarted", func(*traffic) { b.do(m, s.KeysFile, good); handedOver(); s.Restart() })
 		e.promised("stopped, key file "+b.name+", once more there started", func(*traffic) {
 			s.Stop()
@@ -65,19 +66,21 @@ func TestWhatClientsSeeWhileChronydChanges(t *testing.T) {
 		})
 	}
 	for _, b := range breakages {
-		e.during("key file "+b.name+" and restarted in the same moment (not promised)", func(*traffic) { b.do(m, s.KeysFile, good); s.Restart() })
-		e.during("stopped, key file "+b.name+", started in the same moment (not promised)", func(*traffic) {
+		e.bounded("key file "+b.name+" and restarted in the same moment", func(*traffic) { b.do(m, s.KeysFile, good); s.Restart() })
+		e.bounded("stopped, key file "+b.name+", started in the same moment", func(*traffic) {
 			s.Stop()
 			b.do(m, s.KeysFile, good)
 			s.Restart()
 		})
 	}
-	e.during("restarted where it has no keys, and back (not promised)", func(*traffic) {
+	e.bounded("restarted where it has no keys, and back", func(*traffic) {
 		s.Reconfigure(chronytest.Options{ExtraConf: []string{"ntsdumpdir " + t.TempDir()}})
 		m.wait("it is refused", func(d status.Document) bool { return d.Keys.State == status.KeysRefused })
 		s.Reconfigure(chronytest.Options{})
 	})
 }
+
+const reloads = 50
 
 func TestWhatClientsSeeWhileTheAgentChanges(t *testing.T) {
 	t.Parallel()
@@ -88,29 +91,31 @@ func TestWhatClientsSeeWhileTheAgentChanges(t *testing.T) {
 	defer func() { stop() }()
 	m.wait("it serves", provenAndOpen(m))
 	restart := func(*traffic) { stop(); stop = m.run() }
-	reload := func(extra string) func(*traffic) {
+	reload := func(extra string) func(*traffic) { // there and back, often enough to hit a gap of a millisecond
 		return func(*traffic) {
-			m.configure(extra)
-			if err := m.reload(); err != nil {
-				t.Error(err)
+			for n := range reloads {
+				m.configure([]string{extra, at(addr)}[n%2])
+				if err := m.reload(); err != nil {
+					t.Error(err)
+				}
 			}
 		}
 	}
 	e := m.eventTable(addr, "agent")
-	e.promised("restarted", restart)
-	e.promised("reloaded: nothing new", reload(at(addr)))
-	e.promised("reloaded: ke", reload(fmt.Sprintf("ke: {listen: [%q], timeout: 2s, cookies: 7}\n", addr)))
-	e.promised("reloaded: keys", reload(at(addr)+rotateEvery(9)))
-	e.promised("reloaded: certificates", reload(at(addr)+fmt.Sprintf(
+	e.promised("restarted", restart).restarted()
+	e.unnoticed(fmt.Sprintf("reloaded %d times: nothing new", reloads), reload(at(addr)))
+	e.unnoticed(fmt.Sprintf("reloaded %d times: ke", reloads), reload(fmt.Sprintf("ke: {listen: [%q], timeout: 2s, cookies: 7}\n", addr)))
+	e.unnoticed(fmt.Sprintf("reloaded %d times: keys", reloads), reload(at(addr)+rotateEvery(9)))
+	e.unnoticed(fmt.Sprintf("reloaded %d times: certificates", reloads), reload(at(addr)+fmt.Sprintf(
 		"names: [%s]\ncertificate: {source: files, files: [{name: %s, cert: %s, key: %s}]}\n", memberName, memberName, m.cert, m.key)))
-	e.promised("reloaded: a bad configuration", func(*traffic) {
+	e.unnoticed("reloaded: a bad configuration", func(*traffic) {
 		m.configure("nonsense: yes\n")
 		if m.reload() == nil {
 			t.Error("a bad configuration was taken")
 		}
 	})
 	m.configure(at(addr))
-	e.promised("key rotated", func(*traffic) {
+	e.unnoticed("key rotated", func(*traffic) {
 		if err := m.rotate(); err != nil {
 			t.Error(err)
 		}
@@ -119,14 +124,14 @@ func TestWhatClientsSeeWhileTheAgentChanges(t *testing.T) {
 	for _, b := range breakages {
 		spoil := func(c *traffic) { b.do(m, ring, m.read(ring)); restart(c) }
 		if b.name == "removed" { // which looks like a first start
-			e.served("own key file removed and restarted", spoil)
+			e.served("own key file removed and restarted", spoil).restarted()
 			continue
 		}
-		e.promised("own key file "+b.name+" and restarted", spoil)
+		e.promised("own key file "+b.name+" and restarted", spoil).restarted()
 	}
 	for _, b := range breakages {
 		cert, key := m.read(m.cert), m.read(m.key)
-		e.promised("certificate "+b.name, func(c *traffic) { b.do(m, m.cert, cert); c.come(50) })
+		e.unnoticed("certificate "+b.name, func(c *traffic) { b.do(m, m.cert, cert); c.come(50) })
 		e.promised("certificate "+b.name+" and restarted, then mended", func(c *traffic) {
 			stop()
 			stop = m.run()
@@ -134,7 +139,7 @@ func TestWhatClientsSeeWhileTheAgentChanges(t *testing.T) {
 			c.come(50)
 			m.write(m.cert, cert)
 			m.write(m.key, key)
-		})
+		}).restarted()
 	}
 }
 
@@ -159,6 +164,26 @@ func TestWhatClientsSeeWhenTheAgentIsKilled(t *testing.T) {
 		<-asked
 		kill = m.child()
 	})
+}
+
+// freezeAtStart restarts chronyd and freezes it for 300 ms before it has proven
+// the keys. Who is the first to see that it has started, chronyd's freezer or the
+// agent, is left to chance: it is tried again until no client was served meanwhile
+// but by what was under way.
+func (m *member) freezeAtStart(c *traffic) {
+	m.t.Helper()
+	for range 20 {
+		thaw := m.chronyd.RestartFrozen()
+		from := c.exchanged()
+		<-time.After(300 * time.Millisecond) // which is what happens
+		during := c.exchanged() - from
+		thaw()
+		if during <= places {
+			return
+		}
+		m.until("clients are served again", func() bool { return c.exchanged() > from+during })
+	}
+	m.t.Fatal("the agent has always been faster than the freezer")
 }
 
 // at is the configuration of a key exchange at addr.
@@ -194,7 +219,13 @@ func (m *member) child() (kill func()) {
 	if err := cmd.Start(); err != nil {
 		m.t.Fatal(err)
 	}
+	loose, err := chronytest.Leash(cmd.Process.Pid)
+	if err != nil {
+		m.t.Error(err)
+		loose = func() {}
+	}
 	return func() {
+		loose()
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // it was killed
 	}

@@ -17,9 +17,9 @@ import (
 	"ntsagent/agent/task"
 )
 
-// openParts runs m's agent with its parts in the test's hands: all that Run
-// builds but the control socket and the signals. The daemon is asked every
-// spacing at most; 0 = as its configuration allows.
+// openParts runs m's agent with its parts in the test's hands: as Run does, but
+// without the control socket and the signals. The daemon is asked every spacing
+// at most; 0 = as its configuration allows.
 func (m *member) openParts(spacing time.Duration) (*agent, netip.AddrPort) {
 	m.t.Helper()
 	cfg, err := config.Load(m.conf)
@@ -52,21 +52,15 @@ func (m *member) openParts(spacing time.Duration) (*agent, netip.AddrPort) {
 	if a.store, err = store.Open(filepath.Join(cfg.StateDir, "acme")); err != nil {
 		m.t.Fatal(err)
 	}
-	if err := makeKeyFolders(cfg); err != nil {
+	p, err := a.build(ctx, nil, cfg)
+	if err != nil {
 		m.t.Fatal(err)
 	}
-	p := &parts{cfg: cfg, target: a.target(cfg)}
-	if spacing > 0 {
+	if spacing > 0 { // the keys once more: they have not been started, and those just made are on disk
 		p.target.Spacing = spacing
-	}
-	if p.certs, err = a.newCerts(ctx, nil, cfg); err != nil {
-		m.t.Fatal(err)
-	}
-	if p.ke, err = a.newKE(cfg, p.target.Addr); err != nil {
-		m.t.Fatal(err)
-	}
-	if p.keys, err = a.newKeys(cfg, p.target, nil); err != nil {
-		m.t.Fatal(err)
+		if p.keys, err = a.newKeys(cfg, p.target, nil); err != nil {
+			m.t.Fatal(err)
+		}
 	}
 	a.swap(ctx, nil, p)
 	m.until("the key exchange listens", func() bool { return len(a.book.addresses(status.ServiceKE)) == 1 })
