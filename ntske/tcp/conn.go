@@ -13,10 +13,12 @@ import (
 )
 
 // conn is an accepted connection below TLS. Its fields belong to the one
-// goroutine that serves it; only Close may be called by others.
+// goroutine that serves it; only Close and cancel may be called by others.
 type conn struct {
 	net.Conn
-	deadline time.Time // of all that is written
+	ctx      context.Context // of its Service
+	cancel   context.CancelFunc
+	deadline time.Time // of everything
 	class    Class     // why the handshake is about to fail, where the ClientHello tells
 	answer   []byte    // written in place of the next octets, once
 	read     int       // octets so far
@@ -65,11 +67,19 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	return c.Conn.SetWriteDeadline(t)
 }
 
+// newConn starts the time of a connection.
+func (s *Server) newConn(nc net.Conn) *conn {
+	c := &conn{Conn: nc, deadline: time.Now().Add(s.timeout)}
+	c.ctx, c.cancel = context.WithDeadline(context.Background(), c.deadline)
+	return c
+}
+
 // serve takes one connection from its first octet to its last.
 func (s *Server) serve(c *conn) {
 	defer s.conns.remove(c)
+	defer c.cancel()
 	defer c.Close()
-	c.deadline = time.Now().Add(s.timeout)
+	defer s.recover()
 	if err := c.SetDeadline(c.deadline); err != nil {
 		return // closed already: it was evicted before it ran
 	}
@@ -82,15 +92,7 @@ func (s *Server) serve(c *conn) {
 // talk does everything that happens above TCP. It returns whether TLS ended as
 // it should, with our close_notify.
 func (s *Server) talk(c *conn, tc *tls.Conn) (done bool) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.observe(Event{Kind: Panicked})
-			s.panicOnce.Do(func() {
-				s.log.Error("a service panicked; the connection is closed, later ones are only counted",
-					"panic", p, "stack", string(debug.Stack()))
-			})
-		}
-	}()
+	defer s.recover()
 	if err := tc.Handshake(); err != nil {
 		class := c.class
 		if class == 0 {
@@ -107,10 +109,19 @@ func (s *Server) talk(c *conn, tc *tls.Conn) (done bool) {
 		return tc.CloseWrite() == nil
 	}
 	s.observe(Event{Kind: Dispatched, Protocol: protocol})
-	ctx, cancel := context.WithDeadline(context.Background(), c.deadline)
-	defer cancel()
-	service.ServeConn(ctx, tc)
+	service.ServeConn(c.ctx, tc)
 	return tc.CloseWrite() == nil // close_notify
+}
+
+// recover keeps a panic to its connection.
+func (s *Server) recover() {
+	if p := recover(); p != nil {
+		s.observe(Event{Kind: Panicked})
+		s.panicOnce.Do(func() {
+			s.log.Error("a service panicked; the connection is closed, later ones are only counted",
+				"panic", p, "stack", string(debug.Stack()))
+		})
+	}
 }
 
 // finish ends the connection so that what was written last arrives: closing

@@ -122,25 +122,41 @@ func TestTheOldestUnfinishedConnectionMakesRoom(t *testing.T) {
 	}
 }
 
-func TestFinishedConnectionMakesRoomBeforeAnUnfinishedOne(t *testing.T) {
-	tab := newTable(3)
-	old, mid, done := new(conn), new(conn), new(conn)
-	for _, c := range []*conn{old, mid, done} {
-		if e := tab.add(c); e != nil {
-			t.Fatal("evicted with room left")
+func TestAFloodFromOnePrefixPutsOutItsOwn(t *testing.T) {
+	const limit = 16
+	r := start(t, Config{MaxConns: limit, Timeout: 20 * time.Second, Services: map[string]Service{"one": answer("fine")}})
+	slow := r.dial() // from 127.0.0.1, and the oldest of all
+	eventually(t, "the slow client is in", func() bool { return r.open() == 1 })
+	elsewhere := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 9, 1)}}
+	for range 10 * limit {
+		c, err := elsewhere.Dial("tcp", r.ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
 		}
+		defer c.Close()
 	}
-	tab.finished(done)
-	if e := tab.add(new(conn)); e != done {
-		t.Error("the finished connection was spared")
+	eventually(t, "the flood is in", func() bool { return r.events.count(Event{Kind: Accepted}) == 10*limit+1 })
+	if got, err := r.ask(slow, "one"); err != nil || got != "fine" {
+		t.Errorf("the slow client got %q, %v", got, err)
 	}
-	if e := tab.add(new(conn)); e != old {
-		t.Error("the oldest connection was spared")
+}
+
+func TestAnEvictedConnectionsServiceEnds(t *testing.T) {
+	ended := make(chan error, 1)
+	r := start(t, Config{MaxConns: 1, Timeout: 20 * time.Second, Services: map[string]Service{"wait": serviceFunc(func(ctx context.Context, _ *tls.Conn) {
+		<-ctx.Done() // it looks at nothing else
+		select {
+		case ended <- ctx.Err():
+		default:
+		}
+	})}})
+	if err := r.client(r.dial(), "wait").Handshake(); err != nil {
+		t.Fatal(err)
 	}
-	tab.remove(old) // evicted already
-	tab.remove(mid)
-	if n := tab.len(); n != 2 {
-		t.Errorf("%d connections, want 2", n)
+	eventually(t, "the service has it", func() bool { return r.events.has(Event{Kind: Dispatched, Protocol: "wait"}) })
+	r.dial()
+	if err := <-ended; err != context.Canceled {
+		t.Errorf("the service ended by %v", err)
 	}
 }
 
@@ -198,7 +214,7 @@ func TestAPeerThatSaidCloseNotifyIsNotWaitedFor(t *testing.T) {
 					tt.say(c)
 				}()
 				begin := time.Now()
-				s.serve(&conn{Conn: halfPipe{ours}})
+				s.serve(s.newConn(halfPipe{ours}))
 				if took := time.Since(begin); (took != 0) != tt.waited {
 					t.Errorf("the connection was kept for %v", took)
 				}

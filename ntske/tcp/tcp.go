@@ -2,8 +2,8 @@
 // and hands each to the Service its ALPN protocol names.
 //
 // It knows no protocol. It owns what every service needs alike: a limit on
-// open connections that costs the oldest unfinished one its place and never
-// the newcomer, one absolute deadline per connection that covers the TLS
+// open connections that costs the oldest unfinished one of whoever holds most
+// its place and never the newcomer, one absolute deadline per connection that covers the TLS
 // handshake too and is set once, and an end that delivers the last octets
 // written. A peer's mistake is an Event and a debug line, nothing more.
 //
@@ -33,8 +33,8 @@ const (
 
 // Service serves one connection. The handshake is done and the protocol the
 // service is registered for has been negotiated. ctx carries the absolute
-// deadline that is already set on c; it is not cancelled when the server
-// stops, for a connection that has begun is finished. The server says
+// deadline that is already set on c and ends when c is evicted; it is not
+// cancelled when the server stops, for a connection that has begun is finished. The server says
 // close_notify and closes c when ServeConn returns.
 type Service interface {
 	ServeConn(ctx context.Context, c *tls.Conn)
@@ -121,9 +121,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}()
 
 	return s.accept(ctx, ln, func(nc net.Conn) {
-		c := &conn{Conn: nc}
-		if oldest := s.conns.add(c); oldest != nil {
-			oldest.Close()
+		c := s.newConn(nc)
+		if evicted := s.conns.add(c); evicted != nil {
+			evicted.cancel()
+			evicted.Close()
 			s.observe(Event{Kind: Evicted})
 		}
 		s.going.Go(func() { s.serve(c) })
