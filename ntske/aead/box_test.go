@@ -193,21 +193,21 @@ func TestAnyOverlapOfInputsAndDestination(t *testing.T) {
 	_, _ = rand.NewChaCha8([32]byte{2}).Read(fresh)
 	clone := func() []byte { return bytes.Clone(fresh) }
 	eachBox(t, func(t *testing.T, b *Box, nonce []byte) {
-		end := 5 + len(nonce)
+		end := 15 + len(nonce)
 		for _, n := range []int{0, 1, 15, 16, 17, 32, 64, 70} {
 			for at := range 90 { // where the plaintext lies, relative to a destination of dst[20:]
 				m := clone()
-				want := b.Seal(nil, fresh[5:end], fresh[at:at+n], fresh[30:60])
-				if got := b.Seal(m[:20], m[5:end], m[at:at+n], m[30:60]); !bytes.Equal(got[20:], want) {
+				want := b.Seal(nil, fresh[15:end], fresh[at:at+n], fresh[30:60])
+				if got := b.Seal(m[:20], m[15:end], m[at:at+n], m[30:60]); !bytes.Equal(got[20:], want) {
 					t.Fatalf("seal of %d octets at %d over 20 gives %x, want %x", n, at, got[20:], want)
 				}
-				sealed := b.Seal(nil, fresh[5:end], fresh[100:100+n], fresh[30:60])
+				sealed := b.Seal(nil, fresh[15:end], fresh[100:100+n], fresh[30:60])
 				if at < 60 && at+len(sealed) > 5 {
 					continue // the sealed text would overwrite its own nonce or associated data
 				}
 				m = clone()
 				copy(m[at:], sealed)
-				got, err := b.Open(m[:20], m[5:end], m[at:at+len(sealed)], m[30:60])
+				got, err := b.Open(m[:20], m[15:end], m[at:at+len(sealed)], m[30:60])
 				if err != nil || !bytes.Equal(got[20:], fresh[100:100+n]) {
 					t.Fatalf("open of %d octets at %d over 20: %x, %v", n, at, got, err)
 				}
