@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -24,7 +25,7 @@ const (
 type options struct {
 	schedule
 	agent string
-	only  string
+	only  words
 	idle  int // connections held
 }
 
@@ -32,16 +33,24 @@ func benchOptions(args []string, stdout io.Writer) (options, error) {
 	var o options
 	var seconds float64
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.IntVar(&o.rounds, "rounds", 9, "how often every server is measured, in turn")
+	f.IntVar(&o.rounds, "rounds", verdictRounds, "how often every server is measured, in turn; fewer give no verdicts")
 	f.Float64Var(&seconds, "seconds", 2, "how long one measurement of one server takes")
 	f.StringVar(&o.agent, "agent", "", "the ntsagent `PROGRAM` (default: the one beside ntsbench)")
-	f.StringVar(&o.only, "only", "", "measure only rows that contain `WORD`")
+	f.Func("only", "measure only rows that contain `WORD`, in any case; may be given more than once", func(word string) error {
+		o.only = append(o.only, word)
+		return nil
+	})
 	f.IntVar(&o.idle, "idle", 5000, "how many idle connections are held")
 	if err := parse(f, args, stdout); err != nil {
 		return o, err
 	}
-	if o.rounds < 1 || o.idle < 1 || o.idle > mostIdle || !(seconds >= 0.05 && seconds <= 600) {
-		return o, fmt.Errorf("%w of bench: --rounds starts at 1, --idle is 1 to %d, --seconds 0.05 to 600", errUsage, mostIdle)
+	switch {
+	case o.rounds < 1:
+		return o, fmt.Errorf("%w of bench: --rounds %d: it starts at 1", errUsage, o.rounds)
+	case o.idle < 1 || o.idle > mostIdle:
+		return o, fmt.Errorf("%w of bench: --idle %d: it is 1 to %d", errUsage, o.idle, mostIdle)
+	case !(seconds >= 0.05 && seconds <= 600):
+		return o, fmt.Errorf("%w of bench: --seconds %g: it is 0.05 to 600", errUsage, seconds)
 	}
 	o.measure = time.Duration(seconds * float64(time.Second))
 	o.warm = max(o.measure/10, 50*time.Millisecond)
@@ -70,13 +79,15 @@ func findAgent(path string) (string, error) {
 // bench is one run. Its servers start when they are first needed, and some rows
 // need fresh ones, so the order of the groups matters.
 type bench struct {
-	o      options
-	stable *stable
+	o       options
+	servers *servers
+	say     func(format string, args ...any) // tells how far it is
 
 	agent, daemon, chronyd, tlsFloor, udpFloor server
 }
 
-// group is what is measured together: the rows it fills and how.
+// group is what is measured together: the rows it fills and how. What run
+// returns with an error is finished all the same.
 type group struct {
 	rows []string
 	run  func(*bench, context.Context) ([]row, error)
@@ -87,40 +98,26 @@ type group struct {
 func groups(idle int) []group {
 	return append([]group{
 		{rows: []string{rowIdleMemory}, run: (*bench).idleMemory},
-		{rows: []string{rowKEFloor, rowKEChronyd, rowKELatency}, run: (*bench).keX25519},
-		{rows: []string{rowKEDefault, rowKEDefaultLatency}, run: (*bench).keDefault},
-		{rows: []string{rowNTS, rowNTSLatency, rowNTSOffset}, run: (*bench).nts},
-		{rows: []string{rowPlain, rowPlainLatency, rowPlainOffset}, run: (*bench).plain},
+		{rows: []string{rowKEFloor, rowKEChronyd, rowKETime}, run: (*bench).keX25519},
+		{rows: []string{rowKEDefaultFloor, rowKEDefaultTime}, run: (*bench).keDefault},
+		{rows: []string{rowNTS, rowNTSTime, rowNTSOffset}, run: (*bench).nts},
+		{rows: []string{rowPlain, rowPlainTime, rowPlainOffset}, run: (*bench).plain},
 	}, idleGroups(idle)...)
 }
 
-// The rows of CPU time and of NTP.
-const (
-	rowKEFloor          = "KE X25519, CPU per session, agent : floor"
-	rowKEChronyd        = "KE X25519, CPU per session, agent : chronyd"
-	rowKELatency        = "KE X25519, session p50"
-	rowKEDefaultLatency = "KE client default, session p50"
-	rowKEDefault        = "KE client default (X25519MLKEM768), CPU per session, agent : floor"
-	rowNTS              = "NTS query, CPU per query, chronyd with the agent's keys : UDP echo"
-	rowNTSLatency       = "NTS query, latency p99 at saturation"
-	rowNTSOffset        = "NTS query, clock offset p50 at saturation"
-	rowPlain            = "plain query, CPU per query, chronyd : UDP echo"
-	rowPlainLatency     = "plain query, latency p99 at saturation"
-	rowPlainOffset      = "plain query, clock offset p50 at saturation"
-)
-
 // runBench is the verb.
-func runBench(ctx context.Context, args []string, stdout io.Writer) error {
+func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o, err := benchOptions(args, stdout)
 	if err != nil {
 		return err
 	}
-	if o.agent, err = findAgent(o.agent); err != nil {
-		return err
-	}
+	names := namesOf(o.idle)
 	todo := selected(groups(o.idle), o.only)
 	if len(todo) == 0 {
-		return fmt.Errorf("%w of bench: no row contains %q", errUsage, o.only)
+		return fmt.Errorf("%w of bench: no row contains %q; the rows are\n  %s", errUsage, o.only, strings.Join(names.all(), "\n  "))
+	}
+	if o.agent, err = findAgent(o.agent); err != nil {
+		return err
 	}
 	c, err := pin()
 	if err != nil {
@@ -130,57 +127,106 @@ func runBench(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := enoughFiles(todo, o.idle, files); err != nil {
+	if err := enoughFiles(todo, "--idle", o.idle, files); err != nil {
 		return err
 	}
-	rows, err := measure(ctx, o, c, todo)
+	load := loadAverage()
+	rows, versions, err := measure(ctx, o, c, todo, func(format string, args ...any) {
+		fmt.Fprintf(stderr, "ntsbench: "+format+"\n", args...)
+	})
 	if err != nil {
 		return err
 	}
-	if err := printTable(stdout, rows); err != nil {
+	missing := count(rows, func(r row) bool { return r.missing })
+	if ctx.Err() != nil && missing == len(rows) {
+		return ctx.Err() // nothing is finished
+	}
+	if err := printTable(stdout, rows, names, o.rounds); err != nil {
 		return err
 	}
-	_, err = io.WriteString(stdout, conditions(o, c))
-	return err
+	if _, err := io.WriteString(stdout, conditions(o, c, versions, load)); err != nil {
+		return err
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case missing > 0:
+		return fmt.Errorf("%d of %d rows could not be measured; the table says why", missing, len(rows))
+	}
+	return nil
 }
 
-// measure runs the groups. All it started is gone when it returns: who reads
+func count(rows []row, is func(row) bool) int {
+	n := 0
+	for _, r := range rows {
+		if is(r) {
+			n++
+		}
+	}
+	return n
+}
+
+// measure runs the groups: rows that could not be measured say why. The error is
+// of what all of them need. All it started is gone when it returns: who reads
 // the table may leave in the middle of it.
-func measure(ctx context.Context, o options, c cpus, todo []group) ([]row, error) {
-	s, err := openStable(ctx, c, o.agent)
+func measure(ctx context.Context, o options, c cpus, todo []group, say func(string, ...any)) (rows []row, versions string, err error) {
+	s, err := openServers(ctx, c, o.agent, say)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer s.close()
-	b := &bench{o: o, stable: s}
-	var rows []row
+	versions = s.versions(ctx)
+	b := &bench{o: o, servers: s, say: say}
 	for _, g := range todo {
-		got, err := g.run(b, ctx)
-		if err != nil {
-			return nil, fmt.Errorf("measure %q: %w", g.rows[0], err)
+		var got []row
+		err := ctx.Err()
+		if err == nil {
+			got, err = g.run(b, ctx)
 		}
-		for _, r := range got {
-			if strings.Contains(r.what, o.only) {
-				rows = append(rows, r)
-			}
+		if ctx.Err() != nil {
+			err = errors.New("interrupted")
 		}
+		rows = append(rows, g.complete(got, err, o.only)...)
 	}
-	return rows, nil
+	return rows, versions, nil
 }
 
-// selected are the groups with a row that contains the word.
-func selected(all []group, word string) []group {
-	return slices.DeleteFunc(all, func(g group) bool {
-		return !slices.ContainsFunc(g.rows, func(what string) bool { return strings.Contains(what, word) })
-	})
+// complete returns the chosen rows of the group: those that are finished, and
+// why the others are not.
+func (g group) complete(got []row, err error, only words) []row {
+	var rows []row
+	for _, what := range g.rows {
+		if !only.choose(what) {
+			continue
+		}
+		i := slices.IndexFunc(got, func(r row) bool { return r.what == what })
+		switch {
+		case i >= 0:
+			rows = append(rows, got[i])
+		case err != nil:
+			rows = append(rows, notMeasured(what, err))
+		default:
+			rows = append(rows, notMeasured(what, errors.New("nobody looked"))) // a fault of this program
+		}
+	}
+	return rows
+}
+
+// selected are the groups with a chosen row.
+func selected(all []group, only words) []group {
+	return slices.DeleteFunc(all, func(g group) bool { return !slices.ContainsFunc(g.rows, only.choose) })
 }
 
 // conditions is what has to be known to read the table.
-func conditions(o options, c cpus) string {
-	return machine() + fmt.Sprintf(`conditions: %s; %d rounds, in each of which every server is loaded for %v after %v of warm-up, in rotating order;
-ratios are paired within a round: median [min–max]; CPU is of the server and its children, from /proc.
-KE: %d clients in flight, every session verified whole; NTP: %d sockets with %d queries in flight each, closed loop, every reply verified.
-Idle rows: one server each and no rounds; %d connections, then 20 new clients one after another; "gone after" is from a connection's
-connect to its close, the longest of all kinds at the default limit. One failed operation of an alternated row fails the run.
-`, c.text(), o.rounds, o.measure, o.warm, keClients, ntpSockets, ntpWindow, o.idle)
+func conditions(o options, c cpus, versions, load string) string {
+	return machine() + fmt.Sprintf(`versions: %s
+conditions: %s; load average before the run %s
+Rounds: %d; in each, every server is loaded for %v after %v of warm-up, in rotating order. CPU is of the server and its
+  children, from /proc. A ratio is paired within a round: the median of the rounds, with the least and the greatest.
+Key exchanges: %d clients, every session verified whole; one that fails on the agent is a MISS. Queries: closed loop, %d sockets
+  with %d in flight each, every reply verified. A round in which another server fails, or a datagram is lost, is repeated twice at most.
+Silent connections: no rounds. %d are opened, then %d new clients come one after another; fewer than all served is a MISS. The agent
+  has ke.max_sessions 10000, chronyd maxntsconnections 10000; in rows at the default both have their own, chronyd's is 100.
+  "closed after" counts from the connect, the longest of all kinds, for chronyd of %d connections per kind.
+`, versions, c.text(), load, o.rounds, o.measure, o.warm, keClients, ntpSockets, ntpWindow, o.idle, probes, eachKind)
 }

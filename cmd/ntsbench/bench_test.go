@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -84,64 +85,97 @@ func (p *program) leavesNothing(t *testing.T) {
 func TestATinyBenchHasEveryRow(t *testing.T) {
 	t.Parallel()
 	const idle = 40
-	unseen := map[string]bool{}
-	for _, g := range groups(idle) {
-		for _, what := range g.rows {
-			unseen[what] = true
-		}
-	}
+	names := namesOf(idle)
 	tables := make(chan string, 3)
 	t.Run("part", func(t *testing.T) {
-		for _, only := range []string{"X25519", "query", "idle"} {
-			t.Run(only, func(t *testing.T) {
+		for _, only := range [][]string{{"key exchange"}, {"query", "QUERIES"}, {"memory", "new clients", "silent"}} {
+			t.Run(only[0], func(t *testing.T) {
 				t.Parallel()
-				p := newProgram(t, "bench", "--rounds", "1", "--seconds", "0.2", "--idle", fmt.Sprint(idle), "--agent", agentProgram, "--only", only)
+				args := []string{"bench", "--rounds", "1", "--seconds", "0.2", "--idle", fmt.Sprint(idle), "--agent", agentProgram}
+				for _, word := range only {
+					args = append(args, "--only", word)
+				}
+				p := newProgram(t, args...)
 				if err := p.Run(); err != nil {
 					t.Fatalf("%v: %s%s", err, &p.out, &p.err)
 				}
 				p.leavesNothing(t)
+				for line := range strings.Lines(p.err.String()) {
+					if !strings.HasPrefix(line, "ntsbench: ") {
+						t.Errorf("it says %q", line)
+					}
+				}
 				tables <- p.out.String()
 			})
 		}
 	})
 	close(tables)
-	verdict := regexp.MustCompile(`  (PASS|MISS)  +(met|not met)\s*$`)
-	figures := regexp.MustCompile(`\d (µs|ms|MB|KiB|s)\b`)
+	rows := map[string]string{} // lines of the tables, without their notes
 	for table := range tables {
-		if !strings.Contains(table, "\nmachine: ") || !strings.Contains(table, "1 rounds, in each of which every server is loaded for 200ms") {
-			t.Errorf("it is not said how this was measured:\n%s", table)
+		for _, words := range []string{"\nmachine: ", "\nversions: ntsagent devel (go", "; chronyd (chrony) version 4.3\n", "; load average before the run ", "\nRounds: 1; in each, every server is loaded for 200ms "} {
+			if !strings.Contains(table, words) {
+				t.Errorf("it is not said how this was measured: no %q in\n%s", words, table)
+			}
 		}
+		above := ""
 		for line := range strings.Lines(table) {
-			what, _, _ := strings.Cut(line, "  ")
-			if !unseen[what] {
-				continue
+			what, _, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "  ")
+			if strings.HasPrefix(line, "  the same") {
+				what = above + evicting
 			}
-			delete(unseen, what)
-			if strings.Contains(line, "≤") != verdict.MatchString(line) {
-				t.Errorf("a bar without a verdict, or the other way round: %q", line)
-			}
-			if !figures.MatchString(line) || strings.Contains(line, "NaN") {
-				t.Errorf("nothing was measured: %q", line)
-			}
+			rows[what], above = line, what
 		}
 	}
-	delete(unseen, rowKEDefaultLatency) // no word of a part is in it
-	for what := range unseen {
-		t.Errorf("no row %q", what)
+	result := regexp.MustCompile(`  (PASS|PASS\+goal|MISS)$`)
+	figure := regexp.MustCompile(`^(-?\d+(\.\d+)? (µs|ms|MB|KiB|s)|never|\d+/20)$`)
+	gap := regexp.MustCompile(`  +`)
+	for _, what := range names.all() {
+		line := strings.TrimSpace(rows[what])
+		judged := slices.Contains(names.judged, what)
+		if line == "" || judged != result.MatchString(line) {
+			t.Errorf("no row %q, or without its verdict, or with one too many: %q", what, line)
+			continue
+		}
+		cells := gap.Split(line, -1) // what, agent, chronyd …
+		measured := agentColumn
+		if strings.Contains(what, "quer") {
+			measured = chronydColumn
+		}
+		if len(cells) < 1+columns || !figure.MatchString(cells[1+measured]) {
+			t.Errorf("nothing was measured: %q", line)
+		}
 	}
 }
 
-func TestABenchThatCannotMeasureSaysWhyInOneLine(t *testing.T) {
-	p := newProgram(t, "bench", "--only", "KE X25519", "--agent", "/bin/false")
+// failed wants exit code 1 and returns what is said last.
+func (p *program) failed(t *testing.T) string {
+	t.Helper()
 	err := p.Run()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Errorf("%v, want exit code 1", err)
 	}
-	if got := p.err.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "ntsagent: exit status 1; it said nothing") {
+	lines := strings.Split(strings.TrimSpace(p.err.String()), "\n")
+	return lines[len(lines)-1]
+}
+
+func TestABenchThatCannotMeasureSaysWhyInItsRows(t *testing.T) {
+	p := newProgram(t, "bench", "--only", "X25519,", "--agent", "/bin/false")
+	if got := p.failed(t); got != "ntsbench: 2 of 2 rows could not be measured; the table says why" {
 		t.Errorf("it says %q", got)
 	}
+	if got := p.out.String(); strings.Count(got, "    not measured: ntsagent: exit status 1; it said nothing\n") != 2 || !strings.Contains(got, "ntsagent of unknown version") {
+		t.Errorf("its table is\n%s", got)
+	}
 	p.leavesNothing(t)
+}
+
+func TestABenchOutsideTheSourceTreeSaysSo(t *testing.T) {
+	p := newProgram(t, "bench", "--only", "memory", "--idle", "5", "--agent", "/bin/false")
+	p.Dir = p.tmp
+	if got := p.failed(t); got != "ntsbench: ntsbench bench needs its source tree, for chronyd in .parts/; run it from there" {
+		t.Errorf("it says %q", got)
+	}
 }
 
 func TestABenchThatIsInterruptedLeavesNothing(t *testing.T) {
@@ -149,7 +183,7 @@ func TestABenchThatIsInterruptedLeavesNothing(t *testing.T) {
 	for name, sign := range map[string]syscall.Signal{"asked to": syscall.SIGINT, "killed": syscall.SIGKILL} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newProgram(t, "bench", "--only", "KE X25519", "--seconds", "60", "--agent", agentProgram)
+			p := newProgram(t, "bench", "--only", "X25519,", "--seconds", "60", "--agent", agentProgram)
 			if err := p.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -163,7 +197,7 @@ func TestABenchThatIsInterruptedLeavesNothing(t *testing.T) {
 			p.Process.Signal(sign)
 			p.Wait()
 			if sign == syscall.SIGINT {
-				if got := p.err.String(); got != "ntsbench: interrupted\n" || p.ProcessState.ExitCode() != 1 {
+				if got := p.err.String(); !strings.HasSuffix(got, "\nntsbench: interrupted\n") || p.ProcessState.ExitCode() != 1 {
 					t.Errorf("it says %q and ends with %d", got, p.ProcessState.ExitCode())
 				}
 				p.leavesNothing(t)
@@ -197,20 +231,37 @@ func eventually(t *testing.T, what string, is func() bool) {
 }
 
 func TestWrongUsageIsTold(t *testing.T) {
+	const here = "127.0.0.1:1"
 	for name, tt := range map[string]struct {
 		args  []string
 		words string
 	}{
-		"no such verb":      {[]string{"banch"}, `"banch" is no verb`},
-		"no such flag":      {[]string{"bench", "--round", "1"}, "wrong usage of bench"},
-		"no rounds":         {[]string{"bench", "--rounds", "0"}, "--rounds starts at 1"},
-		"no row":            {[]string{"bench", "--only", "nonsense", "--agent", "/bin/false"}, `no row contains "nonsense"`},
-		"no address":        {[]string{"ke", "--addr", "localhost"}, "is no ADDRESS:PORT"},
-		"no such kind":      {[]string{"idle", "--addr", "127.0.0.1:1", "--kind", "odd"}, "half-hello"},
-		"no such groups":    {[]string{"ke", "--addr", "127.0.0.1:1", "--groups", "odd"}, "--groups"},
-		"an argument":       {[]string{"plain", "--addr", "127.0.0.1:1", "more"}, `"more" is not a flag`},
-		"no NTP server":     {[]string{"nts", "--ke", "127.0.0.1:1"}, "--addr"},
-		"a floor by itself": {[]string{"floor", "odd"}, "wrong usage of floor"},
+		"no such verb":             {[]string{"banch"}, `"banch" is no verb`},
+		"no such flag":             {[]string{"bench", "--round", "1"}, "wrong usage of bench"},
+		"no rounds":                {[]string{"bench", "--rounds", "0"}, "--rounds 0"},
+		"too many idle":            {[]string{"bench", "--idle", "9001"}, "--idle 9001: it is 1 to 9000"},
+		"no time":                  {[]string{"bench", "--seconds", "NaN"}, "--seconds NaN"},
+		"no row":                   {[]string{"bench", "--only", "nonsense"}, "no row contains [\"nonsense\"]; the rows are\n  " + rowKEFloor + "\n"},
+		"a name for an address":    {[]string{"ke", "--addr", "localhost:4460"}, `--addr "localhost:4460": want an IP address and port, such as 127.0.0.1:4460`},
+		"no address":               {[]string{"ke"}, `--addr ""`},
+		"ke without end":           {[]string{"ke", "--addr", here, "--for", "0s"}, "--for 0s"},
+		"no clients":               {[]string{"ke", "--addr", here, "--clients", "0"}, "--clients 0"},
+		"no such groups":           {[]string{"ke", "--addr", here, "--groups", "odd"}, "--groups"},
+		"no such kind":             {[]string{"idle", "--addr", here, "--kind", "odd"}, `--kind "odd": it is tcp, half-hello or finished`},
+		"no connections":           {[]string{"idle", "--addr", here, "--n", "0"}, "--n 0"},
+		"no time to wait":          {[]string{"idle", "--addr", here, "--for", "-1s"}, "--for -1s"},
+		"an argument":              {[]string{"plain", "--addr", here, "more"}, `"more" is not a flag`},
+		"no sockets":               {[]string{"plain", "--addr", here, "--sockets", "0"}, "--sockets 0"},
+		"no window":                {[]string{"plain", "--addr", here, "--window", "0"}, "--window 0"},
+		"a rate below nothing":     {[]string{"plain", "--addr", here, "--rate", "-1"}, "--rate -1"},
+		"a rate that is none":      {[]string{"plain", "--addr", here, "--rate", "NaN"}, "--rate NaN"},
+		"a time below nothing":     {[]string{"plain", "--addr", here, "--for", "-1s"}, "--for -1s"},
+		"no NTP server":            {[]string{"nts", "--ke", here}, `--addr ""`},
+		"no key-exchange server":   {[]string{"nts", "--addr", here}, `--ke ""`},
+		"too many placeholders":    {[]string{"nts", "--addr", here, "--ke", here, "--placeholders", "8"}, "--placeholders 8: it is 0 to 7"},
+		"a window of NTS queries":  {[]string{"nts", "--addr", here, "--ke", here, "--window", "65537"}, "--window 65537: it is 1 to 65536"},
+		"a floor by itself":        {[]string{"floor", "odd"}, "wrong usage of floor"},
+		"a floor without a socket": {[]string{"floor"}, "wrong usage of floor"},
 	} {
 		p := newProgram(t, tt.args...)
 		p.Run()
@@ -218,10 +269,16 @@ func TestWrongUsageIsTold(t *testing.T) {
 			t.Errorf("%s: exit code %d, %q, want 2 and %q", name, code, p.err.String(), tt.words)
 		}
 	}
-	for _, args := range [][]string{{}, {"--help"}, {"bench", "--help"}, {"ke", "-h"}} {
-		p := newProgram(t, args...)
-		if err := p.Run(); err != nil || !strings.Contains(p.out.String(), "usage: ntsbench") {
-			t.Errorf("%q: %v, %q", args, err, p.out.String())
+	for _, tt := range []struct {
+		args  []string
+		words string
+	}{
+		{nil, "usage: ntsbench"}, {[]string{"--help"}, "usage: ntsbench"}, {[]string{"bench", "--help"}, "usage: ntsbench bench"}, {[]string{"ke", "-h"}, "usage: ntsbench ke"},
+		{[]string{"nts", "-h"}, "0: until Ctrl-C"}, {[]string{"plain", "-h"}, "0: until Ctrl-C"},
+	} {
+		p := newProgram(t, tt.args...)
+		if err := p.Run(); err != nil || !strings.Contains(p.out.String(), tt.words) {
+			t.Errorf("%q: %v, %q, want %q", tt.args, err, p.out.String(), tt.words)
 		}
 	}
 }

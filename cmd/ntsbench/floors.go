@@ -16,7 +16,7 @@ import (
 const inherited = 3
 
 // runFloor is the verb of the floors' processes, which bench starts.
-func runFloor(ctx context.Context, args []string, stdout io.Writer) error {
+func runFloor(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	kind := ""
 	if len(args) > 0 {
 		kind, args = args[0], args[1:]

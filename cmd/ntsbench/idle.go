@@ -5,107 +5,114 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"ntsagent/cmd/ntsbench/load"
 )
 
-// The rows of memory and idle connections.
-const (
-	rowIdleMemory = "idle RSS, just started"
-	rowPerSession = "RSS per idle finished TLS session"
-	rowGone       = "idle connections gone after"
-)
-
-func rowRoomy(k load.Kind, n int) string {
-	return fmt.Sprintf("new clients beside %d idle, %s, room for all", n, k)
-}
-
-func rowFull(k load.Kind, n int) string {
-	return fmt.Sprintf("new clients beside %d idle, %s, default limit", n, k)
-}
-
-// roomy is room for all of the idle connections, long enough to look at them.
-const roomy = ", max_sessions: 10000, timeout: 30s"
+// agentRoom has the agent hold all of the idle connections, long enough to look
+// at them.
+const agentRoom = ", max_sessions: 10000, timeout: 30s"
 
 const (
-	mostIdle   = 9000 // well below what roomy has room for
+	mostIdle   = 9000 // well below what agentRoom and chronydRoom allow
 	probes     = 20
 	probeMost  = time.Second // one probe
-	goneMost   = 30 * time.Second
+	closedMost = 30 * time.Second
 	spareFiles = 256 // besides the idle connections
+	eachKind   = 20  // idle connections, as any server has room for
 )
 
-// promptly are the limits of a new client beside idle ones, in ms.
-var promptly = limits{50, 10}
+// newClientLimits are of a new client beside idle connections, in ms.
+var newClientLimits = limits{50, 10}
 
 // idleGroups are those that hold n idle connections.
 func idleGroups(n int) []group {
-	room, full := group{rows: []string{rowPerSession}, run: (*bench).roomForAll}, group{run: (*bench).defaultLimit}
+	room := group{rows: []string{rowPerSession}, run: (*bench).roomForAll, idle: true}
+	limit := group{run: (*bench).defaultLimit, idle: true}
 	for _, k := range load.Kinds {
-		room.rows = append(room.rows, rowRoomy(k, n))
-		full.rows = append(full.rows, rowFull(k, n))
+		room.rows = append(room.rows, rowNewClients(k, n))
+		limit.rows = append(limit.rows, rowNewClients(k, n)+evicting)
 	}
-	full.rows = append(full.rows, rowGone)
-	room.idle, full.idle = true, true
-	return []group{room, full}
+	limit.rows = append(limit.rows, rowClosed)
+	return []group{room, limit}
 }
 
-// enoughFiles says before anything starts that the idle rows cannot be had.
-func enoughFiles(todo []group, n, files int) error {
-	for _, g := range todo {
-		if g.idle && files < n+spareFiles {
-			return fmt.Errorf("%d idle connections cannot be had: the hard limit of open files is %d; raise it to %d (ulimit -Hn), hold fewer with --idle, or choose other rows with --only",
-				n, files, n+spareFiles)
-		}
+// enoughFiles says before anything starts that n idle connections, which the
+// flag has asked for, cannot be had.
+func enoughFiles(todo []group, flag string, n, files int) error {
+	if files >= n+spareFiles || !slices.ContainsFunc(todo, func(g group) bool { return g.idle }) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%d idle connections cannot be had: the hard limit of open files is %d; raise it to %d (ulimit -Hn) or hold fewer with %s",
+		n, files, n+spareFiles, flag)
 }
 
 // roomForAll holds all connections on an agent and a chronyd of its own.
 func (b *bench) roomForAll(ctx context.Context) ([]row, error) {
-	agent, daemon, err := b.stable.startAgent(ctx, roomy)
+	agent, daemon, err := b.servers.startAgent(ctx, agentRoom)
 	if err != nil {
 		return nil, err
 	}
 	defer daemon.stop()
 	defer agent.stop()
-	chronyd, err := b.stable.startServing(ctx, plenty)
+	chronyd, err := b.servers.startServing(ctx, chronydRoom)
 	if err != nil {
 		return nil, err
 	}
 	defer chronyd.stop()
 
-	memory := amount{what: rowPerSession, unit: "KiB", values: unmeasured(), limits: &limits{48, 40}}
-	perKind := make(map[load.Kind]row)
+	var rows []row
 	// Finished first: the memory is of servers that have done nothing else.
 	for _, k := range []load.Kind{load.Finished, load.TCP, load.HalfHello} {
-		r := beside{what: rowRoomy(k, b.o.idle), held: b.o.idle, limits: promptly}
-		for column, s := range [...]server{agentColumn: agent, chronydColumn: chronyd} {
-			if r.crowds[column], err = b.holdAndDrain(ctx, s, k); err != nil {
-				return nil, err
-			}
-			if c := r.crowds[column]; k == load.Finished && c.open > 0 {
-				memory.values[column] = float64(c.grown) / 1024 / float64(c.open)
-			}
+		onAgent, err := b.holdAndDrain(ctx, agent, k)
+		if err != nil {
+			return rows, err
 		}
-		perKind[k] = r.row()
+		r := newClients{what: rowNewClients(k, b.o.idle), asked: b.o.idle, all: true, limits: newClientLimits}
+		r.crowds[agentColumn] = onAgent
+		r.crowds[chronydColumn], r.notes = b.beside(ctx, chronyd, k)
+		rows = append(rows, r.row())
+		if k == load.Finished {
+			rows = append(rows, perSession(r.crowds))
+		}
 	}
-	rows := []row{memory.row()}
-	for _, k := range load.Kinds {
-		rows = append(rows, perKind[k])
+	return rows, ctx.Err()
+}
+
+// perSession is the memory of finished handshakes.
+func perSession(crowds [columns]*crowd) row {
+	m := readings{what: rowPerSession, unit: "KiB", values: unmeasured(), limits: &limits{48, 40}}
+	for i, c := range crowds {
+		if c != nil && c.open > 0 {
+			m.values[i] = float64(c.grown) / 1024 / float64(c.open)
+		}
 	}
-	return rows, nil
+	if math.IsNaN(m.values[agentColumn]) {
+		return notMeasured(rowPerSession, errors.New("the agent held no connection"))
+	}
+	return m.row()
+}
+
+// beside does with a competitor what is done with the agent. If that fails the
+// row has no cell for it, but a note.
+func (b *bench) beside(ctx context.Context, s server, k load.Kind) (*crowd, []string) {
+	c, err := b.holdAndDrain(ctx, s, k)
+	if err != nil {
+		return nil, []string{"not measured: " + err.Error()}
+	}
+	return c, nil
 }
 
 // defaultLimit opens all connections of one kind after another on the agent of
-// the other rows, which must evict most of them, and waits until the rest is gone.
+// the other rows, which must evict most of them, and waits until the rest is closed.
 // The chronyd beside it is a new one at its own default limit.
 func (b *bench) defaultLimit(ctx context.Context) ([]row, error) {
 	if err := b.keServers(ctx); err != nil {
 		return nil, err
 	}
-	chronyd, err := b.stable.startServing(ctx, "")
+	chronyd, err := b.servers.startServing(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -114,35 +121,38 @@ func (b *bench) defaultLimit(ctx context.Context) ([]row, error) {
 	var onAgent []*load.Idle
 	defer func() { closeAll(onAgent) }()
 	for _, k := range load.Kinds {
-		r := beside{what: rowFull(k, b.o.idle), limits: promptly}
 		h, err := b.hold(ctx, b.agent, k)
 		if err != nil {
-			return nil, err
+			return rows, err
 		}
 		onAgent = append(onAgent, h.idle)
+		r := newClients{what: rowNewClients(k, b.o.idle) + evicting, asked: b.o.idle, limits: newClientLimits}
 		r.crowds[agentColumn] = &h.crowd
-		if r.crowds[chronydColumn], err = b.holdAndDrain(ctx, chronyd, k); err != nil {
-			return nil, err
-		}
+		r.crowds[chronydColumn], r.notes = b.beside(ctx, chronyd, k)
 		rows = append(rows, r.row())
 	}
-	onChronyd, err := few(ctx, chronyd)
+	closed := readings{what: rowClosed, unit: "s", values: unmeasured(), limits: &limits{5, 3}}
+	b.say("wait until silent connections are closed")
+	onChronyd, err := holdEachKind(ctx, chronyd)
 	defer closeAll(onChronyd)
 	if err != nil {
-		return nil, err
+		closed.notes = []string{"not measured: " + err.Error()}
 	}
-	gone := amount{what: rowGone, unit: "s", values: unmeasured(), limits: &limits{5, 3}}
-	gone.values[agentColumn] = goneAfter(ctx, onAgent)
-	gone.values[chronydColumn] = goneAfter(ctx, onChronyd)
-	return append(rows, gone.row()), ctx.Err()
+	closed.values[agentColumn] = closedAfter(ctx, onAgent)
+	if err == nil {
+		closed.values[chronydColumn] = closedAfter(ctx, onChronyd)
+	}
+	if ctx.Err() != nil {
+		return rows, ctx.Err()
+	}
+	return append(rows, closed.row()), nil
 }
 
-// few holds as many connections of each kind as any server has room for.
-func few(ctx context.Context, s server) ([]*load.Idle, error) {
-	const each = 20
+// holdEachKind holds a few connections of each kind.
+func holdEachKind(ctx context.Context, s server) ([]*load.Idle, error) {
 	var all []*load.Idle
 	for _, k := range load.Kinds {
-		idle, err := load.Hold(ctx, s.ke, k, each)
+		idle, err := load.Hold(ctx, s.ke, k, eachKind)
 		if err != nil {
 			return all, err
 		}
@@ -157,12 +167,12 @@ func closeAll(all []*load.Idle) {
 	}
 }
 
-// goneAfter waits for the server to close them all and returns how many seconds
+// closedAfter waits for the server to close them all and returns how many seconds
 // the longest was open; infinity if we had to give up.
-func goneAfter(ctx context.Context, all []*load.Idle) float64 {
+func closedAfter(ctx context.Context, all []*load.Idle) float64 {
 	var longest time.Duration
 	for _, idle := range all {
-		life, err := idle.Gone(ctx, goneMost)
+		life, err := idle.Gone(ctx, closedMost)
 		if err != nil {
 			return math.Inf(1)
 		}
@@ -183,6 +193,7 @@ type held struct {
 func (b *bench) hold(ctx context.Context, s server, k load.Kind) (held, error) {
 	var h held
 	var err error
+	b.say("%d connections (%s) on %s", b.o.idle, k, s.name)
 	if h.files, err = openFiles(s.pid); err != nil {
 		return h, err
 	}
@@ -193,9 +204,11 @@ func (b *bench) hold(ctx context.Context, s server, k load.Kind) (held, error) {
 	if h.idle, err = load.Hold(ctx, s.ke, k, b.o.idle); err != nil {
 		return h, err
 	}
+	open := h.idle.Open()
 	after, err := memoryOf(s.pid)
 	if err == nil {
-		h.crowd = crowd{probes: load.Probe(ctx, s.ke, probes, probeMost), open: h.idle.Open(), grown: after.now - before.now}
+		h.crowd = crowd{open: open, grown: after - before, probes: load.Probe(ctx, s.ke, probes, probeMost)}
+		h.crowd.held = h.idle.Open()
 		err = errors.Join(ctx.Err(), s.gone())
 	}
 	if err != nil {

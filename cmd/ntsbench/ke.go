@@ -15,12 +15,12 @@ import (
 // keServers starts what KE rows compare.
 func (b *bench) keServers(ctx context.Context) (err error) {
 	if b.agent.child == nil {
-		if b.agent, b.daemon, err = b.stable.startAgent(ctx, ""); err != nil {
+		if b.agent, b.daemon, err = b.servers.startAgent(ctx, ""); err != nil {
 			return err
 		}
 	}
 	if b.chronyd.child == nil {
-		if b.chronyd, err = b.stable.startServing(ctx, plenty); err != nil {
+		if b.chronyd, err = b.servers.startServing(ctx, chronydRoom); err != nil {
 			return err
 		}
 	}
@@ -29,7 +29,7 @@ func (b *bench) keServers(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		if b.tlsFloor, err = b.stable.startTLSFloor(octets); err != nil {
+		if b.tlsFloor, err = b.servers.startTLSFloor(octets); err != nil {
 			return err
 		}
 	}
@@ -60,44 +60,66 @@ func (b *bench) idleMemory(ctx context.Context) ([]row, error) {
 	if err := b.keServers(ctx); err != nil {
 		return nil, err
 	}
-	a := amount{what: rowIdleMemory, unit: "MB", limits: &limits{30, 15}}
+	m := readings{what: rowIdleMemory, unit: "MB", limits: &limits{30, 15}}
 	for i, s := range [columns]server{b.agent, b.chronyd, b.tlsFloor} {
-		m, err := memoryOf(s.pid)
+		octets, err := memoryOf(s.pid)
 		if err != nil {
 			return nil, err
 		}
-		a.values[i] = float64(m.now) / 1e6
+		m.values[i] = float64(octets) / 1e6
 	}
-	return []row{a.row()}, nil
+	return []row{m.row()}, nil
 }
 
 func (b *bench) keX25519(ctx context.Context) ([]row, error) {
-	micros, latency, err := b.ke(ctx, []tls.CurveID{tls.X25519}, agentColumn, chronydColumn, floorColumn)
-	latency.what = rowKELatency
+	all, err := b.ke(ctx, "KE X25519", []tls.CurveID{tls.X25519}, agentColumn, chronydColumn, floorColumn)
+	if err != nil {
+		return nil, err
+	}
 	return []row{
-		comparison{what: rowKEFloor, micros: micros, of: agentColumn, to: floorColumn, limits: &limits{1.15, 1.05}}.row(),
-		comparison{what: rowKEChronyd, micros: micros, of: agentColumn, to: chronydColumn, limits: &limits{1.00, 0.85}}.row(),
-		latency.row(),
-	}, err
+		compare(rowKEFloor, all, agentColumn, floorColumn, &limits{1.15, 1.05}),
+		compare(rowKEChronyd, all, agentColumn, chronydColumn, &limits{1.00, 0.85}),
+		medianTime(rowKETime, all),
+	}, nil
 }
 
 func (b *bench) keDefault(ctx context.Context) ([]row, error) {
-	micros, latency, err := b.ke(ctx, nil, agentColumn, floorColumn)
-	latency.what = rowKEDefaultLatency
+	all, err := b.ke(ctx, "KE X25519MLKEM768", nil, agentColumn, floorColumn)
+	if err != nil {
+		return nil, err
+	}
 	return []row{
-		comparison{what: rowKEDefault, micros: micros, of: agentColumn, to: floorColumn, limits: &limits{1.15, 1.05}}.row(),
-		latency.row(),
-	}, err
+		compare(rowKEDefaultFloor, all, agentColumn, floorColumn, &limits{1.15, 1.05}),
+		medianTime(rowKEDefaultTime, all),
+	}, nil
+}
+
+// medianTime is of the servers that could be measured.
+func medianTime(what string, all [columns]*series) row {
+	if err := all[agentColumn].err; err != nil {
+		return notMeasured(what, err)
+	}
+	m := readings{what: what, unit: "ms", values: unmeasured()}
+	for i, s := range all {
+		switch {
+		case s == nil:
+		case s.err != nil:
+			m.notes = append(m.notes, "not measured: "+s.err.Error())
+		case s.result.Done > 0:
+			m.values[i] = milliseconds(s.result.Latency.Quantile(0.5))
+		}
+	}
+	return m.row()
 }
 
 // ke measures key exchanges with these groups on the servers of these columns.
-func (b *bench) ke(ctx context.Context, groups []tls.CurveID, which ...int) (micros [columns][]float64, p50 amount, err error) {
+func (b *bench) ke(ctx context.Context, name string, groups []tls.CurveID, which ...int) (all [columns]*series, err error) {
 	if err := b.keServers(ctx); err != nil {
-		return micros, p50, err
+		return all, err
 	}
 	answer, err := answerOctets(ctx, b.agent.ke)
 	if err != nil {
-		return micros, p50, err
+		return all, err
 	}
 	servers := [columns]server{b.agent, b.chronyd, b.tlsFloor}
 	var list []contestant
@@ -112,13 +134,18 @@ func (b *bench) ke(ctx context.Context, groups []tls.CurveID, which ...int) (mic
 				return load.TLSFloor(ctx, s.ke, floor.Answer(answer), keClients, d), nil
 			}
 		}
-		list = append(list, contestant{server: s, column: column, load: run})
+		list = append(list, contestant{server: s, column: column, load: run, judged: column == agentColumn})
 	}
-	all, err := alternate(ctx, b.o.schedule, list)
-	p50 = amount{unit: "ms", values: unmeasured()}
-	for i, s := range all {
-		micros[list[i].column] = s.micros
-		p50.values[list[i].column] = milliseconds(s.result.Latency.Quantile(0.5))
+	return b.alternate(ctx, name, list)
+}
+
+// alternate tells the rounds as they begin and returns the columns' series.
+func (b *bench) alternate(ctx context.Context, name string, list []contestant) (all [columns]*series, err error) {
+	series, err := alternate(ctx, b.o.schedule, list, func(round int) {
+		b.say("%s, round %d of %d", name, round, b.o.rounds)
+	})
+	for i := range series {
+		all[list[i].column] = &series[i]
 	}
-	return micros, p50, err
+	return all, err
 }

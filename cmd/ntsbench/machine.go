@@ -21,6 +21,16 @@ func machine() string {
 	return fmt.Sprintf("machine: %d cores (%s), %s, Linux %s, %s\n", cores, model, runtime.GOARCH, kernel, runtime.Version())
 }
 
+// loadAverage is the machine's over the last minute, or that nobody knows.
+func loadAverage() string {
+	b, _ := os.ReadFile("/proc/loadavg") // nothing is known without it
+	one, _, ok := strings.Cut(string(b), " ")
+	if !ok {
+		return "unknown"
+	}
+	return one
+}
+
 // parseCPUInfo counts the processors and names the first one's model, if told.
 func parseCPUInfo(s string) (cores int, model string) {
 	model = "model unknown"

@@ -39,27 +39,32 @@ Load only servers of your own.
 // errUsage is of a command line that cannot be understood.
 var errUsage = errors.New("wrong usage")
 
-// run returns the exit code: 0 done, 1 it could not be measured, 2 wrong usage.
+// errOutcome is of a load that was done and went badly, which is told although
+// Ctrl-C has ended it.
+var errOutcome = errors.New("load failed")
+
+// run returns the exit code: 0 done, 1 something failed or could not be measured,
+// 2 wrong usage.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) == 0 || args[0] == "-h" || args[0] == "-help" || args[0] == "--help" {
 		io.WriteString(stdout, usage)
 		return 0
 	}
-	verb, ok := map[string]func(context.Context, []string, io.Writer) error{
+	verb, ok := map[string]func(ctx context.Context, args []string, stdout, stderr io.Writer) error{
 		"bench": runBench, "ke": runKE, "nts": runNTS, "plain": runPlain, "idle": runIdle, "floor": runFloor,
 	}[args[0]]
 	if !ok {
 		fmt.Fprintf(stderr, "ntsbench: %q is no verb; see ntsbench --help\n", args[0])
 		return 2
 	}
-	err := verb(ctx, args[1:], stdout)
+	err := verb(ctx, args[1:], stdout, stderr)
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return 0
 	case errors.Is(err, errUsage):
 		fmt.Fprintf(stderr, "ntsbench: %v\n", err)
 		return 2
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && !errors.Is(err, errOutcome):
 		err = errors.New("interrupted")
 	}
 	fmt.Fprintf(stderr, "ntsbench: %v\n", err)

@@ -18,12 +18,12 @@ const plainOctets = 48
 // ntpServers starts what NTP rows compare.
 func (b *bench) ntpServers(ctx context.Context) (err error) {
 	if b.agent.child == nil {
-		if b.agent, b.daemon, err = b.stable.startAgent(ctx, ""); err != nil {
+		if b.agent, b.daemon, err = b.servers.startAgent(ctx, ""); err != nil {
 			return err
 		}
 	}
 	if b.udpFloor.child == nil {
-		b.udpFloor, err = b.stable.startUDPFloor()
+		b.udpFloor, err = b.servers.startUDPFloor()
 	}
 	return err
 }
@@ -33,7 +33,7 @@ func (b *bench) nts(ctx context.Context) ([]row, error) {
 	if err := b.ntpServers(ctx); err != nil {
 		return nil, err
 	}
-	return b.queries(ctx, [3]string{rowNTS, rowNTSLatency, rowNTSOffset}, ntsOctets, func(ctx context.Context, d time.Duration) (load.Result, error) {
+	return b.queries(ctx, "NTS queries", [3]string{rowNTS, rowNTSTime, rowNTSOffset}, ntsOctets, func(ctx context.Context, d time.Duration) (load.Result, error) {
 		return load.NTS(ctx, load.NTSConfig{NTP: b.daemon.ntp, KE: b.agent.ke, Sockets: ntpSockets, Window: ntpWindow, For: d})
 	})
 }
@@ -43,28 +43,34 @@ func (b *bench) plain(ctx context.Context) ([]row, error) {
 	if err := b.ntpServers(ctx); err != nil {
 		return nil, err
 	}
-	return b.queries(ctx, [3]string{rowPlain, rowPlainLatency, rowPlainOffset}, plainOctets, func(ctx context.Context, d time.Duration) (load.Result, error) {
+	return b.queries(ctx, "plain NTP queries", [3]string{rowPlain, rowPlainTime, rowPlainOffset}, plainOctets, func(ctx context.Context, d time.Duration) (load.Result, error) {
 		return load.Plain(ctx, load.PlainConfig{NTP: b.daemon.ntp, Sockets: ntpSockets, Window: ntpWindow, For: d})
 	})
 }
 
 // queries alternates the daemon under ask with an echo of datagrams as long.
-func (b *bench) queries(ctx context.Context, names [3]string, octets int, ask func(context.Context, time.Duration) (load.Result, error)) ([]row, error) {
+// The rows are of CPU time, latency and clock offset.
+func (b *bench) queries(ctx context.Context, name string, rows [3]string, octets int, ask func(context.Context, time.Duration) (load.Result, error)) ([]row, error) {
 	echo := func(ctx context.Context, d time.Duration) (load.Result, error) {
 		return load.Echo(ctx, load.PlainConfig{NTP: b.udpFloor.ntp, Sockets: ntpSockets, Window: ntpWindow, Octets: octets, For: d})
 	}
-	list := []contestant{{server: b.daemon, column: chronydColumn, load: ask}, {server: b.udpFloor, column: floorColumn, load: echo}}
-	all, err := alternate(ctx, b.o.schedule, list)
+	all, err := b.alternate(ctx, name, []contestant{
+		{server: b.daemon, column: chronydColumn, load: ask}, {server: b.udpFloor, column: floorColumn, load: echo},
+	})
 	if err != nil {
 		return nil, err
 	}
-	cpu := comparison{what: names[0], of: chronydColumn, to: floorColumn}
-	latency := amount{what: names[1], unit: "µs", values: unmeasured()}
-	offset := amount{what: names[2], unit: "µs", values: unmeasured()}
-	for i, c := range list {
-		cpu.micros[c.column] = all[i].micros
-		latency.values[c.column] = microseconds(all[i].result.Latency.Quantile(0.99))
+	cpu := compare(rows[0], all, chronydColumn, floorColumn, nil)
+	if err := all[chronydColumn].err; err != nil {
+		return []row{cpu, notMeasured(rows[1], err), notMeasured(rows[2], err)}, nil
 	}
-	offset.values[chronydColumn] = microseconds(all[0].result.Offset.Quantile(0.5))
-	return []row{cpu.row(), latency.row(), offset.row()}, nil
+	latency := readings{what: rows[1], unit: "µs", values: unmeasured()}
+	for i, s := range all {
+		if s != nil && s.err == nil {
+			latency.values[i] = microseconds(s.result.Latency.Quantile(0.99))
+		}
+	}
+	offset := readings{what: rows[2], unit: "µs", values: unmeasured()}
+	offset.values[chronydColumn] = microseconds(all[chronydColumn].result.Offset.Quantile(0.5))
+	return []row{cpu, latency.row(), offset.row()}, nil
 }

@@ -46,38 +46,21 @@ func parseStat(b []byte) (stat, error) {
 	return s, nil
 }
 
-// memory is what a process has of the machine's.
-type memory struct {
-	now, most int // octets resident, at this moment (VmRSS) and ever (VmHWM)
-}
-
-// parseMemory reads /proc/PID/status.
-func parseMemory(b []byte) (memory, error) {
-	var m memory
-	found := 0
+// parseRSS reads how many octets are resident, VmRSS, from /proc/PID/status.
+func parseRSS(b []byte) (int, error) {
 	for line := range strings.Lines(string(b)) {
-		name, value, _ := strings.Cut(line, ":")
-		var n *int
-		switch name {
-		case "VmRSS":
-			n = &m.now
-		case "VmHWM":
-			n = &m.most
-		default:
+		value, ok := strings.CutPrefix(line, "VmRSS:")
+		if !ok {
 			continue
 		}
 		kib, ok := strings.CutSuffix(strings.TrimSpace(value), " kB")
-		v, err := strconv.Atoi(strings.TrimSpace(kib))
+		v, err := strconv.Atoi(kib)
 		if err != nil || !ok {
-			return memory{}, fmt.Errorf("process status: %s is %q, want a number of kB", name, value)
+			return 0, fmt.Errorf("process status: VmRSS is %q, want a number of kB", value)
 		}
-		*n = v << 10
-		found++
+		return v << 10, nil
 	}
-	if found != 2 {
-		return memory{}, errors.New("process status: VmRSS and VmHWM are not both there")
-	}
-	return m, nil
+	return 0, errors.New("process status: no VmRSS")
 }
 
 // family lists root and all that descend from it.
@@ -142,21 +125,20 @@ func cpuOf(pid int) (time.Duration, error) {
 	return sum, err
 }
 
-// memoryOf is the memory of a process and its living children.
-func memoryOf(pid int) (memory, error) {
+// memoryOf is how many octets of a process and its living children are resident.
+func memoryOf(pid int) (int, error) {
 	pids, _, err := tree(pid)
-	var sum memory
+	sum := 0
 	for _, p := range pids {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p))
 		if err != nil {
-			return memory{}, fmt.Errorf("read memory of process %d: %w", p, err)
+			return 0, fmt.Errorf("read memory of process %d: %w", p, err)
 		}
-		m, err := parseMemory(b)
+		rss, err := parseRSS(b)
 		if err != nil {
-			return memory{}, fmt.Errorf("process %d: %w", p, err)
+			return 0, fmt.Errorf("process %d: %w", p, err)
 		}
-		sum.now += m.now
-		sum.most += m.most
+		sum += rss
 	}
 	return sum, err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -35,15 +36,15 @@ func TestCPUTimeIsReadFromAnyCommandName(t *testing.T) {
 }
 
 func TestMemoryIsReadInKiB(t *testing.T) {
-	got, err := parseMemory([]byte("Name:\tx\nVmPeak:\t  9999 kB\nVmHWM:\t    3000 kB\nVmRSS:\t    2000 kB\nThreads:\t3\n"))
-	if want := (memory{now: 2000 << 10, most: 3000 << 10}); err != nil || got != want {
-		t.Errorf("%v, %v, want %v", got, err, want)
+	got, err := parseRSS([]byte("Name:\tx\nVmPeak:\t  9999 kB\nVmHWM:\t    3000 kB\nVmRSS:\t    2000 kB\nThreads:\t3\n"))
+	if err != nil || got != 2000<<10 {
+		t.Errorf("%v, %v, want %v", got, err, 2000<<10)
 	}
 	for name, text := range map[string]string{
-		"empty": "", "a kernel thread's": "Name:\tx\n", "half": "VmRSS:\t2000 kB\n",
-		"another unit": "VmHWM:\t3 MB\nVmRSS:\t2 MB\n", "no number": "VmHWM:\tx kB\nVmRSS:\t2 kB\n",
+		"empty": "", "a kernel thread's": "Name:\tx\n", "another": "VmHWM:\t2000 kB\n",
+		"another unit": "VmRSS:\t2 MB\n", "no number": "VmRSS:\tx kB\n",
 	} {
-		if got, err := parseMemory([]byte(text)); err == nil {
+		if got, err := parseRSS([]byte(text)); err == nil {
 			t.Errorf("%s: %v was read from it", name, got)
 		}
 	}
@@ -62,44 +63,49 @@ func TestAFamilyIsAllThatDescends(t *testing.T) {
 }
 
 func TestAProcessIsCountedWithItsLivingChildren(t *testing.T) {
-	me := os.Getpid()
-	alone, err := memoryOf(me)
+	parent := exec.Command("sh", "-c", "cat; exit 0") // not cat in its place
+	in, err := parent.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	child := exec.Command("cat")
-	in, err := child.StdinPipe()
+	out, err := parent.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := child.StdoutPipe()
-	if err != nil {
+	if err := parent.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer child.Wait()
+	defer parent.Wait()
 	defer in.Close()
 	if _, err := in.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.ReadFull(out, make([]byte, 1)); err != nil { // it runs
+	if _, err := io.ReadFull(out, make([]byte, 1)); err != nil { // cat runs, and both wait
 		t.Fatal(err)
 	}
-	pids, _, err := tree(me)
-	if err != nil || !slices.Contains(pids, me) || !slices.Contains(pids, child.Process.Pid) {
-		t.Errorf("%v (%v), want %d and %d in it", pids, err, me, child.Process.Pid)
+	pids, _, err := tree(parent.Process.Pid)
+	if err != nil || len(pids) != 2 || pids[0] != parent.Process.Pid {
+		t.Fatalf("%v (%v), want %d and its child", pids, err, parent.Process.Pid)
 	}
-	of, err := memoryOf(child.Process.Pid)
-	if err != nil || of.now <= 0 || of.now > of.most {
-		t.Errorf("memory of the child: %+v, %v", of, err)
+	for what, of := range map[string]func(int) (int, error){"memory": memoryOf, "open files": openFiles} {
+		child, err := of(pids[1])
+		if err != nil || child <= 0 {
+			t.Errorf("%s of the child: %d, %v", what, child, err)
+		}
+		if both, err := of(pids[0]); err != nil || both <= child {
+			t.Errorf("%s of both: %d, %v; of the child %d", what, both, err, child)
+		}
 	}
-	if both, err := memoryOf(me); err != nil || both.most < alone.most+of.most/2 {
-		t.Errorf("memory of both: %+v, %v; alone %+v, child %+v", both, err, alone, of)
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pids[0]))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if n, err := openFiles(child.Process.Pid); err != nil || n < 3 {
-		t.Errorf("the child has %d open files, %v", n, err)
+	alone, err := parseRSS(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if both, err := memoryOf(pids[0]); err != nil || both <= alone {
+		t.Errorf("memory of both: %d, %v; of the parent alone %d", both, err, alone)
 	}
 }
 
@@ -110,7 +116,11 @@ func TestCPUTimeGrowsWithWork(t *testing.T) {
 	}
 	deadline := time.Now().Add(10 * time.Second)
 	for s := ""; ; s = strings.Repeat("x", 1000) + s[:min(len(s), 1000)] {
-		if now, err := cpuOf(os.Getpid()); err != nil || now > before {
+		now, err := cpuOf(os.Getpid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now > before {
 			return
 		}
 		if time.Now().After(deadline) {

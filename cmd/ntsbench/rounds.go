@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"ntsagent/cmd/ntsbench/load"
@@ -13,12 +14,41 @@ type contestant struct {
 	server
 	column int // of the table
 	load   func(ctx context.Context, d time.Duration) (load.Result, error)
+	judged bool // what fails is counted; of others the round is repeated
 }
 
 // series is what all rounds of one contestant came to.
 type series struct {
-	micros []float64 // CPU-µs of the server per verified operation, one per round
+	name   string
+	micros []float64 // CPU-µs of the server per verified operation, one per round; NaN: there was none
 	result load.Result
+
+	failed, tried int   // operations of a judged one, those of the warm-up included
+	firstErr      error // why the first of those failed
+	repeated      int   // rounds measured again
+	repeatErr     error // why the first of those was
+	err           error // why it was given up; nothing else counts then
+}
+
+// notes are what the reader of a row has to know of its rounds.
+func (s *series) notes() []string {
+	var notes []string
+	if s.failed > 0 {
+		notes = append(notes, fmt.Sprintf("%d of %d failed: %v", s.failed, s.tried, s.firstErr))
+	}
+	if s.repeated > 0 {
+		notes = append(notes, fmt.Sprintf("%s of %s repeated: %v", times(s.repeated, "round"), s.name, s.repeatErr))
+	}
+	return notes
+}
+
+// count adds operations of a judged contestant.
+func (s *series) count(r load.Result) {
+	s.failed += r.Failed
+	s.tried += r.Failed + r.Done
+	if s.firstErr == nil {
+		s.firstErr = r.FirstErr
+	}
 }
 
 // schedule says how long.
@@ -38,42 +68,70 @@ func order(contestants, round int) []int {
 	return list
 }
 
-// alternate measures all contestants in every round, in turn. One failed
-// operation fails it all: figures are of what was verified.
-func alternate(ctx context.Context, s schedule, contestants []contestant) ([]series, error) {
+// alternate measures all contestants in every round, in turn. One that cannot be
+// measured is given up, the others go on. The error is of a ctx that ended.
+func alternate(ctx context.Context, s schedule, contestants []contestant, begin func(round int)) ([]series, error) {
 	all := make([]series, len(contestants))
+	for i, c := range contestants {
+		all[i].name = c.name
+	}
 	for round := range s.rounds {
+		begin(round + 1)
 		for _, i := range order(len(contestants), round) {
-			c := contestants[i]
-			r, micros, err := c.measure(ctx, s)
-			if err != nil {
-				return nil, fmt.Errorf("round %d: %w", round+1, err)
+			if all[i].err == nil {
+				all[i].round(ctx, s, contestants[i], round+1)
 			}
-			all[i].micros = append(all[i].micros, micros)
-			all[i].result.Merge(&r)
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
 		}
 	}
 	return all, nil
 }
 
+// tries is how often one round is measured before its contestant is given up:
+// on a busy machine a datagram may get lost.
+const tries = 3
+
+// round measures c once more.
+func (s *series) round(ctx context.Context, plan schedule, c contestant, number int) {
+	for try := 1; ; try++ {
+		warm, r, micros, err := c.measure(ctx, plan)
+		if err == nil {
+			s.micros = append(s.micros, micros)
+			s.result.Merge(&r)
+			s.count(warm)
+			s.count(r)
+			return
+		}
+		if try == tries || ctx.Err() != nil || c.gone() != nil {
+			s.err = fmt.Errorf("round %d: %w", number, err)
+			return
+		}
+		s.repeated++
+		if s.repeatErr == nil {
+			s.repeatErr = err
+		}
+	}
+}
+
 // measure loads one server for one round.
-func (c contestant) measure(ctx context.Context, s schedule) (load.Result, float64, error) {
-	if _, err := c.run(ctx, s.warm); err != nil {
-		return load.Result{}, 0, err
+func (c contestant) measure(ctx context.Context, s schedule) (warm, r load.Result, micros float64, err error) {
+	if warm, err = c.run(ctx, s.warm); err != nil {
+		return warm, r, 0, err
 	}
 	before, err := cpuOf(c.pid)
 	if err != nil {
-		return load.Result{}, 0, err
+		return warm, r, 0, err
 	}
-	r, err := c.run(ctx, s.measure)
-	if err != nil {
-		return load.Result{}, 0, err
+	if r, err = c.run(ctx, s.measure); err != nil {
+		return warm, r, 0, err
 	}
 	after, err := cpuOf(c.pid)
-	return r, perOperation(after-before, r.Done), err
+	return warm, r, perOperation(after-before, r.Done), err
 }
 
-// run loads the server and wants every operation to succeed.
+// run loads the server and wants every operation to succeed, unless they are counted.
 func (c contestant) run(ctx context.Context, d time.Duration) (load.Result, error) {
 	r, err := c.load(ctx, d)
 	switch {
@@ -83,15 +141,18 @@ func (c contestant) run(ctx context.Context, d time.Duration) (load.Result, erro
 		return r, c.gone()
 	case err != nil:
 		return r, fmt.Errorf("load %s: %w", c.name, err)
-	case r.Failed > 0:
-		return r, fmt.Errorf("%d of %d operations on %s failed; the first: %w", r.Failed, r.Failed+r.Done, c.name, r.FirstErr)
-	case r.Done == 0:
+	case r.Failed > 0 && !c.judged:
+		return r, fmt.Errorf("%d of %d operations on %s failed: %w", r.Failed, r.Failed+r.Done, c.name, r.FirstErr)
+	case r.Failed+r.Done == 0:
 		return r, fmt.Errorf("%s did nothing in %v", c.name, d)
 	}
 	return r, nil
 }
 
-// perOperation is in µs.
+// perOperation is in µs; NaN without operations.
 func perOperation(cpu time.Duration, operations int) float64 {
+	if operations == 0 {
+		return math.NaN()
+	}
 	return float64(cpu) / float64(time.Microsecond) / float64(operations)
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -26,13 +28,18 @@ func done(time.Duration) load.Result { return load.Result{Done: 10} }
 func TestServersTakeTurnsAndTheOrderRotates(t *testing.T) {
 	var notes []string
 	s := schedule{rounds: 3, measure: 2, warm: 1}
-	all, err := alternate(t.Context(), s, []contestant{pretender("a", &notes, done), pretender("b", &notes, done)})
+	var begun []int
+	all, err := alternate(t.Context(), s, []contestant{pretender("a", &notes, done), pretender("b", &notes, done)},
+		func(round int) { begun = append(begun, round) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []string{"a 1ns", "a 2ns", "b 1ns", "b 2ns", "b 1ns", "b 2ns", "a 1ns", "a 2ns", "a 1ns", "a 2ns", "b 1ns", "b 2ns"}
 	if !slices.Equal(notes, want) {
 		t.Errorf("%q\nwant %q", notes, want)
+	}
+	if !slices.Equal(begun, []int{1, 2, 3}) {
+		t.Errorf("rounds %v are told, want 1 2 3", begun)
 	}
 	for i, s := range all {
 		if len(s.micros) != 3 || s.result.Done != 30 {
@@ -44,43 +51,86 @@ func TestServersTakeTurnsAndTheOrderRotates(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeMeasuredSaysWhy(t *testing.T) {
-	boom := errors.New("no cookies")
+func silent(int) {}
+
+var errLoad = errors.New("no cookies")
+
+// fails fails in the loads with these numbers, from 1; warm-ups count.
+func fails(numbers ...int) func(time.Duration) load.Result {
+	n := 0
+	return func(time.Duration) load.Result {
+		if n++; slices.Contains(numbers, n) {
+			return load.Result{Done: 9, Failed: 1, FirstErr: errLoad}
+		}
+		return load.Result{Done: 10}
+	}
+}
+
+func TestARoundIsRepeatedAndThenGivenUpAndTheOthersGoOn(t *testing.T) {
 	for name, tt := range map[string]struct {
-		work  func(time.Duration) load.Result
-		words string
+		work     func(time.Duration) load.Result
+		rounds   int // measured
+		repeated int
+		reason   string // why it is given up
 	}{
-		"one failed":   {func(time.Duration) load.Result { return load.Result{Done: 9, Failed: 1, FirstErr: boom} }, "1 of 10 operations on a failed; the first: no cookies"},
-		"nothing done": {func(time.Duration) load.Result { return load.Result{} }, "a did nothing"},
-		"failed later": {failsAfter(3, boom), "round 2"},
+		"all is well":                       {done, 3, 0, ""},
+		"a warm-up fails":                   {fails(1), 3, 1, ""},
+		"a measurement fails":               {fails(4), 3, 1, ""},
+		"two rounds fail twice":             {fails(1, 2, 5, 6), 3, 4, ""},
+		"one fails three times":             {fails(3, 4, 5), 1, 2, "round 2: 1 of 10 operations on a failed: no cookies"},
+		"nothing is done, whatever is done": {func(time.Duration) load.Result { return load.Result{} }, 0, 2, "round 1: a did nothing in 1ns"},
 	} {
 		var notes []string
-		_, err := alternate(t.Context(), schedule{rounds: 3, measure: 2, warm: 1}, []contestant{pretender("a", &notes, tt.work)})
-		if err == nil || !strings.Contains(err.Error(), tt.words) {
-			t.Errorf("%s: %v, want %q in it", name, err, tt.words)
+		all, err := alternate(t.Context(), schedule{rounds: 3, measure: 2, warm: 1},
+			[]contestant{pretender("a", &notes, tt.work), pretender("b", &notes, done)}, silent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := all[0]
+		if len(a.micros) != tt.rounds || a.repeated != tt.repeated || a.failed != 0 || a.result.Failed != 0 {
+			t.Errorf("%s: %+v, want %d rounds, %d repeated, no failure counted", name, a, tt.rounds, tt.repeated)
+		}
+		if got := fmt.Sprint(a.err); a.err != nil && got != tt.reason || a.err == nil && tt.reason != "" {
+			t.Errorf("%s: %v, want %q", name, got, tt.reason)
+		}
+		if tt.repeated > 0 && a.repeatErr == nil {
+			t.Errorf("%s: it is not said why rounds were repeated", name)
+		}
+		if b := all[1]; len(b.micros) != 3 || b.err != nil {
+			t.Errorf("%s: the other has %d rounds, %v", name, len(b.micros), b.err)
 		}
 	}
+}
 
+func TestWhatFailsOnTheAgentIsCountedAndNotRepeated(t *testing.T) {
+	var notes []string
+	agent := pretender("a", &notes, fails(1, 4))
+	agent.judged = true
+	all, err := alternate(t.Context(), schedule{rounds: 3, measure: 2, warm: 1}, []contestant{agent}, silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := all[0]; s.err != nil || len(s.micros) != 3 || s.failed != 2 || s.tried != 60 || s.firstErr != errLoad || s.repeated != 0 {
+		t.Errorf("%+v, want 2 of 60 failed and nothing repeated", s)
+	}
+	if got := all[0].notes(); !slices.Equal(got, []string{"2 of 60 failed: no cookies"}) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestAServerThatIsGoneIsGivenUpAtOnce(t *testing.T) {
 	var notes []string
 	gone := pretender("a", &notes, done)
 	gone.log, gone.err = os.DevNull, errors.New("killed")
 	close(gone.ended)
-	if _, err := alternate(t.Context(), schedule{rounds: 1}, []contestant{gone}); err == nil || !strings.Contains(err.Error(), "a: killed") {
-		t.Errorf("a server that is gone: %v", err)
+	all, err := alternate(t.Context(), schedule{rounds: 2}, []contestant{gone}, silent)
+	if err != nil || all[0].err == nil || !strings.Contains(all[0].err.Error(), "round 1: a: killed") || len(notes) != 1 {
+		t.Errorf("%v, %v after %d loads", err, all, len(notes))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := alternate(ctx, schedule{rounds: 1}, []contestant{pretender("a", &notes, done)}); !errors.Is(err, context.Canceled) {
+	if _, err := alternate(ctx, schedule{rounds: 1}, []contestant{pretender("a", &notes, done)}, silent); !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted: %v", err)
-	}
-}
-
-func failsAfter(good int, err error) func(time.Duration) load.Result {
-	return func(time.Duration) load.Result {
-		if good--; good < 0 {
-			return load.Result{Failed: 1, FirstErr: err}
-		}
-		return load.Result{Done: 1}
 	}
 }
 
@@ -88,12 +138,44 @@ func TestCPUTimeIsPerOperation(t *testing.T) {
 	if got := perOperation(3*time.Millisecond, 10); got != 300 {
 		t.Errorf("%v µs, want 300", got)
 	}
+	if got := perOperation(3*time.Millisecond, 0); !math.IsNaN(got) {
+		t.Errorf("%v µs for nothing, want NaN", got)
+	}
 }
 
 func TestOnlyPicksGroupsByTheirRows(t *testing.T) {
-	for word, want := range map[string]int{"": len(groups(1)), "KE X25519": 1, "X25519": 2, "query": 2, "chronyd": 3, "idle": 3, "nonsense": 0} {
-		if got := selected(groups(1), word); len(got) != want {
-			t.Errorf("%q picks %d groups, want %d", word, len(got), want)
+	for name, tt := range map[string]struct {
+		only words
+		want int
+	}{
+		"no words": {nil, len(groups(1))}, "one": {words{"key exchange"}, 2}, "in another case": {words{"x25519,"}, 1},
+		"several": {words{"nts quer", "plain"}, 2}, "of many": {words{"memory"}, 2}, "nonsense": {words{"nonsense"}, 0},
+	} {
+		if got := selected(groups(1), tt.only); len(got) != tt.want {
+			t.Errorf("%s: %d groups, want %d", name, len(got), tt.want)
 		}
+	}
+}
+
+func TestEveryRowIsMeasuredOnceAndPrintedOnce(t *testing.T) {
+	var measured []string
+	for _, g := range groups(7) {
+		measured = append(measured, g.rows...)
+	}
+	printed := namesOf(7).all()
+	slices.Sort(measured)
+	slices.Sort(printed)
+	if !slices.Equal(measured, printed) || len(slices.Compact(printed)) != len(measured) {
+		t.Errorf("measured %q\nprinted %q", measured, printed)
+	}
+}
+
+func TestAGroupThatFailsKeepsItsFinishedRows(t *testing.T) {
+	g := group{rows: []string{"a", "b", "c"}}
+	finished := newRow("b")
+	finished.ratio = "1.00"
+	got := g.complete([]row{finished}, errLoad, words{"a", "b"})
+	if len(got) != 2 || got[0].what != "a" || !got[0].missing || got[0].notes[0] != "not measured: no cookies" || got[1].ratio != "1.00" || got[1].missing {
+		t.Errorf("%+v", got)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"ntsagent/agent/status"
@@ -26,9 +28,9 @@ type server struct {
 	ntp netip.AddrPort
 }
 
-// stable starts servers and ends them. All of them live on 127.0.0.1 and show
+// servers starts servers and ends them. All of them live on 127.0.0.1 and show
 // the same certificate.
-type stable struct {
+type servers struct {
 	dir    string // of everything
 	agent  string // path of ntsagent
 	self   string // path of this program, for the floors
@@ -39,23 +41,18 @@ type stable struct {
 	count  int // of folders
 }
 
-// openStable makes the folder, the certificate and chronyd ready.
-func openStable(ctx context.Context, c cpus, agent string) (*stable, error) {
-	s := &stable{cpus: c, agent: agent}
+// openServers makes the folder, the certificate and chronyd ready.
+func openServers(ctx context.Context, c cpus, agent string, say func(format string, args ...any)) (*servers, error) {
+	s := &servers{cpus: c, agent: agent}
 	var err error
 	if s.self, err = os.Executable(); err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	repo, err := parts.RepoDir(filepath.Dir(s.self))
+	repo, err := sourceTree(filepath.Dir(s.self), ".")
 	if err != nil {
-		var wd string
-		if wd, err = os.Getwd(); err != nil {
-			return nil, fmt.Errorf("find the repository: %w", err)
-		}
-		if repo, err = parts.RepoDir(wd); err != nil {
-			return nil, err
-		}
+		return nil, err
 	}
+	say("make chronyd %s ready in %s; the first time it is downloaded", parts.Debian12.Chrony, filepath.Join(repo, ".parts"))
 	if s.chrony, err = parts.UnpackChrony(ctx, repo, parts.Debian12); err != nil {
 		return nil, err
 	}
@@ -69,8 +66,45 @@ func openStable(ctx context.Context, c cpus, agent string) (*stable, error) {
 	return s, nil
 }
 
+// sourceTree finds ours, in or above one of the folders.
+func sourceTree(dirs ...string) (string, error) {
+	for _, dir := range dirs {
+		dir, err := filepath.Abs(dir)
+		if err != nil {
+			return "", fmt.Errorf("find the source tree: %w", err)
+		}
+		repo, err := parts.RepoDir(dir)
+		if err != nil {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(repo, "cmd", "ntsbench")); err == nil {
+			return repo, nil
+		}
+	}
+	return "", errors.New("ntsbench bench needs its source tree, for chronyd in .parts/; run it from there")
+}
+
+// versions names what is compared, each as it names itself.
+func (s *servers) versions(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return firstLine(exec.CommandContext(ctx, s.agent, "version"), "ntsagent") + "; " +
+		firstLine(s.chrony.Command(ctx, "chronyd", "--version"), "chronyd")
+}
+
+// firstLine is what cmd prints first, without options in parentheses at its end.
+func firstLine(cmd *exec.Cmd, name string) string {
+	out, err := cmd.Output()
+	line, _, _ := strings.Cut(string(out), "\n")
+	if line = strings.TrimSpace(line); err != nil || line == "" {
+		return name + " of unknown version"
+	}
+	line, _, _ = strings.Cut(line, " (+")
+	return line
+}
+
 // close ends every server, the last one first, and removes the folder.
-func (s *stable) close() {
+func (s *servers) close() {
 	for i := len(s.all) - 1; i >= 0; i-- {
 		s.all[i].stop()
 	}
@@ -78,7 +112,7 @@ func (s *stable) close() {
 }
 
 // folder makes one for a server.
-func (s *stable) folder(name string) (string, error) {
+func (s *servers) folder(name string) (string, error) {
 	s.count++
 	dir := filepath.Join(s.dir, fmt.Sprintf("%s%d", name, s.count))
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -87,8 +121,8 @@ func (s *stable) folder(name string) (string, error) {
 	return dir, nil
 }
 
-// start runs cmd in the stable.
-func (s *stable) start(name, dir string, cmd *exec.Cmd) (*child, error) {
+// start runs cmd among the servers.
+func (s *servers) start(name, dir string, cmd *exec.Cmd) (*child, error) {
 	c, err := startChild(name, s.cpus, cmd, filepath.Join(dir, "log"))
 	if err != nil {
 		return nil, err
@@ -98,7 +132,7 @@ func (s *stable) start(name, dir string, cmd *exec.Cmd) (*child, error) {
 }
 
 // startFloor runs this program's floor of that kind on the open socket.
-func (s *stable) startFloor(kind string, socket *os.File, args ...string) (*child, error) {
+func (s *servers) startFloor(kind string, socket *os.File, args ...string) (*child, error) {
 	dir, err := s.folder("floor-" + kind)
 	if err != nil {
 		return nil, err
@@ -109,7 +143,7 @@ func (s *stable) startFloor(kind string, socket *os.File, args ...string) (*chil
 }
 
 // startTLSFloor runs a TLS floor that answers with so many octets.
-func (s *stable) startTLSFloor(octets int) (server, error) {
+func (s *servers) startTLSFloor(octets int) (server, error) {
 	ln, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(anyPort))
 	if err != nil {
 		return server{}, fmt.Errorf("listen for the tls floor: %w", err)
@@ -125,7 +159,7 @@ func (s *stable) startTLSFloor(octets int) (server, error) {
 }
 
 // startUDPFloor runs a UDP echo.
-func (s *stable) startUDPFloor() (server, error) {
+func (s *servers) startUDPFloor() (server, error) {
 	pc, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(anyPort))
 	if err != nil {
 		return server{}, fmt.Errorf("listen for the udp floor: %w", err)
@@ -144,7 +178,7 @@ var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
 var anyPort = netip.AddrPortFrom(loopback, 0)
 
-func (s *stable) target(at netip.AddrPort) load.KETarget {
+func (s *servers) target(at netip.AddrPort) load.KETarget {
 	return load.KETarget{Addr: at, Name: benchName, Roots: s.id.roots}
 }
 
@@ -157,7 +191,7 @@ type chronyd struct {
 // startChronyd runs chronyd with these lines besides those every one needs. It
 // cannot be handed sockets, so a port that something else was faster to take
 // makes it start again with others.
-func (s *stable) startChronyd(ctx context.Context, name string, lines func(dir string) string) (chronyd, error) {
+func (s *servers) startChronyd(ctx context.Context, name string, lines func(dir string) string) (chronyd, error) {
 	var d chronyd
 	var err error
 	for range 3 {
@@ -168,7 +202,7 @@ func (s *stable) startChronyd(ctx context.Context, name string, lines func(dir s
 	return d, err
 }
 
-func (s *stable) tryChronyd(ctx context.Context, name string, lines func(dir string) string) (chronyd, error) {
+func (s *servers) tryChronyd(ctx context.Context, name string, lines func(dir string) string) (chronyd, error) {
 	dir, err := s.folder("chronyd")
 	if err != nil {
 		return chronyd{}, err
@@ -211,11 +245,11 @@ ntsservercert %s
 	})
 }
 
-// plenty is chronyd's room for connections; what it really holds is less.
-const plenty = "maxntsconnections 10000\n"
+// chronydRoom has chronyd hold as many connections as it can; it may hold fewer.
+const chronydRoom = "maxntsconnections 10000\n"
 
 // startServing runs a chronyd that serves NTS-KE itself, with these lines more.
-func (s *stable) startServing(ctx context.Context, lines string) (server, error) {
+func (s *servers) startServing(ctx context.Context, lines string) (server, error) {
 	d, err := s.startChronyd(ctx, "chronyd", func(string) string {
 		return "bindcmdaddress /\nntsprocesses 1\n" + lines
 	})
@@ -234,7 +268,7 @@ func (s *server) serves(ctx context.Context) error {
 
 // startAgent runs ntsagent beside a chronyd it feeds and waits until its keys
 // are proven. keLines are added to its configuration's ke: {…}.
-func (s *stable) startAgent(ctx context.Context, keLines string) (agent, daemon server, err error) {
+func (s *servers) startAgent(ctx context.Context, keLines string) (agent, daemon server, err error) {
 	d, err := s.startChronyd(ctx, "the agent's chronyd", func(dir string) string {
 		return fmt.Sprintf("bindcmdaddress %s/chronyd.sock\nntsdumpdir %s\nntsrotate 0\n", dir, dir)
 	})
@@ -272,7 +306,7 @@ func (s *stable) startAgent(ctx context.Context, keLines string) (agent, daemon 
 }
 
 // agentConfig is YAML with every value as JSON, which YAML includes.
-func (s *stable) agentConfig(dir, socket string, d chronyd, keLines string) string {
+func (s *servers) agentConfig(dir, socket string, d chronyd, keLines string) string {
 	q := func(v string) string {
 		b, err := json.Marshal(v)
 		if err != nil {

@@ -5,9 +5,10 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"ntsagent/cmd/ntsbench/load"
 )
@@ -20,8 +21,17 @@ const (
 	columns
 )
 
+var columnNames = [columns]string{"agent", "chronyd", "floor"}
+
 // none is a cell nobody measured.
 const none = "–"
+
+// What a judged row comes to.
+const (
+	miss     = "MISS"
+	pass     = "PASS"
+	passGoal = "PASS+goal"
+)
 
 // row is one line of the table, ready to print.
 type row struct {
@@ -30,24 +40,60 @@ type row struct {
 	ratio   string
 	bar     string
 	goal    string
-	verdict string // PASS or MISS; none for information
-	met     string // met or not; none for information
+	result  string   // miss, pass or passGoal; none for information
+	notes   []string // printed below it
+	missing bool     // it could not be measured
+}
+
+func newRow(what string) row {
+	r := row{what: what, ratio: none, bar: none, goal: none, result: none}
+	for i := range r.cells {
+		r.cells[i] = none
+	}
+	return r
+}
+
+// notMeasured is the row of which nothing is known but why.
+func notMeasured(what string, err error) row {
+	r := newRow(what)
+	r.missing, r.notes = true, []string{"not measured: " + err.Error()}
+	return r
 }
 
 // limits are what a figure must not exceed, and what it should not.
 type limits struct{ bar, goal float64 }
 
-// judge compares a figure as it is printed, with two decimals.
-func (l limits) judge(v float64) (verdict, met string) {
-	v = math.Round(v*100) / 100
-	verdict, met = "MISS", "not met"
-	if v <= l.bar { // never true of NaN
-		verdict = "PASS"
+// judge compares a figure as it is printed.
+func (l limits) judge(v float64) string {
+	switch v = rounded(v); {
+	case v <= l.goal:
+		return passGoal
+	case v <= l.bar:
+		return pass
 	}
-	if v <= l.goal {
-		met = "met"
+	return miss // NaN too
+}
+
+// rounded is v as it is printed and judged.
+func rounded(v float64) float64 {
+	scale := math.Pow10(decimals(v))
+	return math.Round(v*scale) / scale
+}
+
+// decimals are two below ten, one above and none from a thousand, as our noise allows.
+func decimals(v float64) int {
+	switch v = math.Abs(v); {
+	case v < 9.995:
+		return 2
+	case v < 999.95:
+		return 1
 	}
-	return verdict, met
+	return 0
+}
+
+// figure prints v as it is judged.
+func figure(v float64) string {
+	return strconv.FormatFloat(rounded(v), 'f', decimals(v), 64)
 }
 
 // summary is of one figure per round.
@@ -63,45 +109,60 @@ func summarize(figures []float64) summary {
 	return summary{median: (s[(n-1)/2] + s[n/2]) / 2, min: s[0], max: s[n-1]}
 }
 
-// ratios pairs what two servers came to in the same round.
+// numbers are the figures without those that are NaN.
+func numbers(figures []float64) []float64 {
+	return slices.DeleteFunc(slices.Clone(figures), math.IsNaN)
+}
+
+// ratios pairs what two servers came to in the same round. A round in which one
+// of them did nothing has none.
 func ratios(of, to []float64) []float64 {
 	list := make([]float64, min(len(of), len(to)))
 	for i := range list {
 		list[i] = of[i] / to[i]
 	}
-	return list
+	return numbers(list)
 }
 
-// comparison is of two columns' CPU-µs.
-type comparison struct {
-	what   string
-	micros [columns][]float64 // one per round
-	of, to int                // columns
-	limits *limits            // nil: information
-}
-
-func (c comparison) row() row {
-	r := newRow(c.what)
-	for i, m := range c.micros {
-		if len(m) > 0 {
-			r.cells[i] = figure(summarize(m).median) + " µs"
+// compare is the row of two columns' CPU-µs. l is nil for information.
+func compare(what string, all [columns]*series, of, to int, l *limits) row {
+	for _, column := range []int{of, to} {
+		if err := all[column].err; err != nil {
+			return notMeasured(what, err)
 		}
 	}
-	s := summarize(ratios(c.micros[c.of], c.micros[c.to]))
-	r.ratio = fmt.Sprintf("%.2f [%.2f–%.2f]", s.median, s.min, s.max)
-	if c.limits != nil {
-		r.bar, r.goal = fmt.Sprintf("≤ %.2f", c.limits.bar), fmt.Sprintf("≤ %.2f", c.limits.goal)
-		r.verdict, r.met = c.limits.judge(s.median)
+	r := newRow(what)
+	for i, s := range all {
+		if s == nil || s.err != nil {
+			continue
+		}
+		if m := numbers(s.micros); len(m) > 0 {
+			r.cells[i] = figure(summarize(m).median) + " µs"
+		}
+		if i == of || i == to {
+			r.notes = append(r.notes, s.notes()...)
+		}
+	}
+	ratio := summarize(ratios(all[of].micros, all[to].micros))
+	if !math.IsNaN(ratio.median) {
+		r.ratio = fmt.Sprintf("%s (%s–%s)", figure(ratio.median), figure(ratio.min), figure(ratio.max))
+	}
+	if l != nil {
+		r.bar, r.goal, r.result = fmt.Sprintf("≤ %.2f", l.bar), fmt.Sprintf("≤ %.2f", l.goal), l.judge(ratio.median)
+		if all[of].failed > 0 {
+			r.result = miss
+		}
 	}
 	return r
 }
 
-// amount is one figure per server, of which the agent's is judged.
-type amount struct {
+// readings is one figure per server, of which the agent's is judged.
+type readings struct {
 	what   string
 	unit   string
 	values [columns]float64 // NaN: not measured
-	limits *limits
+	limits *limits          // nil: information
+	notes  []string
 }
 
 // unmeasured are values nobody has measured yet.
@@ -112,8 +173,9 @@ func unmeasured() (values [columns]float64) {
 	return values
 }
 
-func (a amount) row() row {
+func (a readings) row() row {
 	r := newRow(a.what)
+	r.notes = a.notes
 	for i, v := range a.values {
 		switch {
 		case math.IsInf(v, 1):
@@ -124,7 +186,7 @@ func (a amount) row() row {
 	}
 	if a.limits != nil {
 		r.bar, r.goal = fmt.Sprintf("≤ %g %s", a.limits.bar, a.unit), fmt.Sprintf("≤ %g %s", a.limits.goal, a.unit)
-		r.verdict, r.met = a.limits.judge(a.values[agentColumn])
+		r.result = a.limits.judge(a.values[agentColumn])
 	}
 	return r
 }
@@ -132,46 +194,51 @@ func (a amount) row() row {
 // crowd is how new clients fared beside idle connections.
 type crowd struct {
 	probes load.Probes
-	open   int // idle connections that were there when the last probe had ended
-	grown  int // octets the server's memory had grown by before the first
+	open   int // idle connections when the server's memory was read
+	held   int // idle connections when the last probe had ended
+	grown  int // octets the server's memory had grown by when it was read
 }
 
+// cell is the slowest's time, or how many were served if not all.
 func (c crowd) cell() string {
-	s := fmt.Sprintf("%d/%d", c.probes.Served, c.probes.Of)
-	if c.probes.Served > 0 {
-		s += ", " + figure(milliseconds(c.probes.Slowest)) + " ms"
+	if c.probes.Served < c.probes.Of {
+		return fmt.Sprintf("%d/%d", c.probes.Served, c.probes.Of)
 	}
-	return s + fmt.Sprintf(" (%d held)", c.open)
+	return figure(milliseconds(c.probes.Slowest)) + " ms"
 }
 
-// beside is a row of crowds.
-type beside struct {
+// newClients is the row of a kind of idle connections.
+type newClients struct {
 	what   string
 	crowds [columns]*crowd
-	held   int // idle connections the agent must have kept
+	asked  int  // idle connections opened
+	all    bool // the agent must have held them all
 	limits limits
+	notes  []string
 }
 
-func (b beside) row() row {
-	r := newRow(b.what)
-	for i, c := range b.crowds {
-		if c != nil {
-			r.cells[i] = c.cell()
+func (c newClients) row() row {
+	r := newRow(c.what)
+	r.notes = c.notes
+	var fewer []string
+	for i, crowd := range c.crowds {
+		if crowd == nil {
+			continue
+		}
+		r.cells[i] = crowd.cell()
+		if crowd.held < c.asked {
+			fewer = append(fewer, fmt.Sprintf("%d of %d by %s", crowd.held, c.asked, columnNames[i]))
+		}
+		if err := crowd.probes.FirstErr; err != nil {
+			r.notes = append(r.notes, fmt.Sprintf("%s: %d of %d not served: %v", columnNames[i], crowd.probes.Of-crowd.probes.Served, crowd.probes.Of, err))
 		}
 	}
-	all := b.crowds[agentColumn].probes.Of
-	r.bar, r.goal = fmt.Sprintf("%d/%d, ≤ %g ms", all, all, b.limits.bar), fmt.Sprintf("≤ %g ms", b.limits.goal)
-	r.verdict, r.met = "MISS", "not met"
-	if a := b.crowds[agentColumn]; a.probes.Served == all && a.open >= b.held {
-		r.verdict, r.met = b.limits.judge(milliseconds(a.probes.Slowest))
+	if len(fewer) > 0 {
+		r.notes = append(r.notes, "held: "+strings.Join(fewer, ", "))
 	}
-	return r
-}
-
-func newRow(what string) row {
-	r := row{what: what, ratio: none, bar: none, goal: none, verdict: none, met: none}
-	for i := range r.cells {
-		r.cells[i] = none
+	r.bar, r.goal, r.result = fmt.Sprintf("≤ %g ms", c.limits.bar), fmt.Sprintf("≤ %g ms", c.limits.goal), miss
+	if a := c.crowds[agentColumn]; a.probes.Served == a.probes.Of && (a.held >= c.asked || !c.all) {
+		r.result = c.limits.judge(milliseconds(a.probes.Slowest))
 	}
 	return r
 }
@@ -180,21 +247,85 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 
 func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-// figure has two decimals below ten and one above, as our noise allows.
-func figure(v float64) string {
-	if math.Abs(v) < 10 {
-		return fmt.Sprintf("%.2f", v)
+// verdictRounds is how many rounds a verdict needs (README, "make bench").
+const verdictRounds = 9
+
+// printTable writes the rows in two blocks, in the order of names.
+func printTable(w io.Writer, rows []row, names rowNames, rounds int) error {
+	var b strings.Builder
+	if list := pick(rows, names.judged); len(list) > 0 {
+		fmt.Fprintf(&b, "JUDGED: the agent against its bars (%s)\n", times(rounds, "round"))
+		block(&b, list, true)
+		if rounds < verdictRounds {
+			fmt.Fprintf(&b, "verdicts need %d rounds, this run had %d\n", verdictRounds, rounds)
+		}
+		b.WriteByte('\n')
 	}
-	return fmt.Sprintf("%.1f", v)
+	if list := pick(rows, names.information); len(list) > 0 {
+		b.WriteString("FOR INFORMATION: not judged\n")
+		block(&b, list, false)
+		b.WriteByte('\n')
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
-// printTable writes the rows in columns.
-func printTable(w io.Writer, rows []row) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	line := func(cells ...string) { fmt.Fprintln(t, strings.Join(cells, "\t")) }
-	line("what", "agent", "chronyd 4.3", "floor", "ratio [min–max]", "bar", "goal", "verdict", "goal")
-	for _, r := range rows {
-		line(r.what, r.cells[agentColumn], r.cells[chronydColumn], r.cells[floorColumn], r.ratio, r.bar, r.goal, r.verdict, r.met)
+// times counts a thing.
+func times(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
 	}
-	return t.Flush()
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// pick returns the rows with these names, in the names' order.
+func pick(rows []row, names []string) []row {
+	var list []row
+	for _, name := range names {
+		if i := slices.IndexFunc(rows, func(r row) bool { return r.what == name }); i >= 0 {
+			list = append(list, rows[i])
+		}
+	}
+	return list
+}
+
+// block writes a header and the rows in columns, each row's notes below it.
+func block(b *strings.Builder, rows []row, judged bool) {
+	lines := [][]string{{"what", "agent", "chronyd", "floor", "ratio (min–max)"}}
+	if judged {
+		lines[0] = append(lines[0], "bar", "goal", "result")
+	}
+	notes := [][]string{nil}
+	above := ""
+	for _, r := range rows {
+		if like, ok := strings.CutSuffix(r.what, evicting); ok {
+			if like != above {
+				lines, notes = append(lines, []string{like}), append(notes, nil)
+			}
+			r.what = "  the same" + evictingText
+		}
+		above = r.what
+		line := append([]string{r.what}, r.cells[:]...)
+		line = append(line, r.ratio)
+		if judged {
+			line = append(line, r.bar, r.goal, r.result)
+		}
+		lines, notes = append(lines, line), append(notes, r.notes)
+	}
+	widths := make([]int, len(lines[0]))
+	for _, line := range lines {
+		for i, cell := range line {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	for n, line := range lines {
+		var text string
+		for i, cell := range line {
+			text += cell + strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2)
+		}
+		b.WriteString(strings.TrimRight(text, " ") + "\n")
+		for _, note := range notes[n] {
+			b.WriteString("    " + note + "\n")
+		}
+	}
 }

@@ -2,10 +2,12 @@ package main
 
 import (
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"ntsagent/cmd/ntsbench/load"
 )
@@ -39,85 +41,185 @@ func TestRatiosArePairedRoundByRound(t *testing.T) {
 	}
 }
 
+func TestARoundWithoutOperationsHasNoRatio(t *testing.T) {
+	if got, want := ratios([]float64{math.NaN(), 4}, []float64{1, 2}), []float64{2}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
 func TestFiguresAreJudgedAsTheyArePrinted(t *testing.T) {
-	l := limits{bar: 1.15, goal: 1.05}
-	for v, want := range map[float64][2]string{
-		1.00: {"PASS", "met"}, 1.05: {"PASS", "met"}, 1.0549: {"PASS", "met"}, 1.056: {"PASS", "not met"},
-		1.15: {"PASS", "not met"}, 1.154: {"PASS", "not met"}, 1.156: {"MISS", "not met"},
-		math.NaN(): {"MISS", "not met"}, math.Inf(1): {"MISS", "not met"},
+	for _, tt := range []struct {
+		limits limits
+		v      float64
+		text   string
+		want   string
+	}{
+		{limits{1.15, 1.05}, 1.00, "1.00", passGoal}, {limits{1.15, 1.05}, 1.05, "1.05", passGoal}, {limits{1.15, 1.05}, 1.0549, "1.05", passGoal},
+		{limits{1.15, 1.05}, 1.056, "1.06", pass}, {limits{1.15, 1.05}, 1.154, "1.15", pass}, {limits{1.15, 1.05}, 1.156, "1.16", miss},
+		{limits{48, 40}, 48.04, "48.0", pass}, {limits{48, 40}, 48.06, "48.1", miss}, {limits{48, 40}, 40.04, "40.0", passGoal},
+		{limits{50, 10}, 9.996, "10.0", passGoal}, {limits{50, 10}, 10.04, "10.0", passGoal}, {limits{50, 10}, 10.06, "10.1", pass},
+		{limits{5, 3}, 999.96, "1000", miss}, {limits{5000, 3000}, 3000.4, "3000", passGoal}, {limits{5, 3}, math.NaN(), "NaN", miss}, {limits{5, 3}, math.Inf(1), "+Inf", miss},
 	} {
-		if verdict, met := l.judge(v); verdict != want[0] || met != want[1] {
-			t.Errorf("%v: %s, %s, want %v", v, verdict, met, want)
+		if got, text := tt.limits.judge(tt.v), figure(tt.v); got != tt.want || text != tt.text {
+			t.Errorf("%v: %s is printed and is a %s, want %s and %s", tt.v, text, got, tt.text, tt.want)
 		}
 	}
 }
 
+// figuresOf is a series of these rounds.
+func figuresOf(name string, micros ...float64) *series { return &series{name: name, micros: micros} }
+
 func TestAComparisonJudgesTheMedianOfRatios(t *testing.T) {
-	c := comparison{what: "w", of: agentColumn, to: floorColumn, limits: &limits{1.15, 1.05}}
-	c.micros[agentColumn], c.micros[floorColumn] = []float64{110, 240, 90}, []float64{100, 200, 100}
-	want := row{what: "w", cells: [columns]string{"110.0 µs", none, "100.0 µs"}, ratio: "1.10 [0.90–1.20]",
-		bar: "≤ 1.15", goal: "≤ 1.05", verdict: "PASS", met: "not met"}
-	if got := c.row(); got != want {
+	all := [columns]*series{agentColumn: figuresOf("ntsagent", 110, 240, 90), floorColumn: figuresOf("the floor", 100, 200, 100)}
+	want := newRow("w")
+	want.cells = [columns]string{"110.0 µs", none, "100.0 µs"}
+	want.ratio, want.bar, want.goal, want.result = "1.10 (0.90–1.20)", "≤ 1.15", "≤ 1.05", pass
+	if got := compare("w", all, agentColumn, floorColumn, &limits{1.15, 1.05}); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v\nwant %+v", got, want)
 	}
-	c.limits = nil
-	if got := c.row(); got.verdict != none || got.bar != none || got.met != none {
-		t.Errorf("information is judged: %+v", got)
+	want.bar, want.goal, want.result = none, none, none
+	if got := compare("w", all, agentColumn, floorColumn, nil); !reflect.DeepEqual(got, want) {
+		t.Errorf("information: %+v\nwant %+v", got, want)
 	}
 }
 
-func TestAnAmountJudgesTheAgents(t *testing.T) {
-	a := amount{what: "w", unit: "s", values: unmeasured(), limits: &limits{5, 3}}
+func TestAFailedKeyExchangeOfTheAgentIsAMiss(t *testing.T) {
+	agent := figuresOf("ntsagent", 100)
+	agent.failed, agent.tried, agent.firstErr = 3, 41000, errLoad
+	all := [columns]*series{agentColumn: agent, floorColumn: figuresOf("the floor", 100)}
+	got := compare("w", all, agentColumn, floorColumn, &limits{1.15, 1.05})
+	if got.result != miss || got.missing || got.ratio != "1.00 (1.00–1.00)" || !slices.Equal(got.notes, []string{"3 of 41000 failed: no cookies"}) {
+		t.Errorf("%+v", got)
+	}
+	agent.micros = []float64{math.NaN()} // all have failed
+	if got := compare("w", all, agentColumn, floorColumn, &limits{1.15, 1.05}); got.result != miss || got.missing || got.ratio != none {
+		t.Errorf("all failed: %+v", got)
+	}
+}
+
+func TestACompetitorThatCannotBeMeasuredTakesOnlyItsRow(t *testing.T) {
+	chronyd, floor := figuresOf("chronyd"), figuresOf("the floor", 100)
+	chronyd.err = errLoad
+	floor.repeated, floor.repeatErr = 1, errLoad
+	all := [columns]*series{figuresOf("ntsagent", 100), chronyd, floor}
+	if got := compare("w", all, agentColumn, chronydColumn, &limits{1, 1}); !got.missing || got.result != none || !slices.Equal(got.notes, []string{"not measured: no cookies"}) {
+		t.Errorf("%+v", got)
+	}
+	if got := compare("w", all, agentColumn, floorColumn, &limits{1, 1}); got.missing || got.result != passGoal || !slices.Equal(got.notes, []string{"1 round of the floor repeated: no cookies"}) {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestReadingsJudgeTheAgents(t *testing.T) {
+	a := readings{what: "w", unit: "s", values: unmeasured(), limits: &limits{5, 3}}
 	a.values[agentColumn], a.values[chronydColumn] = 3.02, math.Inf(1)
-	want := row{what: "w", cells: [columns]string{"3.02 s", "never", none}, ratio: none,
-		bar: "≤ 5 s", goal: "≤ 3 s", verdict: "PASS", met: "not met"}
-	if got := a.row(); got != want {
+	want := newRow("w")
+	want.cells = [columns]string{"3.02 s", "never", none}
+	want.bar, want.goal, want.result = "≤ 5 s", "≤ 3 s", pass
+	if got := a.row(); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v\nwant %+v", got, want)
 	}
 	a.values[agentColumn] = math.Inf(1)
-	if got := a.row(); got.verdict != "MISS" {
+	if got := a.row(); got.result != miss {
 		t.Errorf("connections that stay for ever: %+v", got)
 	}
 }
 
 func TestNewClientsMustAllBeServedInTime(t *testing.T) {
-	for name, tt := range map[string]struct {
-		agent   crowd
-		verdict string
-		met     string
-	}{
-		"all at once":           {crowd{probes: load.Probes{Served: 20, Of: 20, Slowest: 9 * time.Millisecond}, open: 100}, "PASS", "met"},
-		"all, slowly":           {crowd{probes: load.Probes{Served: 20, Of: 20, Slowest: 49 * time.Millisecond}, open: 100}, "PASS", "not met"},
-		"all, too slowly":       {crowd{probes: load.Probes{Served: 20, Of: 20, Slowest: 51 * time.Millisecond}, open: 100}, "MISS", "not met"},
-		"all but one":           {crowd{probes: load.Probes{Served: 19, Of: 20, Slowest: time.Millisecond}, open: 100}, "MISS", "not met"},
-		"all, but idle dropped": {crowd{probes: load.Probes{Served: 20, Of: 20, Slowest: time.Millisecond}, open: 99}, "MISS", "not met"},
-		"none":                  {crowd{probes: load.Probes{Of: 20}, open: 100}, "MISS", "not met"},
-	} {
-		b := beside{what: "w", held: 100, limits: promptly}
-		b.crowds[agentColumn] = &tt.agent
-		if got := b.row(); got.verdict != tt.verdict || got.met != tt.met {
-			t.Errorf("%s: %+v", name, got)
-		}
+	served := func(n int, slowest time.Duration) load.Probes {
+		return load.Probes{Served: n, Of: 20, Slowest: slowest}
 	}
-	c := crowd{probes: load.Probes{Served: 20, Of: 20, Slowest: 1230 * time.Microsecond}, open: 7}
-	if got := c.cell(); got != "20/20, 1.23 ms (7 held)" {
-		t.Error(got)
+	for name, tt := range map[string]struct {
+		agent  crowd
+		all    bool
+		result string
+		cell   string
+	}{
+		"at once":                    {crowd{probes: served(20, 9*time.Millisecond), held: 100}, true, passGoal, "9.00 ms"},
+		"slowly":                     {crowd{probes: served(20, 49*time.Millisecond), held: 100}, true, pass, "49.0 ms"},
+		"too slowly":                 {crowd{probes: served(20, 51*time.Millisecond), held: 100}, true, miss, "51.0 ms"},
+		"all but one":                {crowd{probes: served(19, time.Millisecond), held: 100}, true, miss, "19/20"},
+		"idle ones dropped":          {crowd{probes: served(20, time.Millisecond), held: 99}, true, miss, "1.00 ms"},
+		"idle ones dropped, allowed": {crowd{probes: served(20, time.Millisecond), held: 99}, false, passGoal, "1.00 ms"},
+		"none":                       {crowd{probes: served(0, 0), held: 100}, true, miss, "0/20"},
+	} {
+		c := newClients{what: "w", asked: 100, all: tt.all, limits: newClientLimits}
+		c.crowds[agentColumn] = &tt.agent
+		if got := c.row(); got.result != tt.result || got.cells[agentColumn] != tt.cell {
+			t.Errorf("%s: %+v, want %s, %s", name, got, tt.result, tt.cell)
+		}
 	}
 }
 
-func TestTheTableHasColumns(t *testing.T) {
+func TestItIsSaidWhoHeldFewerAndWhoWasNotServed(t *testing.T) {
+	c := newClients{what: "w", asked: 100, limits: newClientLimits}
+	c.crowds[agentColumn] = &crowd{probes: load.Probes{Served: 20, Of: 20}, held: 100}
+	if got := c.row(); len(got.notes) != 0 {
+		t.Errorf("all is well: %q", got.notes)
+	}
+	c.crowds[chronydColumn] = &crowd{probes: load.Probes{Served: 18, Of: 20, FirstErr: errLoad}, held: 7}
+	if got, want := c.row().notes, []string{"chronyd: 2 of 20 not served: no cookies", "held: 7 of 100 by chronyd"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// wide is a row with cells as long as they get.
+func wide(what string) row {
+	r := newRow(what)
+	r.cells = [columns]string{"999.9 µs", "999.9 µs", "999.9 µs"}
+	r.ratio, r.bar, r.goal, r.result = "1.00 (1.00–1.00)", "≤ 48 KiB", "≤ 40 KiB", passGoal
+	return r
+}
+
+func TestTheTableHasTwoBlocksOfAlignedColumns(t *testing.T) {
+	names := namesOf(mostIdle)
+	var rows []row
+	for _, what := range names.all() {
+		rows = append(rows, wide(what))
+	}
+	rows[1].notes = []string{"a note"}
+	slices.Reverse(rows)
 	var b strings.Builder
-	if err := printTable(&b, []row{newRow("a long name"), newRow("b")}); err != nil {
+	if err := printTable(&b, rows, names, 3); err != nil {
 		t.Fatal(err)
 	}
-	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
-	if len(lines) != 3 {
-		t.Fatalf("%d lines:\n%s", len(lines), &b)
-	}
-	at := len([]rune(lines[0][:strings.Index(lines[0], "agent")]))
-	for _, line := range lines[1:] {
-		if r := []rune(line); string(r[at]) != none || r[at-1] != ' ' {
-			t.Errorf("%q has nothing in column %d", line, at)
+	table := b.String()
+	for _, words := range []string{"JUDGED: the agent against its bars (3 rounds)\nwhat ", "\n    a note\n" + rowKEDefaultFloor,
+		"\nverdicts need 9 rounds, this run had 3\n\nFOR INFORMATION: not judged\nwhat ", "TCP connections  999.9", "\n  the same at the default ke.max_sessions (oldest evicted)  "} {
+		if !strings.Contains(table, words) {
+			t.Errorf("no %q in\n%s", words, table)
 		}
+	}
+	judged, information, _ := strings.Cut(table, "FOR INFORMATION")
+	for _, block := range []string{judged, information} {
+		at := -1
+		for line := range strings.Lines(block) {
+			if n := utf8.RuneCountInString(line) - 1; n > 140 {
+				t.Errorf("%d columns: %s", n, line)
+			}
+			if !strings.Contains(line, "999.9 µs") {
+				continue
+			}
+			if i := utf8.RuneCountInString(line[:strings.Index(line, "999")]); at >= 0 && i != at {
+				t.Errorf("a column begins at %d and at %d: %s", at, i, line)
+			} else {
+				at = i
+			}
+		}
+		if at < 0 {
+			t.Errorf("no rows in %q", block)
+		}
+	}
+	if strings.Count(judged, "999.9 µs") != 3*len(names.judged) || strings.Contains(information, passGoal) {
+		t.Errorf("not every row is in its block:\n%s", table)
+	}
+
+	b.Reset()
+	lone := namesOf(5).judged[6]
+	if err := printTable(&b, []row{wide(lone)}, namesOf(5), 9); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(b.String(), "\n"+strings.TrimSuffix(lone, evicting)+"\n  the same") || strings.Contains(b.String(), "verdicts need") || strings.Contains(b.String(), "INFORMATION") {
+		t.Errorf("one row of nine rounds:\n%s", &b)
 	}
 }

@@ -16,10 +16,12 @@ import (
 
 // aim are the flags that say which NTS-KE server is loaded.
 type aim struct {
-	addr, name, ca, groups string
+	flag, addr, name, ca, groups string
 }
 
+// flags adds them; that of the address has the name given.
 func (a *aim) flags(f *flag.FlagSet, addr string) {
+	a.flag = addr
 	f.StringVar(&a.addr, addr, "", "`ADDRESS:PORT` of the NTS-KE server")
 	f.StringVar(&a.name, "name", "", "host `NAME`, or IP address, its certificate is for")
 	f.StringVar(&a.ca, "ca", "", "PEM `FILE` of who signed it (default: the system's authorities)")
@@ -29,8 +31,8 @@ func (a *aim) flags(f *flag.FlagSet, addr string) {
 func (a *aim) target() (load.KETarget, error) {
 	t := load.KETarget{Name: a.name}
 	var err error
-	if t.Addr, err = netip.ParseAddrPort(a.addr); err != nil {
-		return t, fmt.Errorf("%w: --addr %q is no ADDRESS:PORT", errUsage, a.addr)
+	if t.Addr, err = address(a.flag, a.addr); err != nil {
+		return t, err
 	}
 	switch a.groups {
 	case "default":
@@ -56,7 +58,38 @@ func (a *aim) target() (load.KETarget, error) {
 	return t, nil
 }
 
-func runKE(ctx context.Context, args []string, stdout io.Writer) error {
+// address parses the flag of an address: names are not looked up, so that it is
+// plain what is loaded.
+func address(flag, value string) (netip.AddrPort, error) {
+	a, err := netip.ParseAddrPort(value)
+	if err != nil {
+		return a, fmt.Errorf("%w: --%s %q: want an IP address and port, such as 127.0.0.1:4460", errUsage, flag, value)
+	}
+	return a, nil
+}
+
+// queries are the flags of a load with queries.
+type queries struct {
+	sockets, window int
+	rate            float64
+	span            time.Duration
+}
+
+func (q queries) valid() error {
+	switch {
+	case q.sockets < 1:
+		return fmt.Errorf("%w: --sockets %d: it starts at 1", errUsage, q.sockets)
+	case q.window < 1 || q.window > 1<<16:
+		return fmt.Errorf("%w: --window %d: it is 1 to %d", errUsage, q.window, 1<<16)
+	case !(q.rate >= 0 && q.rate <= 1e7):
+		return fmt.Errorf("%w: --rate %g: it is 0 to 1e7", errUsage, q.rate)
+	case q.span < 0:
+		return fmt.Errorf("%w: --for %v: it cannot be negative; 0 is until Ctrl-C", errUsage, q.span)
+	}
+	return nil
+}
+
+func runKE(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	var a aim
 	f := flag.NewFlagSet("ke", flag.ContinueOnError)
 	a.flags(f, "addr")
@@ -70,12 +103,15 @@ func runKE(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	if *clients < 1 {
-		return fmt.Errorf("%w of ke: --clients starts at 1", errUsage)
+		return fmt.Errorf("%w: --clients %d: it starts at 1", errUsage, *clients)
+	}
+	if *d <= 0 {
+		return fmt.Errorf("%w: --for %v: it must be longer than 0", errUsage, *d)
 	}
 	return tell(stdout, "sessions", load.KE(ctx, t, *clients, *d))
 }
 
-func runNTS(ctx context.Context, args []string, stdout io.Writer) error {
+func runNTS(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	var a aim
 	var c load.NTSConfig
 	f := flag.NewFlagSet("nts", flag.ContinueOnError)
@@ -85,7 +121,7 @@ func runNTS(ctx context.Context, args []string, stdout io.Writer) error {
 	f.IntVar(&c.Window, "window", ntpWindow, "queries in flight on each")
 	f.IntVar(&c.Placeholders, "placeholders", 0, "cookie placeholders in each query, up to 7")
 	f.Float64Var(&c.Rate, "rate", 0, "queries per second in all; 0: as fast as they are answered")
-	f.DurationVar(&c.For, "for", 10*time.Second, "how long")
+	f.DurationVar(&c.For, "for", 10*time.Second, "how long; 0: until Ctrl-C")
 	if err := parse(f, args, stdout); err != nil {
 		return err
 	}
@@ -93,8 +129,14 @@ func runNTS(ctx context.Context, args []string, stdout io.Writer) error {
 	if c.KE, err = a.target(); err != nil {
 		return err
 	}
-	if c.NTP, err = netip.ParseAddrPort(*ntp); err != nil {
-		return fmt.Errorf("%w of nts: --addr %q is no ADDRESS:PORT", errUsage, *ntp)
+	if c.NTP, err = address("addr", *ntp); err != nil {
+		return err
+	}
+	if err := (queries{c.Sockets, c.Window, c.Rate, c.For}).valid(); err != nil {
+		return err
+	}
+	if c.Placeholders < 0 || c.Placeholders > 7 {
+		return fmt.Errorf("%w: --placeholders %d: it is 0 to 7", errUsage, c.Placeholders)
 	}
 	r, err := load.NTS(ctx, c)
 	if err != nil {
@@ -103,20 +145,23 @@ func runNTS(ctx context.Context, args []string, stdout io.Writer) error {
 	return tell(stdout, "queries", r)
 }
 
-func runPlain(ctx context.Context, args []string, stdout io.Writer) error {
+func runPlain(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	var c load.PlainConfig
 	f := flag.NewFlagSet("plain", flag.ContinueOnError)
 	ntp := f.String("addr", "", "`ADDRESS:PORT` of the NTP server")
 	f.IntVar(&c.Sockets, "sockets", ntpSockets, "sockets")
 	f.IntVar(&c.Window, "window", ntpWindow, "queries in flight on each")
 	f.Float64Var(&c.Rate, "rate", 0, "queries per second in all; 0: as fast as they are answered")
-	f.DurationVar(&c.For, "for", 10*time.Second, "how long")
+	f.DurationVar(&c.For, "for", 10*time.Second, "how long; 0: until Ctrl-C")
 	err := parse(f, args, stdout)
 	if err != nil {
 		return err
 	}
-	if c.NTP, err = netip.ParseAddrPort(*ntp); err != nil {
-		return fmt.Errorf("%w of plain: --addr %q is no ADDRESS:PORT", errUsage, *ntp)
+	if c.NTP, err = address("addr", *ntp); err != nil {
+		return err
+	}
+	if err := (queries{c.Sockets, c.Window, c.Rate, c.For}).valid(); err != nil {
+		return err
 	}
 	r, err := load.Plain(ctx, c)
 	if err != nil {
@@ -125,7 +170,7 @@ func runPlain(ctx context.Context, args []string, stdout io.Writer) error {
 	return tell(stdout, "queries", r)
 }
 
-func runIdle(ctx context.Context, args []string, stdout io.Writer) error {
+func runIdle(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	var a aim
 	f := flag.NewFlagSet("idle", flag.ContinueOnError)
 	a.flags(f, "addr")
@@ -140,12 +185,17 @@ func runIdle(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	kind, err := load.ParseKind(*kindName)
-	if err != nil || *n < 1 {
-		return fmt.Errorf("%w of idle: --n starts at 1, --kind is tcp, half-hello or finished", errUsage)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: --kind %q: it is tcp, half-hello or finished", errUsage, *kindName)
+	case *n < 1:
+		return fmt.Errorf("%w: --n %d: it starts at 1", errUsage, *n)
+	case *most <= 0:
+		return fmt.Errorf("%w: --for %v: it must be longer than 0", errUsage, *most)
 	}
 	files, err := raiseFiles()
 	if err == nil {
-		err = enoughFiles([]group{{idle: true}}, *n, files)
+		err = enoughFiles([]group{{idle: true}}, "--n", *n, files)
 	}
 	if err != nil {
 		return err
@@ -155,15 +205,24 @@ func runIdle(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	defer idle.Close()
-	c := crowd{probes: load.Probe(ctx, t, probes, probeMost), open: idle.Open()}
-	fmt.Fprintf(stdout, "%d connections opened, %d refused%s\nnew clients served: %s%s\n",
-		idle.Opened(), idle.Refused, reason(idle.FirstErr), c.cell(), reason(c.probes.FirstErr))
-	longest, err := idle.Gone(ctx, *most)
-	if err != nil {
-		return err
+	if idle.Opened() == 0 {
+		return fmt.Errorf("no connection was opened; the first: %w", idle.FirstErr)
 	}
-	fmt.Fprintf(stdout, "all idle connections closed; the longest was open for %v\n", longest.Round(time.Millisecond))
-	return nil
+	fmt.Fprintf(stdout, "%d connections opened, %d refused%s\n", idle.Opened(), idle.Refused, reason(idle.FirstErr))
+	p := load.Probe(ctx, t, probes, probeMost)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	fmt.Fprintf(stdout, "new clients served: %d/%d, the slowest in %v; %d connections held\n",
+		p.Served, p.Of, p.Slowest.Round(time.Microsecond), idle.Open())
+	longest, err := idle.Gone(ctx, *most)
+	if err == nil {
+		fmt.Fprintf(stdout, "all idle connections closed; the longest was open for %v\n", longest.Round(time.Millisecond))
+	}
+	if p.Served < p.Of && ctx.Err() == nil {
+		return fmt.Errorf("%d of %d new clients were not served%s", p.Of-p.Served, p.Of, reason(p.FirstErr))
+	}
+	return err
 }
 
 // tell prints what a load came to. A failed operation is what the reader asked
@@ -176,11 +235,15 @@ func tell(w io.Writer, operations string, r load.Result) error {
 		dist *load.Dist
 	}{{"latency", &r.Latency}, {"clock offset", &r.Offset}, {"delay", &r.Delay}} {
 		if d.dist.Len() > 0 {
-			fmt.Fprintf(w, "%s p1 %v, p50 %v, p99 %v\n", d.name, d.dist.Quantile(0.01), d.dist.Quantile(0.5), d.dist.Quantile(0.99))
+			fmt.Fprintf(w, "%s p1 %v, p50 %v, p99 %v, max %v\n", d.name,
+				d.dist.Quantile(0.01), d.dist.Quantile(0.5), d.dist.Quantile(0.99), d.dist.Quantile(1))
 		}
 	}
-	if r.Failed > 0 {
-		return fmt.Errorf("%d %s failed; the first: %w", r.Failed, operations, r.FirstErr)
+	switch {
+	case r.Failed > 0:
+		return fmt.Errorf("%w: %d of %d %s; the first: %w", errOutcome, r.Failed, r.Failed+r.Done, operations, r.FirstErr)
+	case r.Done == 0:
+		return fmt.Errorf("%w: no %s were verified", errOutcome, operations)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/netip"
 	"runtime"
 	"strings"
 	"testing"
@@ -10,33 +11,51 @@ func TestVerbsLoadOneServer(t *testing.T) {
 	t.Parallel()
 	runtime.LockOSThread() // the server dies with its thread
 	defer runtime.UnlockOSThread()
-	s, err := openStable(t.Context(), cpus{}, agentProgram)
+	s, err := openServers(t.Context(), cpus{}, agentProgram, func(string, ...any) {})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.close()
-	d, err := s.startServing(t.Context(), plenty)
+	d, err := s.startServing(t.Context(), chronydRoom)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ke, ntp := d.ke.Addr.String(), d.ntp.String()
+	free, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := netip.AddrPortFrom(loopback, free).String()
+	with := func(verb string, flags ...string) []string {
+		return append([]string{verb, "--ca", s.id.cert, "--name", benchName}, flags...)
+	}
 	for name, tt := range map[string]struct {
 		args  []string
-		code  int
-		words string
+		words string // printed
+		fails string // said at the end; "": it exits with 0 and says nothing
 	}{
-		"key exchange":     {[]string{"ke", "--addr", ke, "--ca", s.id.cert, "--name", benchName, "--for", "50ms", "--groups", "x25519"}, 0, " sessions verified in "},
-		"NTS queries":      {[]string{"nts", "--addr", ntp, "--ke", ke, "--ca", s.id.cert, "--name", benchName, "--for", "50ms"}, 0, "clock offset p1 "},
-		"plain queries":    {[]string{"plain", "--addr", ntp, "--for", "50ms", "--rate", "200"}, 0, " 0 failed\nlatency p1 "},
-		"idle connections": {[]string{"idle", "--addr", ke, "--ca", s.id.cert, "--name", benchName, "--kind", "tcp", "--n", "5", "--for", "1ms"}, 1, "5 connections opened, 0 refused\nnew clients served: 20/20, "},
-		"another name":     {[]string{"ke", "--addr", ke, "--ca", s.id.cert, "--name", "other.test", "--for", "1ms"}, 1, "0 sessions verified"},
-		"no such file":     {[]string{"ke", "--addr", ke, "--ca", "/nowhere/ca.pem"}, 1, ""},
-		"no certificate":   {[]string{"ke", "--addr", ke, "--ca", s.id.key}, 1, ""},
+		"key exchange":   {with("ke", "--addr", ke, "--for", "50ms", "--groups", "x25519"), " sessions verified in ", ""},
+		"NTS queries":    {with("nts", "--addr", ntp, "--ke", ke, "--for", "50ms"), "clock offset p1 ", ""},
+		"plain queries":  {[]string{"plain", "--addr", ntp, "--for", "50ms", "--rate", "200"}, ", max ", ""},
+		"idle":           {with("idle", "--addr", ke, "--kind", "finished", "--n", "5"), "5 connections opened, 0 refused\nnew clients served: 20/20, ", ""},
+		"idle for long":  {with("idle", "--addr", ke, "--kind", "tcp", "--n", "5", "--for", "1ms"), "20/20, ", "5 of 5 idle connections are still open after 1ms"},
+		"another name":   {[]string{"ke", "--addr", ke, "--ca", s.id.cert, "--name", "other.test", "--for", "1ms"}, "0 sessions verified", "load failed: 16 of 16 sessions; the first: "},
+		"idle for none":  {[]string{"idle", "--addr", ke, "--ca", s.id.cert, "--name", "other.test", "--kind", "tcp", "--n", "1"}, "served: 0/20", "20 of 20 new clients were not served (the first: "},
+		"nobody there":   {[]string{"idle", "--addr", nobody, "--n", "2"}, "", "no connection was opened; the first: "},
+		"no NTS answer":  {with("nts", "--addr", ntp, "--ke", nobody, "--for", "1ms"), "", "exchange keys before the load: "},
+		"no such file":   {[]string{"ke", "--addr", ke, "--ca", "/nowhere/ca.pem"}, "", "read --ca: open /nowhere/ca.pem"},
+		"no certificate": {[]string{"ke", "--addr", ke, "--ca", s.id.key}, "", "holds no certificate"},
 	} {
 		p := newProgram(t, tt.args...)
-		p.Run()
-		if code := p.ProcessState.ExitCode(); code != tt.code || !strings.Contains(p.out.String(), tt.words) {
-			t.Errorf("%s: exit code %d, want %d and %q in\n%s%s", name, code, tt.code, tt.words, &p.out, &p.err)
+		if tt.fails == "" {
+			if err := p.Run(); err != nil || p.err.Len() > 0 {
+				t.Errorf("%s: %v, %s", name, err, &p.err)
+			}
+		} else if got := p.failed(t); !strings.HasPrefix(got, "ntsbench: ") || !strings.Contains(got, tt.fails) || strings.Count(p.err.String(), "\n") != 1 {
+			t.Errorf("%s: it says %q, want one line with %q", name, &p.err, tt.fails)
+		}
+		if got := p.out.String(); tt.words == "" && got != "" || !strings.Contains(got, tt.words) {
+			t.Errorf("%s: it prints %q, want %q", name, got, tt.words)
 		}
 	}
 }
