@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -87,28 +88,27 @@ func TestATinyBenchHasEveryRow(t *testing.T) {
 	const idle = 40
 	names := namesOf(idle)
 	tables := make(chan string, 3)
-	t.Run("part", func(t *testing.T) {
-		for _, only := range [][]string{{"key exchange"}, {"query", "QUERIES"}, {"memory", "new clients", "silent"}} {
-			t.Run(only[0], func(t *testing.T) {
-				t.Parallel()
-				args := []string{"bench", "--rounds", "1", "--seconds", "0.2", "--idle", fmt.Sprint(idle), "--agent", agentProgram}
-				for _, word := range only {
-					args = append(args, "--only", word)
-				}
-				p := newProgram(t, args...)
-				if err := p.Run(); err != nil {
-					t.Fatalf("%v: %s%s", err, &p.out, &p.err)
-				}
-				p.leavesNothing(t)
-				for line := range strings.Lines(p.err.String()) {
-					if !strings.HasPrefix(line, "ntsbench: ") {
-						t.Errorf("it says %q", line)
-					}
-				}
-				tables <- p.out.String()
-			})
+	var going sync.WaitGroup
+	for _, only := range [][]string{{"key exchange"}, {"query", "QUERIES"}, {"memory", "new clients", "silent"}} {
+		args := []string{"bench", "--rounds", "1", "--seconds", "0.2", "--idle", fmt.Sprint(idle), "--agent", agentProgram}
+		for _, word := range only {
+			args = append(args, "--only", word)
 		}
-	})
+		p := newProgram(t, args...)
+		going.Go(func() {
+			if err := p.Run(); err != nil {
+				t.Errorf("%v: %s%s", err, &p.out, &p.err)
+			}
+			p.leavesNothing(t)
+			for line := range strings.Lines(p.err.String()) {
+				if !strings.HasPrefix(line, "ntsbench: ") {
+					t.Errorf("it says %q", line)
+				}
+			}
+			tables <- p.out.String()
+		})
+	}
+	going.Wait()
 	close(tables)
 	rows := map[string]string{} // lines of the tables, without their notes
 	for table := range tables {

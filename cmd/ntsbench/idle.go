@@ -72,7 +72,7 @@ func (b *bench) roomForAll(ctx context.Context) ([]row, error) {
 		}
 		r := newClients{what: rowNewClients(k, b.o.idle), asked: b.o.idle, all: true, limits: newClientLimits}
 		r.crowds[agentColumn] = onAgent
-		r.crowds[chronydColumn], r.notes = b.beside(ctx, chronyd, k)
+		r.crowds[chronydColumn], r.notes = b.competitor(ctx, chronyd, k)
 		rows = append(rows, r.row())
 		if k == load.Finished {
 			rows = append(rows, perSession(r.crowds))
@@ -95,12 +95,12 @@ func perSession(crowds [columns]*crowd) row {
 	return m.row()
 }
 
-// beside does with a competitor what is done with the agent. If that fails the
-// row has no cell for it, but a note.
-func (b *bench) beside(ctx context.Context, s server, k load.Kind) (*crowd, []string) {
+// competitor is holdAndDrain for another server than the agent. If that fails
+// the row has no cell for it, but a note.
+func (b *bench) competitor(ctx context.Context, s server, k load.Kind) (*crowd, []string) {
 	c, err := b.holdAndDrain(ctx, s, k)
 	if err != nil {
-		return nil, []string{"not measured: " + err.Error()}
+		return nil, []string{fmt.Sprintf("%s not measured: %v", s.name, err)}
 	}
 	return c, nil
 }
@@ -128,7 +128,7 @@ func (b *bench) defaultLimit(ctx context.Context) ([]row, error) {
 		onAgent = append(onAgent, h.idle)
 		r := newClients{what: rowNewClients(k, b.o.idle) + evicting, asked: b.o.idle, limits: newClientLimits}
 		r.crowds[agentColumn] = &h.crowd
-		r.crowds[chronydColumn], r.notes = b.beside(ctx, chronyd, k)
+		r.crowds[chronydColumn], r.notes = b.competitor(ctx, chronyd, k)
 		rows = append(rows, r.row())
 	}
 	closed := readings{what: rowClosed, unit: "s", values: unmeasured(), limits: &limits{5, 3}}
@@ -136,7 +136,7 @@ func (b *bench) defaultLimit(ctx context.Context) ([]row, error) {
 	onChronyd, err := holdEachKind(ctx, chronyd)
 	defer closeAll(onChronyd)
 	if err != nil {
-		closed.notes = []string{"not measured: " + err.Error()}
+		closed.notes = []string{fmt.Sprintf("%s not measured: %v", chronyd.name, err)}
 	}
 	closed.values[agentColumn] = closedAfter(ctx, onAgent)
 	if err == nil {

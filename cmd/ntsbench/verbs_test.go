@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -29,6 +30,7 @@ func TestVerbsLoadOneServer(t *testing.T) {
 	with := func(verb string, flags ...string) []string {
 		return append([]string{verb, "--ca", s.id.cert, "--name", benchName}, flags...)
 	}
+	var going sync.WaitGroup // they mostly wait
 	for name, tt := range map[string]struct {
 		args  []string
 		words string // printed
@@ -47,15 +49,18 @@ func TestVerbsLoadOneServer(t *testing.T) {
 		"no certificate": {[]string{"ke", "--addr", ke, "--ca", s.id.key}, "", "holds no certificate"},
 	} {
 		p := newProgram(t, tt.args...)
-		if tt.fails == "" {
-			if err := p.Run(); err != nil || p.err.Len() > 0 {
-				t.Errorf("%s: %v, %s", name, err, &p.err)
+		going.Go(func() {
+			if tt.fails == "" {
+				if err := p.Run(); err != nil || p.err.Len() > 0 {
+					t.Errorf("%s: %v, %s", name, err, &p.err)
+				}
+			} else if got := p.failed(t); !strings.HasPrefix(got, "ntsbench: ") || !strings.Contains(got, tt.fails) || strings.Count(p.err.String(), "\n") != 1 {
+				t.Errorf("%s: it says %q, want one line with %q", name, &p.err, tt.fails)
 			}
-		} else if got := p.failed(t); !strings.HasPrefix(got, "ntsbench: ") || !strings.Contains(got, tt.fails) || strings.Count(p.err.String(), "\n") != 1 {
-			t.Errorf("%s: it says %q, want one line with %q", name, &p.err, tt.fails)
-		}
-		if got := p.out.String(); tt.words == "" && got != "" || !strings.Contains(got, tt.words) {
-			t.Errorf("%s: it prints %q, want %q", name, got, tt.words)
-		}
+			if got := p.out.String(); tt.words == "" && got != "" || !strings.Contains(got, tt.words) {
+				t.Errorf("%s: it prints %q, want %q", name, got, tt.words)
+			}
+		})
 	}
+	going.Wait()
 }
