@@ -12,8 +12,9 @@ import (
 // arrival is a datagram that came in.
 type arrival struct {
 	datagram []byte
-	t2       int64 // stamp of the kernel, ns since the Unix epoch
-	lead     int64 // ns that will pass from now to the wire, as far as it is known
+	t2       int64   // stamp of the kernel, ns since the Unix epoch
+	seen     Instant // not long ago
+	lead     int64   // ns from reading the transmit timestamp to the wire, as far as it is known
 }
 
 // answerer holds the memory to answer one request at a time, so that none is allocated. What it answers
@@ -81,8 +82,9 @@ func (a *answerer) answerNTS(dst []byte, r *packet.Request, in arrival, ring *co
 	case err != nil:
 		return dst, refused(err)
 	}
-	// A look before the work; what counts is the look at T3.
-	if _, outcome := state.respond(&r.Header, in.t2, a.clock(), in.lead); outcome != Served {
+	// A look before the work; what counts is the one with the clock read last.
+	if c := state.Condition(in.seen); c >= Uncertain {
+		_, outcome := state.respond(&r.Header, in.t2, in.seen, in.lead)
 		return dst, outcome
 	}
 	if a.s2c.Reset(session.AEAD, session.S2C) != nil {

@@ -99,14 +99,14 @@ func TestALeapSecondBetweenReceiveAndTransmit(t *testing.T) {
 			d.state.header.Leap = 1
 			b, uid := d.request(t, 7)
 			readings := 0
-			d.a.clock = func() Instant { // the first look is before the leap, T3 is after it
-				if readings++; readings == 2 {
+			d.a.clock = func() Instant { // the only reading is T3; what was seen before was before the leap
+				if readings++; readings == 1 {
 					d.now.Wall += tt.step
 				}
 				return d.now
 			}
 			d.silent(t, b, SilentStep)
-			if readings != 2 {
+			if readings != 1 {
 				t.Fatalf("the clock was read %d times", readings)
 			}
 			d.silent(t, b, SilentStep) // and so until the daemon has told what it makes of it
@@ -116,7 +116,7 @@ func TestALeapSecondBetweenReceiveAndTransmit(t *testing.T) {
 				t.Errorf("leap %d", h.Leap)
 			}
 			// Also if the poll came in between: the stamp is of the clock before.
-			if out, outcome := d.a.answer(nil, arrival{datagram: b, t2: d.now.Wall - tt.step - 20e3}, d.ring, d.state); outcome != SilentStep || len(out) != 0 {
+			if out, outcome := d.a.answer(nil, arrival{datagram: b, t2: d.now.Wall - tt.step - 20e3, seen: d.now}, d.ring, d.state); outcome != SilentStep || len(out) != 0 {
 				t.Errorf("%v, %x", outcome, out)
 			}
 		})
@@ -132,7 +132,7 @@ func TestTransmitIsReadLast(t *testing.T) {
 	if h.Transmit != timestamp(d.now.Wall) || d.now.Wall == start {
 		t.Error("the clock was read after the transmit timestamp")
 	}
-	out, _ := d.a.answer(nil, arrival{datagram: b, t2: start, lead: 5000}, d.ring, d.state)
+	out, _ := d.a.answer(nil, arrival{datagram: b, t2: start, seen: d.now, lead: 5000}, d.ring, d.state)
 	if h, _, _ := packet.ParseNTSResponse(out, uid, d.s2c.Open); h.Transmit != timestamp(d.now.Wall+5000) {
 		t.Error("the way to the wire is not added")
 	}
@@ -158,7 +158,7 @@ func TestNothingIsAllocatedForADatagram(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			dst := make([]byte, 0, maxDatagram)
 			n := testing.AllocsPerRun(500, func() {
-				if _, outcome := d.a.answer(dst, arrival{datagram: tt.b, t2: d.now.Wall}, d.ring, d.state); outcome != tt.want {
+				if _, outcome := d.a.answer(dst, arrival{datagram: tt.b, t2: d.now.Wall, seen: d.now}, d.ring, d.state); outcome != tt.want {
 					t.Errorf("outcome %v", outcome)
 				}
 			})
@@ -193,7 +193,7 @@ func BenchmarkAnswer(b *testing.B) {
 			dst := make([]byte, 0, maxDatagram)
 			b.ReportAllocs()
 			for b.Loop() {
-				a.answer(dst, arrival{datagram: in, t2: time.Now().UnixNano()}, d.ring, d.state)
+				a.answer(dst, arrival{datagram: in, t2: time.Now().UnixNano(), seen: a.clock()}, d.ring, d.state)
 			}
 		})
 	}

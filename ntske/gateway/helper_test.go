@@ -91,7 +91,7 @@ func (d *desk) request(t testing.TB, placeholders int) (b, uid []byte) {
 
 // answer asks the gateway 20 µs after the datagram came.
 func (d *desk) answer(b []byte) ([]byte, Outcome) {
-	return d.a.answer(nil, arrival{datagram: b, t2: d.now.Wall - 20e3}, d.ring, d.state)
+	return d.a.answer(nil, arrival{datagram: b, t2: d.now.Wall - 20e3, seen: d.now}, d.ring, d.state)
 }
 
 // seal makes a request of any fields before the authenticator and any plaintext in it.

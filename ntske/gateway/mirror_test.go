@@ -164,7 +164,10 @@ func TestTheMirrorBelievesNothingElse(t *testing.T) {
 }
 
 func kiss(code string) func(h *packet.Header, send func([]byte)) bool {
-	return func(h *packet.Header, _ func([]byte)) bool { h.Stratum, h.RefID = 0, [4]byte([]byte(code)); return true }
+	return func(h *packet.Header, _ func([]byte)) bool {
+		h.Stratum, h.RefID = 0, [4]byte([]byte(code))
+		return true
+	}
 }
 
 func TestAStepOfTheClockDuringAPollIsNoOffset(t *testing.T) {

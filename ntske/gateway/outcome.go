@@ -20,6 +20,7 @@ const (
 	SilentRoom                     // no cookie fits into a response that is no longer than the request
 	SilentLimit                    // its prefix asks too often
 	SilentLong                     // longer than any request
+	Unsent                         // counted besides the outcome of the request: the system did not take the response
 	Refused                        // + packet.Refusal
 
 	outcomes = int(Refused) + int(packet.BadEncrypted) + 1
@@ -27,7 +28,7 @@ const (
 
 var outcomeText = [Refused]string{
 	"served", "served plain", "NAK: unknown key", "NAK: not a cookie", "NAK: not authentic", "plain NTP is off", "no cookie keys",
-	"daemon silent", "time uncertain", "clock stepped", "no room for a cookie", "too many requests", "too long",
+	"daemon silent", "time uncertain", "clock stepped", "no room for a cookie", "too many requests", "too long", "not sent",
 }
 
 // String says it in words.

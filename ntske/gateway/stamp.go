@@ -36,7 +36,6 @@ func control(conn *net.UDPConn, what string, f func(fd int) error) error {
 const (
 	cmsgHeader = 16
 	cmsgAlign  = 8
-	stampLen   = cmsgHeader + 16 // struct timespec
 )
 
 // nextControl takes the first control message off b. ok is false at the end, or if b is broken.
@@ -64,4 +63,38 @@ func arrivalStamp(b []byte) int64 {
 		}
 		b = rest
 	}
+}
+
+// source writes into dst the control message that sends a response from where its request, which had these control
+// messages, was sent to, and returns its length. 0: the kernel told no destination.
+func source(dst, request []byte) int {
+	for {
+		level, kind, data, rest, ok := nextControl(request)
+		switch {
+		case !ok:
+			return 0
+		case level == unix.IPPROTO_IP && kind == unix.IP_PKTINFO && len(data) == unix.SizeofInet4Pktinfo:
+			// ifindex, then the address to send from, then one that only counts on arrival. Routing picks the interface.
+			return putControl(dst, level, kind, 4, data[4:8], 4)
+		case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_PKTINFO && len(data) == unix.SizeofInet6Pktinfo:
+			n := putControl(dst, level, kind, 0, data[:16], 4)
+			if data[0] == 0xfe && data[1]&0xc0 == 0x80 { // link-local: the address says nothing without its interface
+				copy(dst[cmsgHeader+16:], data[16:20])
+			}
+			return n
+		}
+		request = rest
+	}
+}
+
+// putControl writes a control message with data between as many zeros, and returns its room.
+func putControl(dst []byte, level, kind int32, before int, data []byte, after int) int {
+	n := cmsgHeader + before + len(data) + after
+	room := (n + cmsgAlign - 1) &^ (cmsgAlign - 1)
+	clear(dst[:room])
+	binary.NativeEndian.PutUint64(dst, uint64(n))
+	binary.NativeEndian.PutUint32(dst[8:], uint32(level))
+	binary.NativeEndian.PutUint32(dst[12:], uint32(kind))
+	copy(dst[cmsgHeader+before:], data)
+	return room
 }

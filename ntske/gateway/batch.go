@@ -1,0 +1,211 @@
+//go:build linux && (amd64 || arm64)
+
+package gateway
+
+import (
+	"net"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"ntsagent/ntske/cookie"
+)
+
+const (
+	// deepest is the most datagrams that are taken at once. More would save little and keep the first waiting.
+	deepest = 8
+	// stride is the room for one datagram, and an odd number of cache lines, so that those of a batch do not
+	// fall into the same sets of the cache.
+	stride      = maxDatagram + 64
+	controlRoom = 128
+)
+
+// worker serves one socket. It takes as many datagrams at once as have piled up: one while it is quiet.
+type worker struct {
+	raw    syscall.RawConn
+	ring   func() *cookie.Ring
+	mirror *Mirror
+	clock  func() Instant // that of the mirror: its states refer to it
+
+	answer *answerer
+	limit  *limiter
+	tally  *tally
+	pace   pace
+	stop   atomic.Bool
+
+	depth   int // datagrams to take next
+	in, out []slot
+	heads   struct{ in, out []mmsghdr }
+	serve   func(fd uintptr) bool // made once: a closure per call would be an allocation
+	fault   error                 // that ends reading
+}
+
+// slot is the memory of one datagram.
+type slot struct {
+	room    []byte
+	name    unix.RawSockaddrInet6 // room for both families
+	control [controlRoom]byte
+	iovec   unix.Iovec
+}
+
+// mmsghdr is struct mmsghdr of recvmmsg(2) where pointers have 64 bits.
+type mmsghdr struct {
+	unix.Msghdr
+	length uint32
+	_      [4]byte
+}
+
+func (g *Gateway) newWorker(conn *net.UDPConn, t *tally) (*worker, error) {
+	if err := stampArrivals(conn); err != nil {
+		return nil, err
+	}
+	if err := tellDestination(conn); err != nil {
+		return nil, err
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{
+		raw: raw, ring: g.conf.Ring, mirror: g.conf.Mirror, clock: g.conf.Mirror.clock,
+		answer: newAnswerer(g.conf.Plain, g.conf.Mirror.clock), limit: newLimiter(g.conf.Limit), tally: t, depth: 1,
+		in: make([]slot, deepest), out: make([]slot, deepest),
+	}
+	w.heads.in, w.heads.out = heads(w.in), heads(w.out)
+	w.serve = w.turns
+	return w, nil
+}
+
+// heads lays out slots as the kernel takes them.
+func heads(slots []slot) []mmsghdr {
+	h := make([]mmsghdr, len(slots))
+	room := make([]byte, len(slots)*stride)
+	for i := range slots {
+		s := &slots[i]
+		s.room = room[i*stride:][:maxDatagram:maxDatagram]
+		s.iovec.Base = &s.room[0]
+		h[i].Name = (*byte)(unsafe.Pointer(&s.name))
+		h[i].Iov = &s.iovec
+		h[i].SetIovlen(1)
+	}
+	return h
+}
+
+// run answers until the deadline of the socket passes.
+func (w *worker) run() error {
+	if err := w.raw.Read(w.serve); err != nil {
+		return err
+	}
+	return w.fault
+}
+
+// turns answers batch after batch; false: nothing is there, wait.
+func (w *worker) turns(fd uintptr) bool {
+	for !w.stop.Load() {
+		n, errno := w.receive(fd)
+		switch {
+		case errno == unix.EAGAIN:
+			w.depth = 1
+			return false
+		case errno != 0 && !slices.Contains(passing, errno):
+			w.fault = errno
+			return true
+		case errno != 0:
+			continue
+		}
+		if n == w.depth {
+			w.depth = min(2*w.depth, deepest)
+		} else {
+			w.depth = max(n, 1)
+		}
+		w.turn(fd, n)
+	}
+	return true
+}
+
+// passing are what a read may report of the system or of a datagram sent earlier. The socket is still good.
+var passing = []syscall.Errno{
+	unix.EINTR, unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EMSGSIZE, unix.EPERM, unix.EACCES, unix.ENOBUFS, unix.ENOMEM,
+}
+
+func (w *worker) receive(fd uintptr) (int, syscall.Errno) {
+	h := w.heads.in
+	for i := range w.depth {
+		h[i].Namelen = unix.SizeofSockaddrInet6
+		h[i].Control = &w.in[i].control[0]
+		h[i].SetControllen(controlRoom)
+		w.in[i].iovec.SetLen(maxDatagram)
+	}
+	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&h[0])), uintptr(w.depth), unix.MSG_DONTWAIT, 0, 0)
+	return int(n), errno
+}
+
+// turn answers the n datagrams of a batch.
+func (w *worker) turn(fd uintptr, n int) {
+	ring, state := w.ring(), w.mirror.State()
+	begin := w.clock()
+	sent := 0
+	for i := range n {
+		in, head := &w.in[i], &w.heads.in[i]
+		outcome := SilentLong
+		var reply []byte
+		switch {
+		case head.Flags&unix.MSG_TRUNC != 0:
+		case !w.limit.allowName(&in.name, begin.Mono):
+			outcome = SilentLimit
+		default:
+			control := in.control[:head.Controllen]
+			a := arrival{datagram: in.room[:head.length], t2: arrivalStamp(control), seen: begin, lead: w.pace.lead(n-i, sent)}
+			if a.t2 == 0 {
+				a.t2 = begin.Wall
+			}
+			reply, outcome = w.answer.answer(w.out[sent].room[:0], a, ring, state)
+		}
+		w.tally.n[outcome].Add(1)
+		if outcome.Silent() {
+			continue
+		}
+		out, o := &w.heads.out[sent], &w.out[sent]
+		out.Name, out.Namelen = (*byte)(unsafe.Pointer(&in.name)), head.Namelen
+		o.iovec.SetLen(len(reply))
+		out.Control = nil
+		size := source(o.control[:], in.control[:head.Controllen])
+		if size > 0 {
+			out.Control = &o.control[0]
+		}
+		out.SetControllen(size)
+		sent++
+	}
+	if sent == 0 {
+		return
+	}
+	sealed := w.clock()
+	w.transmit(fd, sent)
+	w.pace.learn(n, sent, begin.Mono, sealed.Mono, w.clock().Mono)
+}
+
+// transmit sends the first n of w.out. What the system does not take now is lost, as on any network: its time
+// would be old.
+func (w *worker) transmit(fd uintptr, n int) {
+	for at := 0; at < n; {
+		done, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&w.heads.out[at])), uintptr(n-at), unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			at += int(done)
+		case unix.EINTR:
+		case unix.EAGAIN:
+			w.tally.n[Unsent].Add(uint64(n - at))
+			return
+		default: // only this one's client misses something
+			w.tally.n[Unsent].Add(1)
+			at++
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package gateway
+
+import (
+	"encoding/binary"
+	"math"
+	"net/netip"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ask counts how many of n datagrams at once are answered, and takes those off that leak through.
+func (l *limiter) ask(addr netip.Addr, now int64, n int) (good float64) {
+	for range n {
+		if l.allow(addr.AsSlice(), now) {
+			good++
+		}
+	}
+	return max(0, (good-float64(n)/leak)/(1-1.0/leak))
+}
+
+func TestNetworksAreLimited(t *testing.T) {
+	const n = 20000
+	near := func(t *testing.T, what string, got, want float64) {
+		t.Helper()
+		if math.Abs(got-want) > 6*math.Sqrt(n/leak) {
+			t.Errorf("%s: %.0f of %d answered, want %.0f", what, got, n, want)
+		}
+	}
+	for _, c := range []struct {
+		name, first, same, other string
+	}{
+		{"an IPv4 /24", "192.0.2.1", "192.0.2.254", "192.0.3.1"},
+		{"an IPv4 /24 mapped into IPv6", "::ffff:192.0.2.1", "192.0.2.254", "::ffff:192.0.3.1"},
+		{"an IPv6 /56", "2001:db8:1:200::1", "2001:db8:1:2ff:ffff::1", "2001:db8:1:300::1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLimiter(Limit{Rate: 1000, Burst: 2000})
+			now := int64(1e9)
+			near(t, "the first", l.ask(netip.MustParseAddr(c.first), now, n), 2000)
+			near(t, "another of its network", l.ask(netip.MustParseAddr(c.same), now, n), 0)
+			near(t, "another network", l.ask(netip.MustParseAddr(c.other), now, n), 2000)
+			near(t, "a second later", l.ask(netip.MustParseAddr(c.same), now+1e9, n), 1000)
+			near(t, "an hour later", l.ask(netip.MustParseAddr(c.same), now+3600e9, n), 2000)
+		})
+	}
+	t.Run("an IPv6 /48 gets eight times as much", func(t *testing.T) {
+		l := newLimiter(Limit{Rate: 1000, Burst: 1000})
+		sum := 0.0
+		for i := range n {
+			if a := [16]byte{0x20, 1, 0xd, 0xb8, 0, 1, byte(i % 16)}; l.allow(a[:], 1e9) {
+				sum++
+			}
+		}
+		near(t, "16 networks of one /48", (sum-n/leak)/(1-1.0/leak), 8*1000)
+	})
+	t.Run("no limit", func(t *testing.T) {
+		l := newLimiter(Limit{})
+		for range 1000 {
+			if !l.allow([]byte{192, 0, 2, 1}, 5) {
+				t.Fatal("refused")
+			}
+		}
+	})
+	t.Run("a burst of none is one", func(t *testing.T) {
+		near(t, "one", newLimiter(Limit{Rate: 1}).ask(netip.MustParseAddr("192.0.2.1"), 1e9, n), 1)
+	})
+}
+
+func TestAFloodOfNetworksPushesNobodyOutWhoIsLimited(t *testing.T) {
+	l := newLimiter(Limit{Rate: 10, Burst: 50})
+	bad := netip.MustParseAddr("192.0.2.1")
+	l.ask(bad, 1e9, 1000)
+	for i := range 1 << 20 { // 64 times as many networks as there is room for, one datagram each
+		var ip [4]byte
+		binary.BigEndian.PutUint32(ip[:], uint32(i)<<8|10<<24)
+		l.allow(ip[:], 1e9)
+	}
+	if got := l.ask(bad, 1e9, 4000); got > 200 {
+		t.Errorf("%.0f answered", got)
+	}
+	if size := int(unsafe.Sizeof(bucket{})) * len(l.table); size > 1<<18 {
+		t.Errorf("the table has %d octets", size)
+	}
+}
+
+func TestWhereANetworkLandsIsASecret(t *testing.T) {
+	a, b := newLimiter(Limit{Rate: 1}), newLimiter(Limit{Rate: 1})
+	ip := []byte{192, 0, 2, 1}
+	a.allow(ip, 1)
+	b.allow(ip, 1)
+	at := func(l *limiter) (i int) {
+		for i = range l.table {
+			if l.table[i].network != 0 {
+				break
+			}
+		}
+		return i
+	}
+	if at(a) == at(b) {
+		c := newLimiter(Limit{Rate: 1}) // once in 4096
+		if c.allow(ip, 1); at(a) == at(c) {
+			t.Error("three tables keep the network at the same place")
+		}
+	}
+}
+
+func TestAddressesAreTakenFromTheKernelsForm(t *testing.T) {
+	l := newLimiter(Limit{Rate: 1e-3, Burst: 1})
+	var v4 unix.RawSockaddrInet4
+	v4.Family, v4.Addr, v4.Port = unix.AF_INET, [4]byte{192, 0, 2, 1}, 5
+	var name unix.RawSockaddrInet6
+	*(*unix.RawSockaddrInet4)(unsafe.Pointer(&name)) = v4
+	if !l.allowName(&name, 1) || l.ask(netip.MustParseAddr("192.0.2.9"), 1, 4000) > 200 {
+		t.Error("IPv4")
+	}
+	name = unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: netip.MustParseAddr("2001:db8::1").As16()}
+	if !l.allowName(&name, 1) || l.ask(netip.MustParseAddr("2001:db8::9"), 1, 4000) > 200 {
+		t.Error("IPv6")
+	}
+	if name.Family = unix.AF_UNIX; l.allowName(&name, 1) {
+		t.Error("another family")
+	}
+	n := testing.AllocsPerRun(500, func() { l.allow(v4.Addr[:], int64(time.Second)) })
+	if n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

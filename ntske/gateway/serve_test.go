@@ -1,0 +1,280 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"ntsagent/ntske/client"
+	"ntsagent/ntske/cookie"
+	"ntsagent/ntske/packet"
+)
+
+// site is a gateway that runs in front of a daemon.
+type site struct {
+	*desk
+	daemon *daemon
+	mirror *Mirror
+	g      *Gateway
+	addr   netip.AddrPort
+	key    atomic.Pointer[cookie.Ring]
+}
+
+func newSite(t testing.TB, listen string, sockets int, change func(*Config)) *site {
+	t.Helper()
+	s := &site{desk: newDesk(t), daemon: startDaemon(t)}
+	s.key.Store(s.ring)
+	s.mirror = startMirror(t, s.daemon)
+	conf := Config{Ring: s.key.Load, Mirror: s.mirror, Plain: true}
+	if change != nil {
+		change(&conf)
+	}
+	g, err := New(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.g = g
+	var conns []*net.UDPConn
+	if listen == "both" { // as systemd hands a socket over
+		c, err := net.ListenUDP("udp", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+	} else if conns, err = Listen(t.Context(), netip.MustParseAddrPort(listen), sockets); err != nil {
+		t.Fatal(err)
+	}
+	s.addr = conns[0].LocalAddr().(*net.UDPAddr).AddrPort()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- g.Serve(ctx, conns...) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+	until(t, "the daemon's time", func() bool { c := s.mirror.Condition(); return c == Good || c == RelayWanted })
+	return s
+}
+
+func (s *site) keys() client.Keys {
+	return client.Keys{AEAD: s.session.AEAD, C2S: s.session.C2S, S2C: s.session.S2C}
+}
+
+// query is one request of the agent's own client.
+func (s *site) query(t testing.TB, addr netip.AddrPort, c []byte, placeholders int) (client.Reply, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	return client.Query(ctx, addr, s.keys(), c, placeholders)
+}
+
+func TestClientsAreServed(t *testing.T) {
+	for _, tt := range []struct{ name, listen, ask string }{
+		{"IPv4", "127.0.0.1:0", "127.0.0.1"}, {"IPv6", "[::1]:0", "::1"},
+		{"any IPv4 address, answered from the one asked", "0.0.0.0:0", "127.0.0.2"},
+		{"any IPv6 address", "[::]:0", "::1"},
+		{"one socket for both families, asked by IPv4", "both", "127.0.0.3"}, {"and by IPv6", "both", "::1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSite(t, tt.listen, 2, nil)
+			addr := netip.AddrPortFrom(netip.MustParseAddr(tt.ask), s.addr.Port())
+			cookies := [][]byte{s.cookie(t, s.ring.Current())}
+			for i := range 20 { // each with a cookie of the one before
+				reply, err := s.query(t, addr, cookies[0], i%8)
+				if err != nil || len(reply.Cookies) != 1+i%8 {
+					t.Fatalf("query %d: %d cookies, %v", i, len(reply.Cookies), err)
+				}
+				h := reply.Header
+				if h.Stratum != 2 || h.RefID != daemonHeader.RefID || h.RootDispersion <= daemonHeader.RootDispersion || reply.Offset.Abs() > 20*time.Millisecond {
+					t.Errorf("offset %v, header %+v", reply.Offset, h)
+				}
+				cookies = reply.Cookies
+			}
+			reply, err := client.Plain(t.Context(), addr)
+			if err != nil || reply.Header.Stratum != 2 {
+				t.Errorf("plain: %+v, %v", reply.Header, err)
+			}
+			s.key.Store(newRing(t))
+			if _, err := s.query(t, addr, cookies[0], 0); !errors.Is(err, client.ErrNAK) {
+				t.Errorf("with new keys: %v", err)
+			}
+			if n := s.g.Counts(); n[Served] != 20 || n[ServedPlain] != 1 || n[NAKKey] != 1 || len(n) != 3 {
+				t.Errorf("counted %v", n)
+			}
+		})
+	}
+}
+
+func TestTheTimeServedIsTheDaemonsAndNotTheClocks(t *testing.T) {
+	s := newSite(t, "127.0.0.1:0", 1, nil)
+	const shift = 3 * time.Second // what chronyd -x would have added
+	s.daemon.set(func(h *packet.Header, _ func([]byte)) bool {
+		h.Receive += packet.Timestamp(3 << 32)
+		h.Transmit += packet.Timestamp(3 << 32)
+		return true
+	})
+	until(t, "the offset", func() bool {
+		d, u := s.mirror.State().Offset(s.mirror.clock())
+		return (d-shift).Abs() < time.Millisecond && u < time.Millisecond
+	})
+	reply, err := s.query(t, s.addr, s.cookie(t, s.ring.Current()), 0)
+	if err != nil || (reply.Offset-shift).Abs() > 20*time.Millisecond {
+		t.Errorf("offset %v, %v", reply.Offset, err)
+	}
+}
+
+func TestServeEndsAndTheSocketsCanBeUsedAgain(t *testing.T) {
+	s := newSite(t, "127.0.0.1:0", 1, nil)
+	conns, err := Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := conns[0].LocalAddr().(*net.UDPAddr).AddrPort()
+	for range 3 {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- s.g.Serve(ctx, conns...) }()
+		for range 5 {
+			if _, err := s.query(t, addr, s.cookie(t, s.ring.Current()), 0); err != nil {
+				t.Error(err)
+			}
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	for _, c := range conns[1:] {
+		c.Close()
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.g.Serve(t.Context(), conns[0]) }()
+	if _, err := s.query(t, addr, s.cookie(t, s.ring.Current()), 0); err != nil {
+		t.Error(err)
+	}
+	conns[0].Close()
+	if err := <-done; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a socket that is closed: %v", err)
+	}
+}
+
+func TestNobodyElseHasASocketAtTheAddress(t *testing.T) {
+	taken, err := (&net.ListenConfig{Control: reusePort}).ListenPacket(t.Context(), "udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := taken.LocalAddr().(*net.UDPAddr).AddrPort()
+	if _, err := Listen(t.Context(), addr, 2); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("beside another server: %v", err)
+	}
+	taken.Close()
+	conns, err := Listen(t.Context(), addr, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(t.Context(), addr, 1); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("beside ourselves: %v", err)
+	}
+	for _, c := range conns {
+		c.Close()
+	}
+}
+
+func TestDatagramsThatAreTooLongAndFloodsAreDropped(t *testing.T) {
+	s := newSite(t, "127.0.0.1:0", 1, func(c *Config) { c.Limit = Limit{Rate: 1e-3, Burst: 10} })
+	c, err := net.Dial("udp", s.addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	send := func(b []byte) {
+		if _, err := c.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(append(clientHeader().AppendTo(nil), make([]byte, maxDatagram)...))
+	until(t, "the long one", func() bool { return s.g.Counts()[SilentLong] == 1 })
+	for i := range uint64(1000) {
+		send(clientHeader().AppendTo(nil))
+		until(t, "the next", func() bool { n := s.g.Counts(); return n[ServedPlain]+n[SilentLimit] == i+1 })
+	}
+	if n := s.g.Counts(); n[ServedPlain] < 50 || n[ServedPlain] > 300 { // 10, and an eighth of the others
+		t.Errorf("counted %v", n)
+	}
+}
+
+func TestABatchAllocatesNothing(t *testing.T) {
+	s := newSite(t, "127.0.0.1:0", 1, nil)
+	conns, err := Listen(t.Context(), netip.MustParseAddrPort("0.0.0.0:0"), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conns[0].Close()
+	w, err := s.g.newWorker(conns[0], new(tally))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: conns[0].LocalAddr().(*net.UDPAddr).Port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	nts, _ := s.request(t, 7)
+	plain, in := clientHeader().AppendTo(nil), make([]byte, maxDatagram)
+	err = w.raw.Control(func(fd uintptr) {
+		allocations := testing.AllocsPerRun(200, func() {
+			for range 3 {
+				c.Write(nts)
+				c.Write(plain)
+			}
+			w.turns(fd)
+			for range 6 {
+				if _, err := c.Read(in); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		if allocations != 0 {
+			t.Errorf("%v allocations", allocations)
+		}
+	})
+	if n := w.tally; err != nil || n.n[Served].Load() != 603 || n.n[ServedPlain].Load() != 603 || n.n[Unsent].Load() != 0 {
+		t.Errorf("served %d and %d, %v", n.n[Served].Load(), n.n[ServedPlain].Load(), err)
+	}
+	if w.pace.send <= 0 || w.pace.answer <= 0 || w.depth != 1 {
+		t.Errorf("pace %+v, depth %d", w.pace, w.depth)
+	}
+}
+
+func TestTheWayToTheWireIsLearnt(t *testing.T) {
+	var p pace
+	for range 500 {
+		p.learn(4, 2, 0, 8000, 8000+6000) // 2 µs an answer, 3 µs to send one
+	}
+	p.learn(4, 2, 0, 8000, 5e9)
+	p.learn(4, 2, 9, 8, 7)
+	for _, c := range []struct {
+		name         string
+		left, before int
+		want         int64
+	}{
+		{"one alone", 1, 0, 800 + 1800}, {"the first of three", 3, 0, 4800 + 1800}, {"the last of three", 1, 2, 800 + 7800},
+	} {
+		if got := p.lead(c.left, c.before); got != c.want {
+			t.Errorf("%s: %d ns, want %d", c.name, got, c.want)
+		}
+	}
+	if (&pace{}).lead(3, 1) != 0 {
+		t.Error("a lead before anything was learnt")
+	}
+}
