@@ -213,6 +213,37 @@ func TestADaemonThatStartsWithKeysOfItsOwnIsFollowedAndNothingIsMintedInVain(t *
 	})
 }
 
+// It restarted, and nobody saw but by its key file: the second for which a new
+// key is not minted under would be one in which all cookies are refused.
+func TestKeysThatHaveNothingInCommonAreAskedAboutAtOnce(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		f, _ := following(t, d.config())
+		after(10 * time.Second)
+		d.set((*owner).renew)
+		f.Look(false, false)
+		synctest.Wait()
+		wantFollowed(t, f, Proven, 107)
+	})
+}
+
+func TestAnAnswerOfTheDaemonBeforeProvesNothing(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		other := newOwner(d.format)
+		f := madeFollower(t, d.config())
+		d.onProve = func() { // it answers, and is gone
+			d.holds, d.onProve = other.holds, nil
+			f.Look(true, false)
+		}
+		startFollower(t, f)
+		for range 100 {
+			after(100 * time.Millisecond)
+			if f.Current() != nil {
+				t.Fatalf("minting under what a daemon before this one has proven: %+v", f.State())
+			}
+		}
+	})
+}
+
 func TestADaemonThatIsDownIsWaitedForAsLongAsItsFileHoldsTheKey(t *testing.T) {
 	forBoth(t, func(t *testing.T, d *owner) {
 		f, _ := following(t, d.config())

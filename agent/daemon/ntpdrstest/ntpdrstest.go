@@ -94,6 +94,14 @@ func (s *Server) Restart() {
 // ReadKeys reads its key file as it is now.
 func (s *Server) ReadKeys() ([]byte, error) { return os.ReadFile(s.KeysFile) }
 
+// Remove removes its key file.
+func (s *Server) Remove() {
+	s.t.Helper()
+	if err := os.Remove(s.KeysFile); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // WriteKeys replaces its key file, which it reads only at a start.
 func (s *Server) WriteKeys(b []byte) {
 	s.t.Helper()
