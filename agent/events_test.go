@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -198,10 +199,18 @@ func (m *member) read(path string) []byte {
 	return b
 }
 
-// run is start for an agent that is stopped before the test ends.
+// run is start for an agent that is stopped before the test ends. The lock of the
+// one before it may be held for a moment: a process that another test is starting
+// has all our files until it runs its own program.
 func (m *member) run() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() { m.ended <- Run(ctx, Options{ConfigPath: m.conf, Log: hclog.New(m.logTo()), Version: "test"}) }()
+	go func() {
+		err := ErrBusy
+		for errors.Is(err, ErrBusy) && ctx.Err() == nil {
+			err = Run(ctx, Options{ConfigPath: m.conf, Log: hclog.New(m.logTo()), Version: "test"})
+		}
+		m.ended <- err
+	}()
 	return func() {
 		cancel()
 		if err := <-m.ended; err != nil {
