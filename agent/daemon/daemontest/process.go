@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"ntsagent/agent/daemon/chronytest"
 )
 
 // Process is a daemon that is started, watched and ended, once or more.
@@ -54,8 +56,15 @@ func (p *Process) Run(command func(context.Context) *exec.Cmd, ready func() bool
 		cancel()
 		return err
 	}
+	loose, err := chronytest.Leash(cmd.Process.Pid)
+	if err != nil {
+		cmd.Process.Kill()
+		cmd.Wait() // it was killed
+		cancel()
+		return err
+	}
 	exited := make(chan struct{})
-	go func() { cmd.Wait(); close(exited) }()
+	go func() { cmd.Wait(); loose(); close(exited) }()
 	p.mu.Lock()
 	p.process = cmd.Process
 	p.stop = func() { cancel(); <-exited }
