@@ -12,26 +12,41 @@ import (
 	"ntsagent/ntske/record"
 )
 
+// agentRuns starts the agent most rows are of, unless it runs. One
+// that fails to start is tried again by the next rows.
+func (b *bench) agentRuns(ctx context.Context) error {
+	if b.agent.child != nil {
+		return nil
+	}
+	agent, daemon, err := b.servers.startAgent(ctx, "")
+	if err == nil {
+		b.agent, b.daemon = agent, daemon
+	}
+	return err
+}
+
 // keServers starts what KE rows compare.
-func (b *bench) keServers(ctx context.Context) (err error) {
-	if b.agent.child == nil {
-		if b.agent, b.daemon, err = b.servers.startAgent(ctx, ""); err != nil {
-			return err
-		}
+func (b *bench) keServers(ctx context.Context) error {
+	if err := b.agentRuns(ctx); err != nil {
+		return err
 	}
 	if b.chronyd.child == nil {
-		if b.chronyd, err = b.servers.startServing(ctx, chronydRoom); err != nil {
+		chronyd, err := b.servers.startServing(ctx, chronydRoom)
+		if err != nil {
 			return err
 		}
+		b.chronyd = chronyd
 	}
 	if b.tlsFloor.child == nil {
 		octets, err := answerOctets(ctx, b.agent.ke)
 		if err != nil {
 			return err
 		}
-		if b.tlsFloor, err = b.servers.startTLSFloor(octets); err != nil {
+		tlsFloor, err := b.servers.startTLSFloor(octets)
+		if err != nil {
 			return err
 		}
+		b.tlsFloor = tlsFloor
 	}
 	return nil
 }

@@ -17,10 +17,8 @@ const plainOctets = 48
 
 // ntpServers starts what NTP rows compare.
 func (b *bench) ntpServers(ctx context.Context) (err error) {
-	if b.agent.child == nil {
-		if b.agent, b.daemon, err = b.servers.startAgent(ctx, ""); err != nil {
-			return err
-		}
+	if err := b.agentRuns(ctx); err != nil {
+		return err
 	}
 	if b.udpFloor.child == nil {
 		b.udpFloor, err = b.servers.startUDPFloor()
