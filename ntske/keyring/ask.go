@@ -106,7 +106,7 @@ func (k *Keyring) ask(ctx context.Context, need ...uint32) verdict {
 			continue
 		}
 		round = append(round, o)
-		if o.answer == Silent && !k.lead.wary || o.answer == Answered && o.key == k.lead.file.minting {
+		if o.answer == Silent && !k.lead.wary && !k.lead.lost || o.answer == Answered && o.key == k.lead.file.minting {
 			k.resume()
 		}
 	}
@@ -124,7 +124,8 @@ func (k *Keyring) query(ctx context.Context, q question) observation {
 
 // resume publishes what was proven before a restart, ours or the daemon's, as
 // soon as the daemon opens it again or stays silent: silence is not refusal, and
-// nothing has changed. Where we are wary of silence the verdict is waited for.
+// nothing has changed. Where we are wary of silence the verdict is waited for, and
+// while the key file is lost silence counts for nothing.
 func (k *Keyring) resume() {
 	if k.lead.resume {
 		k.lead.resume = false

@@ -2,8 +2,6 @@ package keyring
 
 import (
 	"bytes"
-	"errors"
-	"os"
 	"time"
 )
 
@@ -30,11 +28,16 @@ func (k *Keyring) heed() bool {
 		k.asker.forget()
 		l.resume = l.file.mintingKey() != nil
 	}
-	if doubt || lost {
+	if now := time.Now(); doubt || lost && now.Sub(l.lostAt) >= lossesApart {
 		l.failures, l.tryAt = 0, time.Time{}
+		l.lostAt = now
 	}
 	return doubt || lost
 }
+
+// lossesApart is the least time between two losses of the daemon's key file that
+// are both mended at once: somebody may write it all the time.
+const lossesApart = time.Second
 
 // findLost tells whether the daemon's key file turns out to be another one than
 // was handed over. New keys are handed over anyway.
@@ -55,7 +58,7 @@ func (k *Keyring) held() bool {
 	}
 	b, err := k.cfg.Held()
 	if err != nil {
-		return !errors.Is(err, os.ErrNotExist)
+		return cannotTell(err)
 	}
 	return bytes.Equal(b, k.cfg.Format.AppendKeys(nil, k.lead.file.ring))
 }

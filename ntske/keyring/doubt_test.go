@@ -1,12 +1,18 @@
 package keyring
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"os"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 // watched is a keyring that may read the daemon's key file, and minutes old.
@@ -250,7 +256,7 @@ func TestAKeyFileThatIsLostAgainDuringItsHandOverIsHandedOverAgainAtOnce(t *test
 func TestAKeyFileThatMayNotBeReadIsTakenForOurs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &fakeDaemon{}
-		k, _ := running(t, d.config(func(c *Config) { c.Held = func() ([]byte, error) { return nil, errHand } }))
+		k, _ := running(t, d.config(func(c *Config) { c.Held = func() ([]byte, error) { return nil, os.ErrPermission } }))
 		after(time.Minute)
 		d.set(func(d *fakeDaemon) { d.handed = nil })
 		k.Look(false, false)
@@ -305,6 +311,92 @@ func TestWhoAwaitsTheKeysHasThemWhenTheDoubtIsOver(t *testing.T) {
 		}
 		if id, waited := awaited(time.Second); id != before || waited != 50*time.Millisecond {
 			t.Errorf("the daemon answered: key %08x after %v", id, waited)
+		}
+	})
+}
+
+func TestAKeyFileThatCannotBeReadIsLostUnlessWeLackTheRight(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err  error
+		lost bool
+	}{
+		"no right to read it":   {&os.PathError{Op: "open", Path: "ntskeys", Err: os.ErrPermission}, false},
+		"a folder in its place": {errors.New("ntskeys is no regular file"), true},
+		"a symlink to itself":   {syscall.ELOOP, true},
+		"none at all":           {os.ErrNotExist, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := &fakeDaemon{}
+				var err error
+				k, _ := running(t, d.config(func(c *Config) {
+					c.Held = func() ([]byte, error) {
+						if err != nil {
+							return nil, err
+						}
+						return d.held()
+					}
+				}))
+				after(10 * time.Minute)
+				wantState(t, k, Proven, true)
+				d.set(func(d *fakeDaemon) { d.handed = nil; d.handErr = errors.New("no way") })
+				err = tt.err
+				k.Look(false, false)
+				after(time.Second)
+				if handed, _ := d.seen(); (handed > 0) != tt.lost {
+					t.Errorf("%d hand-overs", handed)
+				}
+				wantState(t, k, Proven, true) // the daemon that runs holds them
+				d.set(func(d *fakeDaemon) { d.silent = true })
+				k.Look(false, true)
+				for range 10 {
+					if minting := k.Current() != nil; minting == tt.lost {
+						t.Errorf("minting %v with the daemon down", minting)
+					}
+					after(time.Minute)
+				}
+			})
+		})
+	}
+}
+
+func TestASilentDaemonWhoseKeyFileIsLostIsMintedForNoLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDaemon{}
+		k := watched(t, d)
+		before := k.State().Current
+		var file []byte
+		d.set(func(d *fakeDaemon) { file, d.file, d.silent, d.handErr = d.file, nil, true, errors.New("read-only") })
+		d.set(func(d *fakeDaemon) { d.noFile = true })
+		k.Look(false, false) // killed: its socket is still there
+		after(5 * time.Minute)
+		if k.Current() != nil {
+			t.Error("minting for a daemon that will not find these keys")
+		}
+		d.set(func(d *fakeDaemon) { d.file, d.noFile, d.silent, d.handErr = file, false, false, nil })
+		k.Look(false, false)
+		after(10 * time.Minute)
+		if s := wantState(t, k, Proven, true); s.Current != before {
+			t.Errorf("minting under %08x", s.Current)
+		}
+	})
+}
+
+func TestAHandOverThatFailsForLongBacksOffAndIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		d := &fakeDaemon{}
+		k := watched(t, d, func(c *Config) { c.Log = hclog.New(&hclog.LoggerOptions{Output: &log}) })
+		log.Reset()
+		d.set(func(d *fakeDaemon) { d.file, d.noFile, d.handErr = nil, true, errors.New("no such folder") })
+		k.Look(false, false)
+		after(10 * time.Minute)
+		wantState(t, k, Proven, true)
+		if handed, _ := d.seen(); handed < 3 || handed > 60 {
+			t.Errorf("%d hand-overs in 10 minutes", handed)
+		}
+		if text := log.String(); strings.Count(text, "not handed on") != 1 || strings.Contains(text, "keys handed over") {
+			t.Errorf("the log:\n%s", text)
 		}
 	})
 }

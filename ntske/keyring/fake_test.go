@@ -31,6 +31,7 @@ type fakeDaemon struct {
 	unsaved  bool // a hand-over of something not on disk was seen
 	disk     []byte
 	file     []byte // its key file; nil = missing
+	noFile   bool   // nothing can be written in its place
 	saveErr  error
 	saves    int
 	onEvent  func(what string)
@@ -85,7 +86,9 @@ func (d *fakeDaemon) handOver(_ context.Context, b []byte) error {
 	if !bytes.HasSuffix(d.disk, b) {
 		d.unsaved = true
 	}
-	d.file = bytes.Clone(b) // which a daemon that is down does not mind
+	if !d.noFile {
+		d.file = bytes.Clone(b) // which a daemon that is down does not mind
+	}
 	if d.handErr != nil {
 		return d.handErr
 	}

@@ -77,8 +77,9 @@ type Config struct {
 	// Plain sends one NTP query without NTS: was it answered?
 	Plain func(ctx context.Context) bool
 	// Held reads the key file that the daemon would load at a start. nil, and an
-	// error that is not os.ErrNotExist, mean that this cannot be told. New calls
-	// it too, and Look, from its caller's goroutine.
+	// error that is os.ErrPermission, mean that this cannot be told; any other
+	// error that the daemon could not load it either. New calls it too, and Look,
+	// from its caller's goroutine.
 	Held func() ([]byte, error)
 	// Spacing is the least time between two queries to the daemon. It must stay
 	// below the daemon's rate limit.

@@ -13,6 +13,7 @@ type lead struct {
 	standing Standing // "" before the first verdict
 	resume   bool
 	lost     bool      // the daemon's key file is not the one we handed over
+	lostAt   time.Time // when that was last mended without delay
 	wary     bool      // a daemon that is silent now may have read it before it was ours again
 	started  time.Time // with its monotonic reading
 	provenAt time.Time
@@ -22,6 +23,7 @@ type lead struct {
 	failures       int // attempts to hand over in a row without proof
 	why            string
 	lastError      string
+	told           string // the last error in the log
 }
 
 // Run hands over, proves, publishes, checks and rotates until ctx is done; then
@@ -92,9 +94,12 @@ func (k *Keyring) believe(v verdict) {
 	case v == proven:
 		l.standing, l.why, l.provenAt = Proven, "", wall(time.Now())
 		k.publish(l.file.published())
-	case v == unseen: // what is published serves on; see resume
+	case v == unseen: // what is published serves on, if the daemon would find it; see resume
 		l.standing, l.why = Unseen, k.help().Unseen
-		if l.resume && !l.lost {
+		switch {
+		case l.lost:
+			l.resume = k.ring.Swap(nil) != nil || l.resume
+		case l.resume:
 			k.publish(l.file.published())
 		}
 	case v.isRefusal():
@@ -148,8 +153,10 @@ func (k *Keyring) handOver(ctx context.Context) error {
 		return errors.New(lostMeanwhile)
 	}
 	if v == proven {
-		k.accept()
-		if l.lost {
+		failures := l.failures
+		k.accept(handErr == nil && !l.lost)
+		if l.lost { // it holds them, and would not after its next start
+			l.failures = failures
 			k.tryLater()
 		}
 		return nil
@@ -212,15 +219,19 @@ func (k *Keyring) handOverFile(ctx context.Context) error {
 	return err
 }
 
-// accept publishes the ring on disk, which the daemon has just proven.
-func (k *Keyring) accept() {
+// accept publishes the ring on disk, which the daemon has just proven. taken
+// says that the daemon's key file is ours too.
+func (k *Keyring) accept(taken bool) {
 	l := &k.lead
 	now := time.Now()
 	l.file, l.unsaved = l.file.withProven(l.file.unproven()...).withAccepted(now), true
 	l.failures, l.tryAt = 0, time.Time{}
 	l.checkAt = now.Add(k.cfg.CheckEvery)
 	k.believe(proven)
-	k.cfg.Log.Info("keys handed over", "current", hexID(l.file.minting), "proven", true)
+	if taken {
+		l.told = ""
+		k.cfg.Log.Info("keys handed over", "current", hexID(l.file.minting), "proven", true)
+	}
 	k.saveLate()
 }
 
@@ -297,9 +308,13 @@ func (k *Keyring) saveLate() {
 	l.unsaved = false
 }
 
-// fail keeps an error and shows it at once: what follows may take long.
+// fail keeps an error and shows it at once: what follows may take long. The log
+// has it once until a hand-over succeeds.
 func (k *Keyring) fail(err error) {
 	k.lead.lastError = err.Error()
 	k.note()
-	k.cfg.Log.Error("cookie keys not handed on", "error", err)
+	if k.lead.told != err.Error() {
+		k.lead.told = err.Error()
+		k.cfg.Log.Error("cookie keys not handed on", "error", err)
+	}
 }

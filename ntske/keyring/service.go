@@ -141,7 +141,7 @@ func wouldOpen(read func() ([]byte, error), format cookie.Format, ring *cookie.R
 	}
 	b, err := read()
 	if err != nil {
-		return !errors.Is(err, os.ErrNotExist)
+		return cannotTell(err)
 	}
 	held, err := format.ParseKeys(b)
 	if err != nil {
@@ -149,6 +149,11 @@ func wouldOpen(read func() ([]byte, error), format cookie.Format, ring *cookie.R
 	}
 	return holds(held, ring.Current())
 }
+
+// cannotTell says whether reading the daemon's key file failed for our lack of
+// rights. Whatever else is in its place, such as a folder, the daemon cannot read
+// either.
+func cannotTell(err error) bool { return errors.Is(err, os.ErrPermission) }
 
 // holds tells whether ring holds the very key.
 func holds(ring *cookie.Ring, key *cookie.Key) bool {
