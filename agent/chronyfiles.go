@@ -21,6 +21,9 @@ import (
 // each millisecond is one in which a cookie may be handed out in vain.
 const atOnce = time.Nanosecond
 
+// looksApart is the least time between two looks.
+const looksApart = 2 * time.Millisecond
+
 // chronyFiles tells the keyring what happens to chronyd's files: that the key
 // file is gone or another one, before chronyd starts without it, and that there
 // is another command socket, so another chronyd. It binds that socket before it
@@ -56,7 +59,13 @@ func (f chronyFiles) watch(ctx context.Context, ring *keyring.Keyring) error {
 			d.Close()
 		}
 	}
-	return watch.Files(ctx, []string{f.keys, f.socket}, atOnce, 0, f.log, func() { ring.Look(f.look()) })
+	return watch.Files(ctx, []string{f.keys, f.socket}, atOnce, 0, f.log, func() {
+		ring.Look(f.look())
+		select { // somebody may change the folder all the time
+		case <-time.After(looksApart):
+		case <-ctx.Done():
+		}
+	})
 }
 
 // look tells whether the command socket is another one than at the last look, and

@@ -25,6 +25,8 @@ type door struct {
 	asked   []netip.AddrPort
 	book    *book
 	ready   func(now time.Time) (bool, string) // why not, for the operator
+	// patience is how long an open door stays so while ready says no.
+	patience time.Duration
 	// serve returns when it no longer accepts; what it accepted may go on.
 	serve func(ctx context.Context, ln net.Listener) error
 	kick  chan struct{} // look again now; capacity 1
@@ -42,15 +44,26 @@ func (d *door) knock() {
 // run opens and closes the door until ctx is done. It leaves the sockets open
 // then: whoever ends the process or reloads it decides what becomes of them.
 func (d *door) run(ctx context.Context) error {
-	var shift *shift // who serves now; nil while the door is closed
+	var shift *shift      // who serves now; nil while the door is closed
+	var missing time.Time // since when ready says no; zero: it says yes
 	defer func() { shift.end() }()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
-		ok, why := d.ready(time.Now())
+		now := time.Now()
+		ok, why := d.ready(now)
+		switch {
+		case ok:
+			missing = time.Time{}
+		case missing.IsZero():
+			missing = now
+		}
+		var again <-chan time.Time
 		switch {
 		case ok && shift == nil:
 			shift = d.open(ctx)
+		case !ok && shift != nil && now.Sub(missing) < d.patience:
+			again = time.After(d.patience - now.Sub(missing))
 		case !ok:
 			d.shutDown(shift, why)
 			shift = nil
@@ -58,6 +71,7 @@ func (d *door) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-again:
 		case err := <-shift.broke():
 			// Sockets nobody accepts from would hold clients until they give up.
 			d.shutDown(shift, err.Error())

@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -77,3 +78,76 @@ func TestADoorFollowsWhetherItIsReady(t *testing.T) {
 		t.Error("a closed door lets clients in")
 	}
 }
+
+// Whoever looks while ready says no for a moment sees a door that is open.
+func TestAnOpenDoorIsPatient(t *testing.T) {
+	t.Parallel()
+	var ready atomic.Bool
+	var shifts, looks atomic.Int32
+	ready.Store(true)
+	b := newBook()
+	d := &door{
+		purpose: "test", asked: loopback(0)[:1], book: b, patience: time.Hour, kick: make(chan struct{}, 1), log: hclog.NewNullLogger(),
+		ready: func(time.Time) (bool, string) { looks.Add(1); return ready.Load(), "the test says so" },
+		serve: func(ctx context.Context, _ net.Listener) error { shifts.Add(1); <-ctx.Done(); return nil },
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.run(ctx) }()
+	eventually(t, "it opens", func() bool { return shifts.Load() == 1 })
+	for range 5 {
+		ready.Store(!ready.Load())
+		before := looks.Load()
+		d.knock()
+		eventually(t, "it looks", func() bool { return looks.Load() > before })
+	}
+	if ready.Load() || len(b.addresses("test")) != 1 || shifts.Load() != 1 {
+		t.Errorf("ready %v, addresses %q, opened %d times", ready.Load(), b.addresses("test"), shifts.Load())
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	b.closeAll()
+}
+
+func TestAnOpenDoorsPatienceEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var ready atomic.Bool
+		ready.Store(true)
+		var ends atomic.Int32
+		d := &door{
+			purpose: "test", book: newBook(), patience: 300 * time.Millisecond, kick: make(chan struct{}, 1), log: hclog.NewNullLogger(),
+			ready: func(time.Time) (bool, string) { return ready.Load(), "the test says so" },
+		}
+		d.book.rows["test"] = &page{listeners: []net.Listener{noListener{}}}
+		d.serve = func(ctx context.Context, _ net.Listener) error { <-ctx.Done(); ends.Add(1); return nil }
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- d.run(ctx) }()
+		synctest.Wait()
+		ready.Store(false)
+		d.knock()
+		<-time.After(299 * time.Millisecond)
+		synctest.Wait()
+		if ends.Load() != 0 {
+			t.Error("closed before its patience was over")
+		}
+		<-time.After(2 * time.Millisecond)
+		synctest.Wait()
+		if ends.Load() != 1 || d.reason() != "the test says so" {
+			t.Errorf("closed %d times, because %q", ends.Load(), d.reason())
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// noListener is one in name.
+type noListener struct{ net.Listener }
+
+func (noListener) Addr() net.Addr { return &net.TCPAddr{} }
+func (noListener) Close() error   { return nil }

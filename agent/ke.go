@@ -17,6 +17,10 @@ import (
 // ntpPort needs no announcement (RFC 8915 section 4.1.8).
 const ntpPort = 123
 
+// doubt is how long newcomers are let in while there are no keys: a daemon that
+// has just started is asked for milliseconds, and they wait (see cookieKeys).
+const doubt = 300 * time.Millisecond
+
 // ke serves the key exchange.
 type ke struct {
 	tasks  *task.Group
@@ -47,7 +51,7 @@ func (a *agent) newKE(cfg *config.Config, ntp netip.AddrPort) (*ke, error) {
 	}
 	return &ke{tasks: task.NewGroup(a.Log), server: server, door: &door{
 		purpose: status.ServiceKE, asked: cfg.KE.Listen, book: a.book, ready: a.keReady, serve: server.Serve,
-		kick: make(chan struct{}, 1), log: a.Log.Named("listen"),
+		patience: doubt, kick: make(chan struct{}, 1), log: a.Log.Named("listen"),
 	}}, nil
 }
 
