@@ -39,7 +39,7 @@ func TestVerbsLoadOneServer(t *testing.T) {
 		"key exchange":   {with("ke", "--addr", ke, "--for", "50ms", "--groups", "x25519"), " sessions verified in ", ""},
 		"NTS queries":    {with("nts", "--addr", ntp, "--ke", ke, "--for", "50ms"), "clock offset p1 ", ""},
 		"plain queries":  {[]string{"plain", "--addr", ntp, "--for", "50ms", "--rate", "200"}, ", max ", ""},
-		"nothing due":    {[]string{"plain", "--addr", ntp, "--for", "10ms", "--rate", "0.1"}, "0 queries verified", "load failed: no queries were verified"},
+		"nothing due":    {[]string{"plain", "--addr", ntp, "--for", "10ms", "--rate", "20"}, "0 queries verified", "load failed: no queries were verified"},
 		"idle":           {with("idle", "--addr", ke, "--kind", "finished", "--n", "5"), "5 connections opened, 0 refused\nnew clients served: 20/20, ", ""},
 		"idle for long":  {with("idle", "--addr", ke, "--kind", "tcp", "--n", "5", "--for", "1ms"), "20/20, ", "5 of 5 idle connections are still open after 1ms"},
 		"another name":   {[]string{"ke", "--addr", ke, "--ca", s.id.cert, "--name", "other.test", "--for", "1ms"}, "0 sessions verified", "load failed: 16 of 16 sessions; the first: "},
