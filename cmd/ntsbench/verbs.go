@@ -81,8 +81,8 @@ func (q queries) valid() error {
 		return fmt.Errorf("%w: --sockets %d: it starts at 1", errUsage, q.sockets)
 	case q.window < 1 || q.window > 1<<16:
 		return fmt.Errorf("%w: --window %d: it is 1 to %d", errUsage, q.window, 1<<16)
-	case !(q.rate >= 0 && q.rate <= 1e7):
-		return fmt.Errorf("%w: --rate %g: it is 0 to 1e7", errUsage, q.rate)
+	case q.rate != 0 && !(q.rate >= 1 && q.rate <= 1e7):
+		return fmt.Errorf("%w: --rate %g: it is 0, or 1 to 1e7", errUsage, q.rate)
 	case q.span < 0:
 		return fmt.Errorf("%w: --for %v: it cannot be negative; 0 is until Ctrl-C", errUsage, q.span)
 	}

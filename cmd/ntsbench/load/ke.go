@@ -6,6 +6,7 @@
 package load
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,6 +15,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,9 +64,12 @@ func verify(res client.Result) error {
 	if len(res.Cookies) != cookiesWanted {
 		return fmt.Errorf("the server gave %d cookies, want %d", len(res.Cookies), cookiesWanted)
 	}
-	for _, c := range res.Cookies {
+	for i, c := range res.Cookies {
 		if len(c) != len(res.Cookies[0]) {
 			return fmt.Errorf("the server gave cookies of %d and of %d octets", len(res.Cookies[0]), len(c))
+		}
+		if slices.ContainsFunc(res.Cookies[:i], func(o []byte) bool { return bytes.Equal(o, c) }) {
+			return errors.New("the server gave one cookie twice")
 		}
 	}
 	return nil

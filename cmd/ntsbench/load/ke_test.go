@@ -1,11 +1,13 @@
 package load
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,14 +44,18 @@ func accepting(t *testing.T, serve func(net.Conn)) netip.AddrPort {
 	return ln.Addr().(*net.TCPAddr).AddrPort()
 }
 
-// script is a server that answers every request with cookies of these lengths
-// and then does end.
+// script is a server that answers every request with cookies of these lengths,
+// a negative one for the cookie before once more, and then does end.
 func script(t *testing.T, lengths []int, end func(*tls.Conn)) KETarget {
 	t.Helper()
 	cert, roots := selfSigned(t)
 	answer := record.Response{Protocols: []record.Protocol{record.NTPv4}, AEADs: []aead.ID{aead.SIVCMAC256}}
-	for _, n := range lengths {
-		answer.Cookies = append(answer.Cookies, make([]byte, n))
+	for i, n := range lengths {
+		c := bytes.Repeat([]byte{byte(i)}, max(n, 0))
+		if n < 0 {
+			c = answer.Cookies[i-1]
+		}
+		answer.Cookies = append(answer.Cookies, c)
 	}
 	return KETarget{Name: fakeName, Roots: roots, Addr: accepting(t, func(nc net.Conn) {
 		c := tls.Server(nc, serverConfig(cert))
@@ -82,6 +88,7 @@ func TestOnlyWholeSessionsAreDone(t *testing.T) {
 		"eight cookies and a close_notify": {eight, cleanly, ""},
 		"seven cookies":                    {eight[:7], cleanly, "gave 7 cookies, want 8"},
 		"nine cookies":                     {append([]int{100}, eight...), cleanly, "gave 9 cookies, want 8"},
+		"one cookie twice":                 {append(slices.Clone(eight[:7]), -1), cleanly, "one cookie twice"},
 		"one cookie of another length":     {[]int{100, 100, 100, 104, 100, 100, 100, 100}, cleanly, "cookies of 100 and of 104 octets"},
 		"no close_notify":                  {eight, func(c *tls.Conn) { c.NetConn().Close() }, "close_notify"},
 	} {

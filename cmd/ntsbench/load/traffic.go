@@ -12,6 +12,12 @@ import (
 // defaultLostAfter is when a request without a reply is lost.
 const defaultLostAfter = time.Second
 
+// The rates of an open loop, per second.
+const (
+	minRate = 1.0
+	maxRate = 1e7
+)
+
 // traffic is what all loads over UDP have in common.
 type traffic struct {
 	addr      netip.AddrPort
@@ -30,8 +36,8 @@ func (t traffic) valid() error {
 		return fmt.Errorf("%d sockets: use at least 1", t.sockets)
 	case t.window < 1 || t.window > maxWindow:
 		return fmt.Errorf("window of %d requests: use 1 to %d", t.window, maxWindow)
-	case t.rate < 0 || t.rate > 1e7:
-		return fmt.Errorf("rate of %g per second: use up to 1e7, or 0 for a closed loop", t.rate)
+	case t.rate != 0 && !(t.rate >= minRate && t.rate <= maxRate):
+		return fmt.Errorf("rate of %g per second: use %g to %g, or 0 for a closed loop", t.rate, minRate, maxRate)
 	}
 	return nil
 }
