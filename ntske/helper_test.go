@@ -113,7 +113,7 @@ func newLabAt(t testing.TB, ip string, timeout time.Duration, change func(*Confi
 		t.Fatal(err)
 	}
 	l.ring = ring
-	cfg := Config{Ring: func(context.Context) *cookie.Ring { return ring }, Observe: func(_ context.Context, o Outcome) {
+	cfg := Config{Format: cookie.Chrony{}, Ring: func(context.Context) *cookie.Ring { return ring }, Observe: func(_ context.Context, o Outcome) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.outcomes = append(l.outcomes, o)

@@ -103,12 +103,12 @@ func TestMatrixOfTheAnswer(t *testing.T) {
 			l.refuses(t, join(nextNTPv4, aead15, rec(6, []byte(bad)...), end), error1, BadRequest)
 		}
 		for _, bad := range []string{"münchen.example", "a b", "fe80::1%eth0", strings.Repeat("a", 254), "a_b", "a..b", "-a.example", strings.Repeat("a", 64) + ".example", "*.example", "192.0.2.256", "ntp.example:123"} {
-			if _, err := New(Config{Ring: func(context.Context) *cookie.Ring { return nil }, NTPHost: bad}); err == nil {
+			if _, err := New(Config{Format: cookie.Chrony{}, Ring: func(context.Context) *cookie.Ring { return nil }, NTPHost: bad}); err == nil {
 				t.Errorf("we would announce %q", bad)
 			}
 		}
 		for _, good := range []string{"", "ntp.example", "ntp.example.", "xn--mnchen-3ya.example", "192.0.2.1", "2001:db8::1"} {
-			if _, err := New(Config{Ring: func(context.Context) *cookie.Ring { return nil }, NTPHost: good}); err != nil {
+			if _, err := New(Config{Format: cookie.Chrony{}, Ring: func(context.Context) *cookie.Ring { return nil }, NTPHost: good}); err != nil {
 				t.Errorf("we would not announce %q: %v", good, err)
 			}
 		}

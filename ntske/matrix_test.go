@@ -161,7 +161,7 @@ func recordLengths(t *testing.T, wire []byte) (n []int) {
 func alone(t *testing.T, protocols []string, request []byte) (answer []byte, outcome Outcome) {
 	t.Helper()
 	l := newLab(t, time.Second, nil)
-	s, err := New(Config{Ring: func(context.Context) *cookie.Ring { return l.ring }, Observe: func(_ context.Context, o Outcome) { outcome = o }})
+	s, err := New(Config{Format: cookie.Chrony{}, Ring: func(context.Context) *cookie.Ring { return l.ring }, Observe: func(_ context.Context, o Outcome) { outcome = o }})
 	if err != nil {
 		t.Fatal(err)
 	}

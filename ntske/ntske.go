@@ -47,7 +47,10 @@ type Config struct {
 	// work; the client is then told to come back (Error 2). It may wait for them
 	// a little, well within the deadline of the context.
 	Ring   func(context.Context) *cookie.Ring
-	Format cookie.Chrony // how the daemon writes cookies and which AEADs it opens
+	Format cookie.Format // how the daemon writes cookies
+	// Opens lists the AEAD algorithms that the daemon has shown to open cookies
+	// of; it is asked at each exchange. nil = all that Format lists.
+	Opens func() []aead.ID
 	// Cookies per answer, 1 to 8; 0 means 8.
 	Cookies int
 	// NTPHost and NTPPort are announced where the NTP server is not at the same
@@ -63,8 +66,9 @@ type Config struct {
 // Server answers key-exchange requests. It is safe for concurrent use.
 type Server struct {
 	ring    func(context.Context) *cookie.Ring
-	format  cookie.Chrony
-	offer   offer
+	format  cookie.Format
+	opens   func() []aead.ID
+	offer   offer // but for what the daemon opens
 	cookies int
 	observe func(context.Context, Outcome)
 	log     hclog.Logger
@@ -74,6 +78,12 @@ type Server struct {
 func New(c Config) (*Server, error) {
 	if c.Ring == nil {
 		return nil, errors.New("key-exchange server needs a source of cookie keys")
+	}
+	if c.Format == nil {
+		return nil, errors.New("key-exchange server needs the format of the daemon's cookies")
+	}
+	if c.Opens == nil {
+		c.Opens = c.Format.AEADs
 	}
 	if c.Cookies == 0 {
 		c.Cookies = maxCookies
@@ -86,8 +96,8 @@ func New(c Config) (*Server, error) {
 		return nil, fmt.Errorf("key-exchange server: NTP server to announce: %w", err)
 	}
 	s := &Server{
-		ring: c.Ring, format: c.Format, cookies: c.Cookies, observe: c.Observe, log: c.Log,
-		offer: offer{opens: c.Format.AEADs(), host: host, port: c.NTPPort},
+		ring: c.Ring, format: c.Format, opens: c.Opens, cookies: c.Cookies, observe: c.Observe, log: c.Log,
+		offer: offer{host: host, port: c.NTPPort},
 	}
 	if s.observe == nil {
 		s.observe = func(context.Context, Outcome) {}
@@ -142,7 +152,9 @@ func (s *Server) exchange(ctx context.Context, c *tls.Conn) (Outcome, error) {
 		}
 		return outcome, err
 	}
-	resp, outcome := negotiate(req, s.offer, local(c), state.ServerName)
+	have := s.offer
+	have.opens = s.opens()
+	resp, outcome := negotiate(req, have, local(c), state.ServerName)
 	if outcome == Served {
 		box := new(box)
 		if err := s.mint(ctx, &state, &resp, box); err != nil {

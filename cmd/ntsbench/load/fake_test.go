@@ -212,7 +212,7 @@ func (f *fake) wantAllFresh(t *testing.T) {
 func (f *fake) exchangeKeys(t *testing.T) {
 	t.Helper()
 	cert, roots := selfSigned(t)
-	service, err := ntske.New(ntske.Config{Ring: func(context.Context) *cookie.Ring { return f.ring }})
+	service, err := ntske.New(ntske.Config{Format: cookie.Chrony{}, Ring: func(context.Context) *cookie.Ring { return f.ring }})
 	if err != nil {
 		t.Fatal(err)
 	}
