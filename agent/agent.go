@@ -64,7 +64,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer disk.Unlock(lock)
 	a := &agent{
 		Options: o, started: time.Now(), book: newBook(), counts: newCounters(),
 		reloads: make(chan reload), tasks: task.NewGroup(o.Log),

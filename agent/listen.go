@@ -104,16 +104,22 @@ func (b *book) release() {
 
 // close ends the sockets of purpose: from here on its clients are refused.
 func (b *book) close(purpose string) {
+	for _, l := range b.take(purpose) {
+		_ = l.Close()
+	}
+}
+
+// take takes the open sockets of purpose out. The caller closes them.
+func (b *book) take(purpose string) []net.Listener {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := b.rows[purpose]
 	if p == nil {
-		return
+		return nil
 	}
-	for _, l := range p.listeners {
-		_ = l.Close()
-	}
+	open := p.listeners
 	p.listeners = nil
+	return open
 }
 
 // addresses are where purpose listens now; empty when it does not.

@@ -127,7 +127,7 @@ func (e *eventTable) served(name string, happens func(c *traffic)) *traffic {
 
 // failedPerPlace bounds the clients that fail when the agent ends: the kernel
 // resets those who wait to be accepted when the socket is closed.
-const failedPerPlace = 1
+const failedPerPlace = 0
 
 // restarted adds to a promise that whoever is let in is served.
 func (c *traffic) restarted() {

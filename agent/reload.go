@@ -35,7 +35,9 @@ type parts struct {
 // let in and not served would cost them more.
 func (p *parts) stop() error {
 	err := p.ke.tasks.Stop()
-	p.ke.door.book.close(p.ke.door.purpose)
+	for _, ln := range p.ke.door.book.take(p.ke.door.purpose) {
+		err = errors.Join(err, p.ke.server.Last(ln))
+	}
 	p.ke.server.Wait()
 	return errors.Join(err, p.certs.tasks.Stop(), p.keys.tasks.Stop())
 }

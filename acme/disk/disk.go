@@ -219,6 +219,12 @@ func Lock(path string) (*os.File, error) {
 	return f, nil
 }
 
+// Unlock frees what Lock locked. Closing alone would not while another goroutine
+// starts a process: until that one runs, it holds the file too.
+func Unlock(f *os.File) error {
+	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
+}
+
 func flock(f *os.File) error {
 	for {
 		switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err {

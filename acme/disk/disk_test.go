@@ -264,6 +264,30 @@ func TestLockHasOneHolder(t *testing.T) {
 	again.Close()
 }
 
+// A process that is just being started holds what we hold until it runs.
+func TestUnlockFreesWhatAnotherProcessStillHolds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	f, err := Lock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := unix.Dup(int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(held)
+	if err := Unlock(f); err != nil {
+		t.Error(err)
+	}
+	again, err := Lock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Unlock(again); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLockRefusesPlantedEntries(t *testing.T) {
 	dir := t.TempDir()
 	victim := filepath.Join(dir, "victim")

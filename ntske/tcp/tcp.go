@@ -120,15 +120,19 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		d.SetDeadline(time.Time{})
 	}()
 
-	return s.accept(ctx, ln, func(nc net.Conn) {
-		c := s.newConn(nc)
-		if evicted := s.conns.add(c); evicted != nil {
-			evicted.cancel()
-			evicted.Close()
-			s.observe(Event{Kind: Evicted})
-		}
-		s.going.Go(func() { s.serve(c) })
-	})
+	return s.accept(ctx, ln)
+}
+
+// take begins to serve a connection.
+func (s *Server) take(nc net.Conn) {
+	s.observe(Event{Kind: Accepted})
+	c := s.newConn(nc)
+	if evicted := s.conns.add(c); evicted != nil {
+		evicted.cancel()
+		evicted.Close()
+		s.observe(Event{Kind: Evicted})
+	}
+	s.going.Go(func() { s.serve(c) })
 }
 
 // Wait returns when all connections have ended, which they do by their
@@ -139,18 +143,17 @@ func (s *Server) Wait() { s.going.Wait() }
 // peers can bring them about.
 const tellAgain = time.Minute
 
-// accept calls handle for each connection. Running out of descriptors or
+// accept takes each connection. Running out of descriptors or
 // memory ends sooner or later: it is waited for in growing steps and told
 // once a minute.
-func (s *Server) accept(ctx context.Context, ln net.Listener, handle func(net.Conn)) error {
+func (s *Server) accept(ctx context.Context, ln net.Listener) error {
 	const firstPause, maxPause = 5 * time.Millisecond, 320 * time.Millisecond
 	pause, told := time.Duration(0), time.Time{}
 	for {
 		nc, err := ln.Accept()
 		if err == nil {
 			pause = 0
-			s.observe(Event{Kind: Accepted})
-			handle(nc)
+			s.take(nc)
 			continue
 		}
 		if ctx.Err() != nil {

@@ -253,6 +253,33 @@ func TestStopWaitsForOpenConnectionsAndTheListenerServesAgain(t *testing.T) {
 	}
 }
 
+func TestTheLastAreServedAndLaterOnesRefused(t *testing.T) {
+	r := start(t, Config{Services: map[string]Service{"one": answer("fine")}})
+	r.stopAccepting()
+	var waiting []net.Conn // let in by the kernel, and by nobody else
+	for range 10 {
+		waiting = append(waiting, r.dial())
+	}
+	if err := r.Last(r.ln); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := net.Dial("tcp", r.ln.Addr().String()); err == nil {
+		c.Close()
+		t.Error("it still lets clients in")
+	}
+	for i, c := range waiting {
+		if got, err := r.ask(c, "one"); err != nil || got != "fine" {
+			t.Errorf("client %d: %q, %v", i, got, err)
+		}
+	}
+	if err := r.Last(r.ln); err == nil {
+		t.Error("a closed listener was ended again")
+	}
+	if err := r.Last(struct{ net.Listener }{r.ln}); err != nil {
+		t.Errorf("one without a queue: %v", err)
+	}
+}
+
 func TestServeReportsListenersItCannotServe(t *testing.T) {
 	cert, _ := identity(t)
 	s, err := New(Config{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}, Services: map[string]Service{"one": answer("")}})
