@@ -164,8 +164,10 @@ type Limits struct {
 
 // The values of daemon.kind that this version acts on.
 const (
-	KindAuto   = "auto"
+	KindAuto   = "auto" // chrony
 	KindChrony = "chrony"
+	KindNTPsec = "ntpsec"
+	KindNTPDRS = "ntpd-rs"
 )
 
 // Daemon says which NTP daemon runs beside the agent and how it is reached.
@@ -177,6 +179,10 @@ type Daemon struct {
 	NTPDRS  KeysFile       `yaml:"ntpd_rs"`
 	Gateway Gateway        `yaml:"gateway"`
 }
+
+// Follows says whether the daemon makes its cookie keys itself, so that they are
+// read and never written.
+func (d *Daemon) Follows() bool { return d.Kind == KindNTPsec || d.Kind == KindNTPDRS }
 
 // Chrony holds chronyd's paths.
 type Chrony struct {
@@ -199,7 +205,7 @@ type Gateway struct {
 
 // Keys configures the rotation of cookie keys.
 type Keys struct {
-	RotateEvery time.Duration `yaml:"rotate_every,auto"` // 0 = auto: 7 days when leading chrony
+	RotateEvery time.Duration `yaml:"rotate_every,auto"` // 0 = auto: 7 days when leading chrony; 0 when Daemon.Follows
 	Keep        int           `yaml:"keep"`              // the gateway's alone
 }
 

@@ -45,6 +45,7 @@ func validate(c *Config, d *decoder) {
 	v.listen("acme.tls_alpn01.listen", c.ACME.TLSALPN01.Listen)
 	v.ke(&c.KE)
 	v.daemon(&c.Daemon)
+	v.follows(c)
 	if every := c.Keys.RotateEvery; every != 0 {
 		v.duration("keys.rotate_every", every, 10*time.Second, 366*day)
 	}
@@ -172,14 +173,6 @@ func (v validator) ke(ke *KE) {
 	v.duration("ke.timeout", ke.Timeout, 500*time.Millisecond, 30*time.Second)
 	v.between("ke.max_sessions", ke.MaxSessions, 1, 65536)
 	v.between("ke.cookies", ke.Cookies, 1, 8)
-	for i, id := range ke.AEADs {
-		at := fmt.Sprintf("ke.aeads[%d]", i)
-		if id != 15 {
-			v.fail(at, fmt.Sprintf("AEAD %d is not supported yet in this version", id), "write auto or [15]")
-		} else if slices.Contains(ke.AEADs[:i], id) {
-			v.fail(at, "15 is listed twice", "remove one")
-		}
-	}
 	if ke.NTP.Host != "" {
 		if _, err := netip.ParseAddr(ke.NTP.Host); err != nil {
 			if _, err := hostcheck.ParseName(ke.NTP.Host); err != nil {
@@ -193,9 +186,14 @@ func (v validator) daemon(d *Daemon) {
 	if d.Address.Port() == 0 || d.Address.Addr().IsUnspecified() {
 		v.fail("daemon.address", fmt.Sprintf("%s is no address to send to", d.Address), "name the address and port the daemon answers NTP on")
 	}
+	if d.Kind != kindGateway {
+		v.oneOf("daemon.kind", d.Kind, KindAuto, KindChrony, KindNTPsec, KindNTPDRS)
+	}
 	v.path("daemon.chrony.keys_file", d.Chrony.KeysFile)
 	v.path("daemon.chrony.command_socket", d.Chrony.CommandSocket)
 	v.optionalPath("daemon.chrony.config_file", d.Chrony.ConfigFile)
+	v.path("daemon.ntpsec.keys_file", d.NTPsec.KeysFile)
+	v.path("daemon.ntpd_rs.keys_file", d.NTPDRS.KeysFile)
 }
 
 // listen refuses an address that is listed twice; port 0 lets the kernel choose.
@@ -264,10 +262,8 @@ func (v validator) notYet(c *Config) {
 	same("ke.limits.burst", c.KE.Limits.Burst, def.KE.Limits.Burst)
 	same("ke.limits.v4_prefix", c.KE.Limits.V4Prefix, def.KE.Limits.V4Prefix)
 	same("ke.limits.v6_prefix", c.KE.Limits.V6Prefix, def.KE.Limits.V6Prefix)
-	same("daemon.kind", c.Daemon.Kind, def.Daemon.Kind, KindChrony)
+	same("daemon.kind", c.Daemon.Kind == kindGateway, false)
 	same("daemon.chrony.parked_ke_port", c.Daemon.Chrony.ParkedKEPort, def.Daemon.Chrony.ParkedKEPort)
-	same("daemon.ntpsec", c.Daemon.NTPsec, def.Daemon.NTPsec)
-	same("daemon.ntpd_rs", c.Daemon.NTPDRS, def.Daemon.NTPDRS)
 	same("daemon.gateway", c.Daemon.Gateway, def.Daemon.Gateway)
 	same("keys.keep", c.Keys.Keep, def.Keys.Keep)
 	same("pools", c.Pools, def.Pools)
