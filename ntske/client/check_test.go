@@ -167,7 +167,7 @@ func twoFamilies(t *testing.T, with6 bool) (w *world, port uint16) {
 		second := new(responder)
 		second.ring.Store(w.ring)
 		second.run(t, "::1", int(w.ntp.addr.Port()))
-		server, err := ntske.New(ntske.Config{Ring: func(context.Context) *cookie.Ring { return w.ring }, NTPPort: w.ntp.addr.Port()})
+		server, err := ntske.New(ntske.Config{Format: cookie.Chrony{}, Ring: func(context.Context) *cookie.Ring { return w.ring }, NTPPort: w.ntp.addr.Port()})
 		if err != nil {
 			t.Fatal(err)
 		}

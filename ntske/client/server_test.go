@@ -42,7 +42,7 @@ func newWorld(t *testing.T, ip string, change func(*ntske.Config)) *world {
 	}
 	w.ring = ring
 	w.ntp = respond(t, ip, ring)
-	conf := ntske.Config{Ring: func(context.Context) *cookie.Ring { return ring }, NTPPort: w.ntp.addr.Port()}
+	conf := ntske.Config{Format: cookie.Chrony{}, Ring: func(context.Context) *cookie.Ring { return ring }, NTPPort: w.ntp.addr.Port()}
 	if change != nil {
 		change(&conf)
 	}
