@@ -56,7 +56,7 @@ func (a *answerer) answer(dst []byte, in arrival, ring *cookie.Ring, state *Stat
 	if !a.plain {
 		return dst, SilentPlain
 	}
-	h, outcome := state.respond(&r.Header, in.t2, a.clock(), in.lead)
+	h, outcome := state.respond(&r.Header, in.t2, state.read(a.clock), in.lead)
 	if outcome != Served {
 		return dst, outcome
 	}
@@ -98,7 +98,7 @@ func (a *answerer) answerNTS(dst []byte, r *packet.Request, in arrival, ring *co
 			break
 		}
 	}
-	h, outcome := state.respond(&r.Header, in.t2, a.clock(), in.lead)
+	h, outcome := state.respond(&r.Header, in.t2, state.read(a.clock), in.lead)
 	if outcome != Served {
 		return dst, outcome
 	}

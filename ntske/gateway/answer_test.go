@@ -99,14 +99,14 @@ func TestALeapSecondBetweenReceiveAndTransmit(t *testing.T) {
 			d.state.header.Leap = 1
 			b, uid := d.request(t, 7)
 			readings := 0
-			d.a.clock = func() Instant { // the only reading is T3; what was seen before was before the leap
+			d.a.clock = func() Instant { // T3 and, because of the step, once more; what was seen before was before the leap
 				if readings++; readings == 1 {
 					d.now.Wall += tt.step
 				}
 				return d.now
 			}
 			d.silent(t, b, SilentStep)
-			if readings != 1 {
+			if readings != 2 {
 				t.Fatalf("the clock was read %d times", readings)
 			}
 			d.silent(t, b, SilentStep) // and so until the daemon has told what it makes of it
@@ -121,6 +121,20 @@ func TestALeapSecondBetweenReceiveAndTransmit(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAnInterruptedReadingOfTheClockIsNoStep(t *testing.T) {
+	d := newDesk(t)
+	b, uid := d.request(t, 0)
+	readings := 0
+	d.a.clock = func() Instant {
+		now := d.now
+		if readings++; readings == 1 {
+			now.Mono += 5e6
+		}
+		return now
+	}
+	d.served(t, b, uid, 1)
 }
 
 func TestTransmitIsReadLast(t *testing.T) {

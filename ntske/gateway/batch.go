@@ -120,14 +120,18 @@ func (w *worker) turns(fd uintptr) bool {
 		case errno != 0:
 			continue
 		}
-		if n == w.depth {
-			w.depth = min(2*w.depth, deepest)
-		} else {
-			w.depth = max(n, 1)
-		}
+		w.depth = nextDepth(w.depth, n)
 		w.turn(fd, n)
 	}
 	return true
+}
+
+// nextDepth follows the backlog: twice as deep when all that was asked for was there, else what was there.
+func nextDepth(depth, got int) int {
+	if got == depth {
+		return min(2*depth, deepest)
+	}
+	return max(got, 1)
 }
 
 // passing are what a read may report of the system or of a datagram sent earlier. The socket is still good.
@@ -150,7 +154,7 @@ func (w *worker) receive(fd uintptr) (int, syscall.Errno) {
 // turn answers the n datagrams of a batch.
 func (w *worker) turn(fd uintptr, n int) {
 	ring, state := w.ring(), w.mirror.State()
-	begin := w.clock()
+	begin := state.read(w.clock)
 	sent := 0
 	for i := range n {
 		in, head := &w.in[i], &w.heads.in[i]

@@ -70,12 +70,18 @@ func (s *site) keys() client.Keys {
 	return client.Keys{AEAD: s.session.AEAD, C2S: s.session.C2S, S2C: s.session.S2C}
 }
 
-// query is one request of the agent's own client.
+// query asks with the agent's own client, up to three times: a busy machine may lose a datagram, and a gateway
+// that was held up too long does not answer.
 func (s *site) query(t testing.TB, addr netip.AddrPort, c []byte, placeholders int) (client.Reply, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	return client.Query(ctx, addr, s.keys(), c, placeholders)
+	for tries := 1; ; tries++ {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		reply, err := client.Query(ctx, addr, s.keys(), c, placeholders)
+		cancel()
+		if !errors.Is(err, client.ErrSilent) || tries == 3 {
+			return reply, err
+		}
+	}
 }
 
 func TestClientsAreServed(t *testing.T) {
@@ -108,7 +114,7 @@ func TestClientsAreServed(t *testing.T) {
 			if _, err := s.query(t, addr, cookies[0], 0); !errors.Is(err, client.ErrNAK) {
 				t.Errorf("with new keys: %v", err)
 			}
-			if n := s.g.Counts(); n[Served] != 20 || n[ServedPlain] != 1 || n[NAKKey] != 1 || len(n) != 3 {
+			if n := s.g.Counts(); n[Served] < 20 || n[ServedPlain] != 1 || n[NAKKey] != 1 {
 				t.Errorf("counted %v", n)
 			}
 		})
@@ -276,5 +282,13 @@ func TestTheWayToTheWireIsLearnt(t *testing.T) {
 	}
 	if (&pace{}).lead(3, 1) != 0 {
 		t.Error("a lead before anything was learnt")
+	}
+}
+
+func TestBatchesAreAsDeepAsTheBacklog(t *testing.T) {
+	for _, c := range []struct{ depth, got, want int }{{1, 1, 2}, {2, 2, 4}, {deepest, deepest, deepest}, {8, 3, 3}, {4, 0, 1}, {2, 1, 1}} {
+		if got := nextDepth(c.depth, c.got); got != c.want {
+			t.Errorf("%d of %d: %d, want %d", c.got, c.depth, got, c.want)
+		}
 	}
 }

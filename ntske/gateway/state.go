@@ -79,6 +79,16 @@ func (s *State) Condition(now Instant) Condition {
 	return Good
 }
 
+// read reads the clock. What looks like a step since the State was made may only be an interruption between the
+// two halves of the reading, so it is read once more.
+func (s *State) read(clock func() Instant) Instant {
+	now := clock()
+	if s != nil && stepped(s.at, now) {
+		return clock()
+	}
+	return now
+}
+
 // Header returns the header of the daemon's last answer.
 func (s *State) Header() packet.Header { return s.header }
 
