@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"ntsagent/agent/config"
+	"ntsagent/agent/daemon"
 	"ntsagent/agent/status"
 	"ntsagent/agent/task"
 	"ntsagent/ntske"
+	"ntsagent/ntske/aead"
 	"ntsagent/ntske/cookie"
 	"ntsagent/ntske/tcp"
 )
@@ -35,7 +38,8 @@ func (a *agent) newKE(cfg *config.Config, ntp netip.AddrPort) (*ke, error) {
 	}
 	exchange, err := ntske.New(ntske.Config{
 		Ring:    a.cookieKeys,
-		Format:  cookie.Chrony{},
+		Format:  formatOf(cfg.Daemon),
+		Opens:   func() []aead.ID { return offered(cfg.KE.AEADs, a.parts.Load().keys.opens()) },
 		Cookies: cfg.KE.Cookies, NTPHost: cfg.KE.NTP.Host, NTPPort: port,
 		Observe: a.observeKE(cfg.KE.Timeout), Log: a.Log.Named("ke"),
 	})
@@ -53,6 +57,22 @@ func (a *agent) newKE(cfg *config.Config, ntp netip.AddrPort) (*ke, error) {
 		purpose: status.ServiceKE, asked: cfg.KE.Listen, book: a.book, ready: a.keReady, serve: server.Serve,
 		patience: doubt, kick: make(chan struct{}, 1), log: a.Log.Named("listen"),
 	}}, nil
+}
+
+// formatOf is the daemon's way to write cookies.
+func formatOf(d config.Daemon) cookie.Format {
+	if d.Follows() {
+		return daemon.FollowedOf(d).Format
+	}
+	return cookie.Chrony{}
+}
+
+// offered lists what of opens the operator wants to be offered; nil = all.
+func offered(asked []uint16, opens []aead.ID) []aead.ID {
+	if asked == nil {
+		return opens
+	}
+	return slices.DeleteFunc(opens, func(alg aead.ID) bool { return !slices.Contains(asked, uint16(alg)) })
 }
 
 // cookieKeys are those to mint with. While they are in doubt, for the

@@ -17,6 +17,7 @@ import (
 	"ntsagent/agent/daemon"
 	"ntsagent/agent/feed"
 	"ntsagent/agent/task"
+	"ntsagent/ntske/aead"
 	"ntsagent/ntske/client"
 	"ntsagent/ntske/cookie"
 	"ntsagent/ntske/keyring"
@@ -29,10 +30,24 @@ const maxKeyFile = 64 << 10
 type keys struct {
 	log     hclog.Logger
 	tasks   *task.Group // the main loop's alone
-	ring    *keyring.Keyring
-	files   chronyFiles
+	ring    ring
+	beside  []task.Task    // what the ring is told by, and more that is asked of the daemon
+	kind    string         // of the daemon, as in daemon.kind
+	files   chronyFiles    // of a chronyd
+	others  *algorithms    // of a daemon that is followed; nil = none
 	address netip.AddrPort // where the daemon is asked
 	seen    *atomic.Pointer[sighting]
+}
+
+// ring is the cookie keys, whoever rotates them: a keyring.Keyring leads, a
+// follower goes after the daemon.
+type ring interface {
+	Run(ctx context.Context) error
+	Current() *cookie.Ring
+	Await(ctx context.Context) *cookie.Ring
+	State() keyring.State
+	Look(started, down bool)
+	Rotate(ctx context.Context) error
 }
 
 // sighting is the daemon's last answer.
@@ -41,9 +56,13 @@ type sighting struct {
 	reply client.Reply
 }
 
-// target is where the daemon is asked and how fast. Its configuration, which
-// tells, may be unreadable for us or not be there yet.
+// target is where the daemon is asked and how fast. chrony's configuration, which
+// tells, may be unreadable for us or not be there yet; of a daemon that is
+// followed the address alone counts.
 func (a *agent) target(cfg *config.Config) daemon.Target {
+	if cfg.Daemon.Follows() {
+		return daemon.Target{Chronyd: daemon.Chronyd{Addr: cfg.Daemon.Address}}
+	}
 	t := daemon.ChronyTarget(chronydOf(cfg))
 	if t.ConfErr != nil {
 		a.Log.Info("chrony's configuration not read, asking chronyd slowly", "cause", t.ConfErr)
@@ -88,12 +107,16 @@ func makeKeyFolders(cfg *config.Config) error {
 // newKeys builds the part for cfg. What old publishes is published on, if that
 // was for the same daemon; old must be stopped.
 func (a *agent) newKeys(cfg *config.Config, target daemon.Target, old *parts) (*keys, error) {
+	if cfg.Daemon.Follows() {
+		return a.newFollowing(cfg, old)
+	}
 	own, handed := keyFolders(cfg)
-	k := &keys{log: a.Log, tasks: task.NewGroup(a.Log), address: target.Addr, seen: new(atomic.Pointer[sighting])}
+	k := &keys{kind: config.KindChrony, log: a.Log, tasks: task.NewGroup(a.Log), address: target.Addr, seen: new(atomic.Pointer[sighting])}
 	k.files = newChronyFiles(target.Chronyd, a.Log.Named("keys"))
 	var before *keyring.Keyring
 	if old != nil && sameDaemon(old.target.Chronyd, target.Chronyd) {
-		before, k.seen, k.files.met = old.keys.ring, old.keys.seen, old.keys.files.met
+		before, _ = old.keys.ring.(*keyring.Keyring)
+		k.seen, k.files.met = old.keys.seen, old.keys.files.met
 	}
 	file := ringFile(filepath.Join(own, "ring"))
 	observe := func(r client.Reply) { k.seen.Store(&sighting{time.Now(), r}) }
@@ -112,6 +135,7 @@ func (a *agent) newKeys(cfg *config.Config, target daemon.Target, old *parts) (*
 		return nil, err
 	}
 	k.ring = ring
+	k.beside = []task.Task{{Name: "chrony's files", Run: func(ctx context.Context) error { return k.files.watch(ctx, ring) }}}
 	return k, nil
 }
 
@@ -129,7 +153,18 @@ func (f ringFile) save(b []byte) error   { return disk.WriteFile(string(f), b, 0
 func (k *keys) start(ctx context.Context) {
 	k.tasks = task.NewGroup(k.log)
 	k.tasks.Go(ctx, task.Task{Name: "cookie keys", Run: k.ring.Run, Policy: task.Once})
-	k.tasks.Go(ctx, task.Task{Name: "chrony's files", Run: func(ctx context.Context) error { return k.files.watch(ctx, k.ring) }})
+	for _, t := range k.beside {
+		k.tasks.Go(ctx, t)
+	}
+}
+
+// opens lists the AEAD algorithms that the daemon has shown to open cookies of:
+// of chronyd the one its keys are proven with.
+func (k *keys) opens() []aead.ID {
+	if k.others == nil {
+		return cookie.Chrony{}.AEADs()
+	}
+	return k.others.opens()
 }
 
 // knock makes the key exchange look at once whether it may be open.

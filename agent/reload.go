@@ -24,7 +24,7 @@ type reloadOutcome struct {
 // a new one that keeps every part whose configuration is the same.
 type parts struct {
 	cfg    *config.Config
-	target daemon.Target // as chrony.conf said when the keys part was built
+	target daemon.Target // as chrony.conf, if any, said when the keys part was built
 	certs  *certs
 	keys   *keys
 	ke     *ke
@@ -154,8 +154,10 @@ func (a *agent) build(ctx context.Context, old *parts, cfg *config.Config) (*par
 // Clients are served on meanwhile, and if it fails the old ones go on.
 func (a *agent) exchangeKeys(ctx context.Context, old, next *parts) (*keys, error) {
 	if old == nil {
-		if err := makeKeyFolders(next.cfg); err != nil {
-			return nil, err
+		if !next.cfg.Daemon.Follows() {
+			if err := makeKeyFolders(next.cfg); err != nil {
+				return nil, err
+			}
 		}
 		return a.newKeys(next.cfg, next.target, nil)
 	}
@@ -190,6 +192,7 @@ func needsRestart(path string, old, cfg *config.Config) error {
 		{"state_dir", old.StateDir == cfg.StateDir},
 		{"observe.socket", old.Observe.Socket == cfg.Observe.Socket},
 		{"log", old.Log == cfg.Log},
+		{"daemon.kind", formatOf(old.Daemon) == formatOf(cfg.Daemon)},
 	} {
 		if !k.same {
 			return &config.Error{File: path, Key: k.key, Problem: "has changed, which takes a restart",

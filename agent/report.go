@@ -5,7 +5,6 @@ import (
 	"os"
 	"time"
 
-	"ntsagent/agent/config"
 	"ntsagent/agent/status"
 	"ntsagent/ntske/keyring"
 )
@@ -75,7 +74,10 @@ func (k *keys) report() status.Keys {
 }
 
 func (k *keys) reportDaemon() status.Daemon {
-	d := status.Daemon{Kind: config.KindChrony, Address: k.address.String()}
+	d := status.Daemon{Kind: k.kind, Address: k.address.String()}
+	for _, alg := range k.opens() {
+		d.Opens = append(d.Opens, uint16(alg))
+	}
 	if s := k.ring.State(); s.Standing == keyring.Unseen {
 		d.LastError = s.Why
 	}

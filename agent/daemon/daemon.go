@@ -1,6 +1,7 @@
 // Package daemon holds what we know of each NTP daemon from outside: where its
-// files are, what its configuration says, how it is asked. chrony is the only
-// one yet. Nothing is written here; agent/feed does that as the daemon's user.
+// files are, what its configuration says, how it is asked. chrony takes its keys
+// from us (Target); NTPsec and ntpd-rs make their own (Followed). Nothing is
+// written here; agent/feed does that as the daemon's user.
 package daemon
 
 import (

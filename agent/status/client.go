@@ -19,6 +19,7 @@ var (
 	ErrNotPermitted = errors.New("not permitted")
 	ErrInvalid      = errors.New("invalid configuration")
 	ErrTemporary    = errors.New("temporary failure")
+	ErrPointless    = errors.New("nothing to do") // by the agent, now or later
 )
 
 // maxAnswer bounds what a Client reads, in octets.
@@ -49,7 +50,8 @@ func (c *Client) Status(ctx context.Context) (Document, error) {
 // nothing and is ErrInvalid with the lines to show.
 func (c *Client) Reload(ctx context.Context) error { return c.do(ctx, http.MethodPost, "/reload", nil) }
 
-// Rotate makes the agent rotate its cookie keys now and prove them.
+// Rotate makes the agent rotate its cookie keys now and prove them. Where the
+// daemon does that itself the error is ErrPointless and says so.
 func (c *Client) Rotate(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "/keys/rotate", nil)
 }
@@ -110,6 +112,8 @@ func refusal(code int, body []byte) error {
 	switch code {
 	case http.StatusForbidden:
 		return &refused{ErrNotPermitted, f.Error}
+	case http.StatusConflict:
+		return &refused{ErrPointless, f.Error}
 	case http.StatusUnprocessableEntity:
 		return &refused{ErrInvalid, f.Error}
 	}

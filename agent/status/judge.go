@@ -31,6 +31,9 @@ func Judge(d Document, now time.Time) (State, []string) {
 	}
 	switch d.Keys.State {
 	case KeysProven:
+		if d.Keys.Mode == "follow" && d.Keys.Why != "" { // what is proven serves, but not for ever
+			look = append(look, "cookie keys: "+d.Keys.Why)
+		}
 	case KeysUnseen:
 		look = append(look, "cookie keys: cannot see the daemon from here"+because(d.Keys.Why))
 	case KeysRefused:

@@ -22,7 +22,7 @@ import (
 type Server struct {
 	Status func() Document
 	Reload func(ctx context.Context) error // a config.Error among its errors means: the file is bad
-	Rotate func(ctx context.Context) error
+	Rotate func(ctx context.Context) error // ErrPointless among its errors: the daemon rotates its keys itself
 	Log    hclog.Logger
 }
 
@@ -89,6 +89,8 @@ func (s Server) change(w http.ResponseWriter, r *http.Request, do func(context.C
 		reply(w, http.StatusOK, struct{}{})
 	case errors.As(err, &invalid):
 		reply(w, http.StatusUnprocessableEntity, failure{err.Error()})
+	case errors.Is(err, ErrPointless):
+		reply(w, http.StatusConflict, failure{err.Error()})
 	default:
 		reply(w, http.StatusServiceUnavailable, failure{err.Error()})
 	}

@@ -91,7 +91,7 @@ type Keys struct {
 	Held         []Key     `json:"held"`
 	ProvenAt     time.Time `json:"proven_at,omitzero"`
 	NextRotation time.Time `json:"next_rotation,omitzero"`
-	Why          string    `json:"why,omitempty"` // why the state is not proven, and what to do
+	Why          string    `json:"why,omitempty"` // why the state is not proven, or what is waited for, and what to do
 }
 
 // Key names a cookie key without giving it away.
@@ -102,13 +102,14 @@ type Key struct {
 
 // Daemon is what we know of the NTP daemon.
 type Daemon struct {
-	Kind         string    `json:"kind"` // chrony
+	Kind         string    `json:"kind"` // chrony, ntpsec, ntpd-rs
 	Address      string    `json:"address"`
 	Seen         time.Time `json:"seen,omitzero"`        // last answer
 	Known        bool      `json:"known"`                // whether the three below were ever read
 	Synchronised bool      `json:"synchronised"`         // leap is not 3 and stratum is 1 to 15
 	Stratum      int       `json:"stratum"`              //
 	OffsetMS     float64   `json:"offset_ms"`            // its clock against ours, from the last proof
+	Opens        []uint16  `json:"opens,omitempty"`      // IANA numbers of the AEADs that it has shown to open cookies of
 	LastError    string    `json:"last_error,omitempty"` // why it was not seen
 }
 

@@ -142,6 +142,9 @@ func daemonText(d Daemon, now time.Time) string {
 		}
 		text += fmt.Sprintf("   stratum %d, %s, offset %+.2f ms", d.Stratum, sync, d.OffsetMS)
 	}
+	if len(d.Opens) > 0 {
+		text += "   opens AEAD " + strings.Join(strings.Fields(strings.Trim(fmt.Sprint(d.Opens), "[]")), ", ")
+	}
 	if d.Seen.IsZero() {
 		return text + "   not seen yet"
 	}

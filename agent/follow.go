@@ -1,0 +1,88 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"ntsagent/agent/config"
+	"ntsagent/agent/daemon"
+	"ntsagent/agent/status"
+	"ntsagent/agent/task"
+	"ntsagent/agent/watch"
+	"ntsagent/ntske/aead"
+	"ntsagent/ntske/client"
+	"ntsagent/ntske/keyring"
+)
+
+// follower is the cookie keys of a daemon that rotates them itself.
+type follower struct {
+	*keyring.Follower
+	daemon daemon.Followed
+}
+
+// Rotate says that there is nothing to do.
+func (f follower) Rotate(context.Context) error {
+	return fmt.Errorf("%w: %s", status.ErrPointless, f.daemon.NoRotation())
+}
+
+// newFollowing builds the part for a daemon that owns its keys; see newKeys. What
+// was proven of the daemon at an address stays so, whichever file of it we read.
+func (a *agent) newFollowing(cfg *config.Config, old *parts) (*keys, error) {
+	d := daemon.FollowedOf(cfg.Daemon)
+	log := a.Log.Named("keys")
+	k := &keys{kind: d.Kind, log: a.Log, tasks: task.NewGroup(a.Log), address: d.Addr, seen: new(atomic.Pointer[sighting])}
+	var before follower
+	if old != nil && old.keys.kind == d.Kind && old.keys.address == d.Addr {
+		before, _ = old.keys.ring.(follower)
+		k.seen = old.keys.seen
+	}
+	observe := func(r client.Reply) { k.seen.Store(&sighting{time.Now(), r}) }
+	prove := daemon.Prove(d.Addr, observe)
+	f, err := keyring.NewFollower(keyring.FollowConfig{
+		Format: d.Format, Read: d.ReadKeys, Behind: d.Behind, CheckEvery: cfg.Observe.SelfCheck,
+		Prove: prove, Plain: daemon.Plain(d.Addr, observe), Spacing: d.Spacing,
+		Help: d.Help, Rand: rand.Reader, Log: log, Changed: a.knock, After: before.Follower,
+	})
+	if err != nil {
+		return nil, err
+	}
+	k.ring = follower{f, d}
+	k.others = &algorithms{
+		format: d.Format, await: f.Await, prove: prove, every: cfg.Observe.SelfCheck, spacing: d.Spacing, rand: rand.Reader, log: log,
+		shown: new(atomic.Pointer[[]aead.ID]),
+	}
+	if before.Follower != nil {
+		k.others.shown = old.keys.others.shown
+	}
+	k.beside = []task.Task{
+		{Name: "the daemon's key file", Run: func(ctx context.Context) error { return watchKeyFile(ctx, d, f, log) }},
+		{Name: "the daemon's algorithms", Run: k.others.run},
+	}
+	return k, nil
+}
+
+// keyFilePoll is how often the key file is looked at where no event tells.
+const keyFilePoll = time.Minute
+
+// watchKeyFile tells f what happens to the key file of d until ctx is done. A
+// whole one without the key we mint under means that the daemon has started and
+// found none: then all waits until it was asked.
+func watchKeyFile(ctx context.Context, d daemon.Followed, f *keyring.Follower, log hclog.Logger) error {
+	if err := d.Closed(); err != nil {
+		log.Info("the folder of the daemon's key file is closed to us: a rotation is noticed at the next self-check only", "cause", err)
+		return nil
+	}
+	return watch.Files(ctx, []string{d.KeysFile}, atOnce, keyFilePoll, log, func() {
+		ring := f.Current()
+		f.Look(ring != nil && d.OtherKeys(ring.Current()), false)
+		select { // somebody may change the folder all the time
+		case <-time.After(looksApart):
+		case <-ctx.Done():
+		}
+	})
+}
