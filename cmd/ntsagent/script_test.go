@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -58,8 +59,9 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// standIn is an agent with nothing behind its control socket: UNHEALTHY when
-// its second argument says so, and with a configuration that cannot be reloaded.
+// standIn is an agent with nothing behind its control socket: UNHEALTHY, or beside
+// a daemon that it follows, when its second argument says so, and with a
+// configuration that cannot be reloaded.
 func standIn() {
 	ln, err := status.Listen(os.Args[1])
 	if err != nil {
@@ -67,6 +69,16 @@ func standIn() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	part := ""
+	if len(os.Args) > 2 {
+		part = os.Args[2]
+	}
+	rotate := func(context.Context) error {
+		if part == "following" {
+			return fmt.Errorf("%w: ntpd-rs rotates its keys itself", status.ErrPointless)
+		}
+		return nil
+	}
 	doc := func() status.Document {
 		now := time.Now()
 		d := status.Document{
@@ -75,8 +87,11 @@ func standIn() {
 			Keys: status.Keys{Mode: "lead", State: status.KeysProven, ProvenAt: now, Current: status.Key{ID: "0a0b0c0d", Fingerprint: "deadbeef"},
 				Held: []status.Key{{ID: "0a0b0c0d", Fingerprint: "deadbeef"}}},
 		}
-		if len(os.Args) > 2 {
+		switch part {
+		case "unhealthy":
 			d.Keys.State = status.KeysRefused
+		case "following":
+			d.Keys.Mode = "follow"
 		}
 		return d.Judged(now)
 	}
@@ -84,7 +99,7 @@ func standIn() {
 	err = status.Server{
 		Status: doc,
 		Reload: func(context.Context) error { return bad },
-		Rotate: func(context.Context) error { return nil },
+		Rotate: rotate,
 		Log:    hclog.NewNullLogger(),
 	}.Serve(ctx, ln)
 	if err != nil {
