@@ -74,7 +74,7 @@ func (a *answerer) answerNTS(dst []byte, r *packet.Request, in arrival, ring *co
 	if err != nil || a.c2s.Reset(session.AEAD, session.C2S) != nil {
 		return r.AppendNAK(dst), NAKCookie
 	}
-	length := nonceLen(session.AEAD)
+	length := session.AEAD.NonceLen() // N_REQ of RFC 8915 §5.6, too
 	cookies, err := r.Verify(a.text[:0], length, a.open)
 	switch {
 	case err == packet.NotAuthentic:
@@ -115,15 +115,6 @@ func refused(err error) Outcome {
 		return Refused + Outcome(r)
 	}
 	return Refused
-}
-
-// nonceLen returns the length in octets of the nonces of an AEAD: the most it takes, but no more than 16
-// (RFC 8915 §5.6, N_REQ).
-func nonceLen(id aead.ID) int {
-	if id == aead.GCMSIV128 {
-		return 12
-	}
-	return 16
 }
 
 // nonces are random octets in stock. None is handed out twice.

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"ntsagent/ntske/aead"
+	"ntsagent/ntske/cookie"
 	"ntsagent/ntske/packet"
 )
 
@@ -37,6 +39,36 @@ func TestTheTimeOfTheDaemonIsAnswered(t *testing.T) {
 	d.a.plain = false
 	d.silent(t, clientHeader().AppendTo(nil), SilentPlain)
 	d.served(t, b, uid, 1)
+}
+
+func TestEveryAEADThatACookieCarriesIsServed(t *testing.T) {
+	for _, id := range (cookie.Chrony{}).Carries() {
+		t.Run(id.String(), func(t *testing.T) {
+			d := newDeskFor(t, id)
+			for placeholders := range 9 {
+				b, uid := d.request(t, placeholders)
+				d.served(t, b, uid, min(8, 1+placeholders))
+				b[len(b)-1] ^= 1
+				d.nak(t, b, uid, NAKRequest)
+			}
+			uid, c := random(32), d.cookie(t, d.ring.Current())
+			if id != aead.GCMSIV128 {
+				return
+			}
+			// A nonce of 12 octets is the longest it takes, and so enough; all others are not authentic.
+			at := 48 + 36 + 4 + len(c) + 4
+			b := packet.AppendNTSRequest(nil, clientHeader(), uid, c, 0, random(12), d.c2s.Seal)
+			d.served(t, b, uid, 1)
+			for n := range byte(29) {
+				if b[at+1] = n; n == 12 {
+					continue
+				}
+				if out, outcome := d.answer(b); outcome == Served || len(out) > len(b) {
+					t.Errorf("nonce of %d: %v", n, outcome)
+				}
+			}
+		})
+	}
 }
 
 func TestWhatIsNotAnswered(t *testing.T) {
@@ -153,7 +185,12 @@ func TestTransmitIsReadLast(t *testing.T) {
 }
 
 func TestNothingIsAllocatedForADatagram(t *testing.T) {
-	d := newDesk(t)
+	for _, id := range (cookie.Chrony{}).Carries() {
+		t.Run(id.String(), func(t *testing.T) { allocatesNothing(t, newDeskFor(t, id)) })
+	}
+}
+
+func allocatesNothing(t *testing.T, d *desk) {
 	one, _ := d.request(t, 0)
 	eight, _ := d.request(t, 7)
 	forged := bytes.Clone(one)

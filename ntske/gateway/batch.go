@@ -18,13 +18,15 @@ import (
 const (
 	// deepest is the most datagrams that are taken at once. More would save little and keep the first waiting.
 	deepest = 8
+	// shallow is asked for while it is quiet: one more than comes, to see that no more is there.
+	shallow = 2
 	// stride is the room for one datagram, and an odd number of cache lines, so that those of a batch do not
 	// fall into the same sets of the cache.
 	stride      = maxDatagram + 64
 	controlRoom = 128
 )
 
-// worker serves one socket. It takes as many datagrams at once as have piled up: one while it is quiet.
+// worker serves one socket. It takes as many datagrams at once as have piled up, to a bound.
 type worker struct {
 	raw    syscall.RawConn
 	ring   func() *cookie.Ring
@@ -75,7 +77,7 @@ func (g *Gateway) newWorker(conn *net.UDPConn, t *tally) (*worker, error) {
 	}
 	w := &worker{
 		raw: raw, ring: g.conf.Ring, mirror: g.conf.Mirror, clock: g.conf.Mirror.clock,
-		answer: newAnswerer(g.conf.Plain, g.conf.Mirror.clock), limit: newLimiter(g.conf.Limit), tally: t, depth: 1,
+		answer: newAnswerer(g.conf.Plain, g.conf.Mirror.clock), limit: newLimiter(g.conf.Limit), tally: t, depth: shallow,
 		in: make([]slot, deepest), out: make([]slot, deepest),
 	}
 	w.heads.in, w.heads.out = heads(w.in), heads(w.out)
@@ -112,7 +114,7 @@ func (w *worker) turns(fd uintptr) bool {
 		n, errno := w.receive(fd)
 		switch {
 		case errno == unix.EAGAIN:
-			w.depth = 1
+			w.depth = shallow
 			return false
 		case errno != 0 && !slices.Contains(passing, errno):
 			w.fault = errno
@@ -120,8 +122,12 @@ func (w *worker) turns(fd uintptr) bool {
 		case errno != 0:
 			continue
 		}
-		w.depth = nextDepth(w.depth, n)
+		asked := w.depth
+		w.depth = nextDepth(asked, n)
 		w.turn(fd, n)
+		if n < asked {
+			return false // that was all; what comes now wakes us
+		}
 	}
 	return true
 }
@@ -131,7 +137,7 @@ func nextDepth(depth, got int) int {
 	if got == depth {
 		return min(2*depth, deepest)
 	}
-	return max(got, 1)
+	return max(got, shallow)
 }
 
 // passing are what a read may report of the system or of a datagram sent earlier. The socket is still good.

@@ -28,10 +28,13 @@ var daemonHeader = packet.Header{
 	RefID: [4]byte{198, 51, 100, 4}, RefTime: timestamp(1_790_000_000e9),
 }
 
-func newDesk(t testing.TB) *desk {
+func newDesk(t testing.TB) *desk { return newDeskFor(t, aead.SIVCMAC256) }
+
+// newDeskFor is a desk whose client has negotiated another AEAD.
+func newDeskFor(t testing.TB, id aead.ID) *desk {
 	t.Helper()
 	d := &desk{ring: newRing(t), now: Instant{1_790_000_100e9, 500e9}}
-	d.session = cookie.Session{AEAD: aead.SIVCMAC256, C2S: random(32), S2C: random(32)}
+	d.session = cookie.Session{AEAD: id, C2S: random(id.KeyLen()), S2C: random(id.KeyLen())}
 	d.c2s, d.s2c = box(t, d.session.AEAD, d.session.C2S), box(t, d.session.AEAD, d.session.S2C)
 	d.state = goodState(d.now)
 	d.a = newAnswerer(true, func() Instant { return d.now })
@@ -86,7 +89,7 @@ func (d *desk) request(t testing.TB, placeholders int) (b, uid []byte) {
 	t.Helper()
 	uid = random(32)
 	c := d.cookie(t, d.ring.Current())
-	return packet.AppendNTSRequest(nil, clientHeader(), uid, c, placeholders, random(16), d.c2s.Seal), uid
+	return packet.AppendNTSRequest(nil, clientHeader(), uid, c, placeholders, random(d.session.AEAD.NonceLen()), d.c2s.Seal), uid
 }
 
 // answer asks the gateway 20 µs after the datagram came.

@@ -10,8 +10,9 @@ type pace struct {
 const (
 	// afterT3 is the share of making a response that lies behind the reading of its transmit timestamp: the seal.
 	afterT3 = 0.4
-	// inSend is the share of sending a datagram until it is on the wire or, on the way in, stamped.
-	inSend = 0.6
+	// inSend is the share of sending a datagram until it has left. Low, because a timestamp that is too late
+	// makes the network look faster than it is: on loopback the wake-up of the receiver counts as sending.
+	inSend = 0.15
 	// smooth is the weight of one batch in the averages.
 	smooth = 1.0 / 64
 	// farOff is what no batch takes unless the process was interrupted in it. It teaches nothing.

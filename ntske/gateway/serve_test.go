@@ -243,7 +243,9 @@ func TestABatchAllocatesNothing(t *testing.T) {
 				c.Write(nts)
 				c.Write(plain)
 			}
-			w.turns(fd)
+			for range 2 { // it returns as soon as it has seen the end
+				w.turns(fd)
+			}
 			for range 6 {
 				if _, err := c.Read(in); err != nil {
 					t.Error(err)
@@ -257,7 +259,7 @@ func TestABatchAllocatesNothing(t *testing.T) {
 	if n := w.tally; err != nil || n.n[Served].Load() != 603 || n.n[ServedPlain].Load() != 603 || n.n[Unsent].Load() != 0 {
 		t.Errorf("served %d and %d, %v", n.n[Served].Load(), n.n[ServedPlain].Load(), err)
 	}
-	if w.pace.send <= 0 || w.pace.answer <= 0 || w.depth != 1 {
+	if w.pace.send <= 0 || w.pace.answer <= 0 || w.depth != shallow {
 		t.Errorf("pace %+v, depth %d", w.pace, w.depth)
 	}
 }
@@ -274,7 +276,7 @@ func TestTheWayToTheWireIsLearnt(t *testing.T) {
 		left, before int
 		want         int64
 	}{
-		{"one alone", 1, 0, 800 + 1800}, {"the first of three", 3, 0, 4800 + 1800}, {"the last of three", 1, 2, 800 + 7800},
+		{"one alone", 1, 0, 800 + 450}, {"the first of three", 3, 0, 4800 + 450}, {"the last of three", 1, 2, 800 + 6450},
 	} {
 		if got := p.lead(c.left, c.before); got != c.want {
 			t.Errorf("%s: %d ns, want %d", c.name, got, c.want)
@@ -286,7 +288,7 @@ func TestTheWayToTheWireIsLearnt(t *testing.T) {
 }
 
 func TestBatchesAreAsDeepAsTheBacklog(t *testing.T) {
-	for _, c := range []struct{ depth, got, want int }{{1, 1, 2}, {2, 2, 4}, {deepest, deepest, deepest}, {8, 3, 3}, {4, 0, 1}, {2, 1, 1}} {
+	for _, c := range []struct{ depth, got, want int }{{2, 2, 4}, {3, 3, 6}, {deepest, deepest, deepest}, {8, 3, 3}, {4, 0, 2}, {2, 1, 2}} {
 		if got := nextDepth(c.depth, c.got); got != c.want {
 			t.Errorf("%d of %d: %d, want %d", c.got, c.depth, got, c.want)
 		}
