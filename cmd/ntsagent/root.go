@@ -95,6 +95,7 @@ func rootCommand(g *globals) *cobra.Command {
 		certCommand(g),
 		keysCommand(g),
 		reloadCommand(g),
+		daemonCommand(g),
 		registryCommand(g),
 		versionCommand(g),
 		feedCommand(g),

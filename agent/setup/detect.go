@@ -1,0 +1,281 @@
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Ports are where to look: 123 and 4460 but for tests.
+type Ports struct {
+	NTP uint16 // UDP
+	KE  uint16 // TCP
+}
+
+// Daemon is what Detect found.
+type Daemon struct {
+	Kind    Kind      `json:"daemon"`
+	Program string    `json:"program"`
+	Version string    `json:"version"` // "" = it could not be told
+	PID     int       `json:"pid"`     // 0 = it does not run
+	Unit    string    `json:"unit"`    // of systemd; "" = none
+	Serves  bool      `json:"serves"`  // it holds the NTP port
+	Config  string    `json:"configuration"`
+	Mode    Mode      `json:"mode"`
+	Why     string    `json:"why"`
+	InWay   []Finding `json:"in_the_way"`
+
+	noNTS bool
+	holds process // who has the KE port
+}
+
+// Detect finds the NTP daemon of the host: who holds the NTP port, else who runs,
+// else what is installed. Without any the Kind is None. What may not be looked at
+// is an error that is ErrNotPermitted.
+func Detect(ctx context.Context, h Host, ports Ports, o Options) (Daemon, error) {
+	d, err := h.find(ctx, ports)
+	if err != nil {
+		return Daemon{}, err
+	}
+	if d.Kind == None {
+		return d, nil
+	}
+	d.Mode, d.Why = d.mode(h.files())
+	d.InWay = append(d.InWay, d.obstacles(h.files(), ports, o)...)
+	return d, nil
+}
+
+// find does all but judge.
+func (h Host) find(ctx context.Context, ports Ports) (Daemon, error) {
+	if h.Proc == "" {
+		return h.installed(), nil
+	}
+	ntp, ke, err := h.sockets(ports)
+	if err != nil {
+		return Daemon{}, err
+	}
+	wanted := map[uint64]bool{}
+	for _, inode := range slices.Concat(ntp, ke) {
+		wanted[inode] = true
+	}
+	all, err := processes(h.Proc, wanted)
+	if err != nil {
+		return Daemon{}, &Failure{What: "look at the processes", Kind: ErrNotPermitted, Err: err, Fix: "run as root where /proc is mounted"}
+	}
+	holders := holding(all, ntp)
+	d, ok := h.known(ctx, holders)
+	switch {
+	case ok:
+		d.Serves = true
+	case len(ntp) > 0 && len(holders) == 0 && slices.ContainsFunc(all, func(p process) bool { return p.hidden }):
+		if d, ok = h.known(ctx, all); !ok {
+			return Daemon{}, &Failure{What: fmt.Sprintf("find who holds UDP port %d", ports.NTP), Kind: ErrNotPermitted,
+				Fix: "run as root: the sockets of other users are not shown to this one"}
+		}
+		d.Serves = true
+	case len(ntp) > 0 && len(holders) == 0:
+		d.InWay = append(d.InWay, Finding{fmt.Sprintf("UDP port %d is held by a process that is not to be seen here, of a container perhaps", ports.NTP),
+			"run this where that process runs"})
+	case len(holders) > 0:
+		d.InWay = append(d.InWay, h.stranger(holders[0], ports.NTP))
+		fallthrough
+	default:
+		found, ok := h.known(ctx, all)
+		if !ok {
+			found = h.installed()
+		}
+		found.InWay, d = d.InWay, found
+	}
+	if takers := holding(all, ke); len(takers) > 0 {
+		d.holds = takers[0]
+	}
+	return d, nil
+}
+
+// stranger tells of a holder of the NTP port that is no daemon we know.
+func (h Host) stranger(p process, port uint16) Finding {
+	if p.pid == 1 {
+		if unit := h.socketUnit(port); unit != "" {
+			return Finding{fmt.Sprintf("UDP port %d is held by systemd for %s, whose service does not run", port, unit),
+				"start that service, or: systemctl disable --now " + unit}
+		}
+	}
+	return Finding{fmt.Sprintf("UDP port %d: %s answers there, which is no NTP daemon we know", port, p), "stop it, or let it use another port"}
+}
+
+// socketUnit is the systemd socket unit that listens at a UDP port.
+func (h Host) socketUnit(port uint16) string {
+	t := h.files()
+	for _, dir := range unitDirs() {
+		units, _ := t.list(dir, ".socket") // a folder we may not read has none for us
+		for _, path := range units {
+			b, _ := t.read(path)
+			for line := range strings.Lines(string(b)) {
+				value, ok := strings.CutPrefix(strings.TrimSpace(line), "ListenDatagram=")
+				if ok && (value == fmt.Sprint(port) || strings.HasSuffix(value, fmt.Sprintf(":%d", port))) {
+					return filepath.Base(path)
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// sockets are the inodes at the two ports.
+func (h Host) sockets(ports Ports) (ntp, ke []uint64, err error) {
+	for _, name := range []string{"udp", "udp6", "tcp", "tcp6"} {
+		table, err := os.ReadFile(filepath.Join(h.Proc, "thread-self/net", name))
+		if errors.Is(err, os.ErrNotExist) { // no IPv6, or a tree without threads
+			if table, err = os.ReadFile(filepath.Join(h.Proc, "net", name)); errors.Is(err, os.ErrNotExist) {
+				continue
+			}
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("look at the sockets: %w", err)
+		}
+		for _, s := range parseSockets(table) {
+			switch {
+			case s.inode == 0: // its process has ended
+			case strings.HasPrefix(name, "udp") && s.local.Port() == ports.NTP:
+				ntp = append(ntp, s.inode)
+			case strings.HasPrefix(name, "tcp") && s.local.Port() == ports.KE && s.state == listening:
+				ke = append(ke, s.inode)
+			}
+		}
+	}
+	return ntp, ke, nil
+}
+
+// holding are the processes that hold one of the sockets, parents before their
+// children and systemd, which holds sockets for others, last.
+func holding(all []process, inodes []uint64) []process {
+	var held []process
+	for _, p := range all {
+		if slices.ContainsFunc(inodes, func(i uint64) bool { return p.inodes[i] }) {
+			held = append(held, p)
+		}
+	}
+	slices.SortStableFunc(held, func(a, b process) int {
+		switch {
+		case a.pid == 1 || b.pid == a.parent:
+			return 1
+		case b.pid == 1 || a.pid == b.parent:
+			return -1
+		}
+		return a.pid - b.pid
+	})
+	return held
+}
+
+// known is the first process that is a daemon we know; a client alone comes last.
+func (h Host) known(ctx context.Context, all []process) (Daemon, bool) {
+	var client *Daemon
+	for _, p := range all {
+		prog, in, ok := p.program()
+		if !ok {
+			continue
+		}
+		d := h.daemonOf(ctx, p, prog, in)
+		if d.Kind != Timesyncd {
+			return d, true
+		}
+		if client == nil {
+			client = &d
+		}
+	}
+	if client != nil {
+		return *client, true
+	}
+	return Daemon{}, false
+}
+
+// daemonOf asks and reads what a process is.
+func (h Host) daemonOf(ctx context.Context, p process, prog program, in invocation) Daemon {
+	t := h.files()
+	d := Daemon{Kind: prog.kinds[0], Program: prog.name, PID: p.pid, Unit: p.unit, Config: prog.configArg(in.args)}
+	if prog.version {
+		b := h.ask(ctx, in)
+		d.Version, d.noNTS = b.version, b.noNTS
+		switch {
+		case slices.Contains(prog.kinds, b.kind):
+			d.Kind = b.kind
+		case len(prog.kinds) > 1:
+			d.Kind = t.whichNTPD(d.Config, p.unit)
+		}
+	}
+	if prog.name == "busybox" {
+		d.Program = "busybox ntpd"
+	}
+	if d.Config != "" && !filepath.IsAbs(d.Config) {
+		if cwd, err := os.Readlink(filepath.Join(h.Proc, fmt.Sprint(p.pid), "cwd")); err == nil {
+			d.Config = filepath.Join(cwd, d.Config)
+		}
+	}
+	return h.completed(d)
+}
+
+// completed adds what the distribution's files tell.
+func (h Host) completed(d Daemon) Daemon {
+	t := h.files()
+	if d.Config == "" {
+		d.Config = t.first(d.Kind.configs()...)
+	}
+	if d.Version == "" && d.Kind == OpenNTPD {
+		d.Version = t.packageVersion("openntpd")
+	}
+	return d
+}
+
+// askWithin bounds asking a program for its version.
+const askWithin = 2 * time.Second
+
+// ask runs the program of a process for its version, if only root or we can have
+// put it there.
+func (h Host) ask(ctx context.Context, in invocation) build {
+	var st unix.Stat_t
+	if !filepath.IsAbs(in.run[0]) || !filepath.IsAbs(in.path) || unix.Stat(in.path, &st) != nil {
+		return build{}
+	}
+	if st.Uid != 0 && int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return build{}
+	}
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	out, _ := h.run(ctx, append(slices.Clone(in.run), "--version")...) // OpenNTPD says by failing who it is
+	return parseBuild(string(out))
+}
+
+// maxOutput bounds what is read of a program.
+const maxOutput = 64 << 10
+
+func (h Host) run(ctx context.Context, argv ...string) ([]byte, error) {
+	if h.Run != nil {
+		return h.Run(ctx, argv...)
+	}
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
+	cmd.WaitDelay = time.Second
+	var out limited
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	return out.b, err
+}
+
+// limited keeps the beginning of what is written.
+type limited struct{ b []byte }
+
+func (l *limited) Write(p []byte) (int, error) {
+	l.b = append(l.b, p[:min(len(p), maxOutput-len(l.b))]...)
+	return len(p), nil
+}
+
+var _ io.Writer = (*limited)(nil)

@@ -1,0 +1,92 @@
+package setup
+
+import "fmt"
+
+// mode says how the agent would work with the daemon, and why.
+func (d Daemon) mode(t tree) (Mode, string) {
+	v := d.Program
+	if d.Version != "" {
+		v += " " + d.Version
+	}
+	switch d.Kind {
+	case Chrony:
+		switch {
+		case older(d.Version, 4, 0):
+			return Gateway, v + " has no NTS; it came with 4.0"
+		case d.noNTS:
+			return Gateway, v + " was built without NTS"
+		}
+		return Lead, "chronyd takes cookie keys from outside (ntskeys and its rekey command)"
+	case NTPsec:
+		switch {
+		case older(d.Version, 1, 2):
+			return Gateway, v + " has no NTS of RFC 8915; it came with 1.2.0"
+		case t.first("/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft") == "":
+			return Certificate, "ntpd keeps TCP port 4460 and there is no nftables to redirect it: it exchanges keys itself, with a certificate that the agent renews"
+		}
+		return Follow, "ntpd makes its keys itself and the agent reads them; it keeps TCP port 4460, so an nftables redirect leads clients to the agent"
+	case NTPDRS:
+		if older(d.Version, 1, 1) {
+			return Gateway, v + " keeps its keys in a way the agent does not read; 1.1 changed that"
+		}
+		return Follow, "ntp-daemon makes its keys itself and the agent reads them; it needs no key exchange of its own"
+	case OpenNTPD, NTPD, Busybox:
+		return Gateway, fmt.Sprintf("%s has no NTS: the agent speaks it in front, at a UDP port of its own", d.Kind)
+	}
+	return NoMode, fmt.Sprintf("%s is a client and serves nobody", d.Kind)
+}
+
+// obstacles are what keeps the agent from working with the daemon.
+func (d Daemon) obstacles(t tree, ports Ports, o Options) []Finding {
+	out := []Finding{}
+	add := func(fix, format string, args ...any) { out = append(out, Finding{fmt.Sprintf(format, args...), fix}) }
+	if d.Kind == Timesyncd {
+		add("install chrony", "systemd-timesyncd serves no time")
+		return out
+	}
+	if d.PID == 0 {
+		add("start it", "%s is installed but does not run", d.Program)
+	}
+	if d.PID != 0 && !d.Serves {
+		add("see that its configuration lets it serve, then restart it", "%s runs, but nothing of it listens at UDP port %d", d.Program, ports.NTP)
+	}
+	if h := d.holds; h.pid != 0 {
+		out = append(out, d.keTaken(h, ports.KE)...)
+	}
+	switch d.Kind {
+	case Chrony, NTPsec, NTPDRS:
+		if d.Mode == Gateway {
+			break
+		}
+		p, err := PlanFor(Host{Root: t.root}, d, o)
+		if err != nil {
+			add("put that right, then look again", "%v", err)
+			break
+		}
+		if len(p.Changes) > 0 {
+			add("ntsagent daemon apply   (shows the diff first)", "%s is not set up for the agent yet: %s", d.Program, p.Summary())
+		}
+		out = append(out, p.Warnings...)
+	case OpenNTPD:
+		out = append(out, t.openNTPDFindings(d.Config)...)
+	}
+	return out
+}
+
+// keTaken is about who answers where the agent should.
+func (d Daemon) keTaken(h process, port uint16) []Finding {
+	prog, _, known := h.program()
+	switch {
+	case h.comm == "ntsagent":
+		return nil
+	case known && prog.name == "chronyd":
+		return []Finding{{fmt.Sprintf("TCP port %d: %s exchanges keys there itself", port, h), "ntsagent daemon apply moves it, then restart chronyd"}}
+	case known && d.Kind == NTPsec:
+		if d.Mode == Certificate {
+			return nil
+		}
+		return []Finding{{fmt.Sprintf("TCP port %d: %s keeps it, and no option moves it", port, h),
+			"let ke.listen have another port and redirect 4460 to it by nftables"}}
+	}
+	return []Finding{{fmt.Sprintf("TCP port %d: %s answers there", port, h), "stop it, or set ke.listen to another port"}}
+}

@@ -1,0 +1,150 @@
+package setup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// process is what /proc says of one.
+type process struct {
+	pid, parent int
+	comm        string
+	argv        []string // empty when it may not be read or there is none
+	exe         string   // "" when it may not be read
+	unit        string   // of systemd; "" = none
+	inodes      map[uint64]bool
+	hidden      bool // its sockets may not be seen
+}
+
+// processes lists all of them, with those of the sockets that they hold.
+func processes(proc string, sockets map[uint64]bool) ([]process, error) {
+	entries, err := os.ReadDir(proc)
+	if err != nil {
+		return nil, err
+	}
+	var all []process
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if p, ok := readProcess(filepath.Join(proc, e.Name()), pid, sockets); ok {
+			all = append(all, p)
+		}
+	}
+	return all, nil
+}
+
+// readProcess reads one; false = it has ended, or is the kernel's.
+func readProcess(dir string, pid int, sockets map[uint64]bool) (process, bool) {
+	p := process{pid: pid}
+	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+	if err != nil {
+		return p, false
+	}
+	if p.comm, p.parent, err = parseStat(stat); err != nil {
+		return p, false
+	}
+	cmdline, _ := os.ReadFile(filepath.Join(dir, "cmdline")) // what cannot be read says nothing
+	p.argv = parseCmdline(cmdline)
+	p.exe, _ = os.Readlink(filepath.Join(dir, "exe"))
+	cgroup, _ := os.ReadFile(filepath.Join(dir, "cgroup"))
+	p.unit = parseUnit(cgroup)
+	if len(sockets) > 0 {
+		p.inodes, p.hidden = heldSockets(filepath.Join(dir, "fd"), sockets)
+	}
+	return p, true
+}
+
+// heldSockets are those of sockets that the folder of file descriptors names.
+func heldSockets(dir string, sockets map[uint64]bool) (held map[uint64]bool, hidden bool) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, errors.Is(err, fs.ErrPermission)
+	}
+	for _, e := range entries {
+		link, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, true
+		}
+		if inode, ok := parseSocketLink(link); ok && sockets[inode] {
+			if held == nil {
+				held = map[uint64]bool{}
+			}
+			held[inode] = true
+		}
+	}
+	return held, false
+}
+
+// parseSocketLink reads "socket:[4711]".
+func parseSocketLink(link string) (inode uint64, ok bool) {
+	s, ok := strings.CutPrefix(link, "socket:[")
+	if !ok {
+		return 0, false
+	}
+	s, ok = strings.CutSuffix(s, "]")
+	inode, err := strconv.ParseUint(s, 10, 64)
+	return inode, ok && err == nil
+}
+
+// parseStat reads the name and the parent from "PID (NAME) STATE PPID …"; a name
+// may hold anything, also parentheses.
+func parseStat(b []byte) (comm string, parent int, err error) {
+	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
+	if open < 0 || end < open {
+		return "", 0, errors.New("no name in parentheses")
+	}
+	f := bytes.Fields(b[end+1:])
+	if len(f) < 2 {
+		return "", 0, errors.New("no parent")
+	}
+	parent, err = strconv.Atoi(string(f[1]))
+	return printable(string(b[open+1 : end])), parent, err
+}
+
+// parseCmdline splits at NUL, as the kernel joins.
+func parseCmdline(b []byte) []string {
+	b = bytes.TrimRight(b, "\x00")
+	if len(b) == 0 {
+		return nil
+	}
+	return strings.Split(string(b), "\x00")
+}
+
+// parseUnit finds the systemd unit in /proc/PID/cgroup: the last part that is one
+// of the line of systemd's own hierarchy.
+func parseUnit(b []byte) string {
+	for line := range bytes.Lines(b) {
+		f := strings.SplitN(strings.TrimSpace(string(line)), ":", 3)
+		if len(f) != 3 || f[1] != "" && f[1] != "name=systemd" {
+			continue
+		}
+		parts := strings.Split(f[2], "/")
+		for i := len(parts) - 1; i >= 0; i-- {
+			if strings.HasSuffix(parts[i], ".service") && printable(parts[i]) == parts[i] {
+				return parts[i]
+			}
+		}
+	}
+	return ""
+}
+
+// printable replaces what could do harm in a terminal; anybody may name a process.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// String is how a process is told to people.
+func (p process) String() string { return fmt.Sprintf("%s (pid %d)", p.comm, p.pid) }
