@@ -294,3 +294,42 @@ func TestBatchesAreAsDeepAsTheBacklog(t *testing.T) {
 		}
 	}
 }
+
+func TestReceiveIsTheStampOfTheKernel(t *testing.T) {
+	s := newSite(t, "127.0.0.1:0", 1, nil)
+	conns, err := Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conns[0].Close()
+	w, err := s.g.newWorker(conns[0], new(tally))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("udp", conns[0].LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	in := make([]byte, maxDatagram)
+	until(t, "a response within the time a request may wait", func() bool { // which a busy machine may overrun
+		if _, err := c.Write(clientHeader().AppendTo(nil)); err != nil {
+			t.Fatal(err)
+		}
+		const wait = 20 * time.Millisecond
+		<-time.After(wait)
+		w.raw.Control(func(fd uintptr) { w.turns(fd) })
+		if w.tally.n[ServedPlain].Load() == 0 {
+			return false
+		}
+		n, err := c.Read(in)
+		h, bad := packet.ParseHeader(in[:n])
+		if err != nil || bad != nil {
+			t.Fatal(err, bad)
+		}
+		if stay := h.Transmit.Sub(h.Receive); stay < wait-time.Millisecond {
+			t.Errorf("it waited %v and is said to have waited %v", wait, stay)
+		}
+		return true
+	})
+}
