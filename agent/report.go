@@ -66,7 +66,7 @@ func (k *keys) report() status.Keys {
 		switch {
 		case s.Minting && h.ID == s.Current:
 			out.Current = key
-		case h.ID == s.Next:
+		case s.Mode == "lead" && h.ID == s.Next: // who follows knows none, and 0 is a number like any other
 			out.Next = key
 		}
 	}
@@ -75,11 +75,14 @@ func (k *keys) report() status.Keys {
 
 func (k *keys) reportDaemon() status.Daemon {
 	d := status.Daemon{Kind: k.kind, Address: k.address.String()}
-	for _, alg := range k.opens() {
-		d.Opens = append(d.Opens, uint16(alg))
-	}
-	if s := k.ring.State(); s.Standing == keyring.Unseen {
+	s := k.ring.State()
+	if s.Standing == keyring.Unseen {
 		d.LastError = s.Why
+	}
+	if !s.ProvenAt.IsZero() {
+		for _, alg := range k.opens() {
+			d.Opens = append(d.Opens, uint16(alg))
+		}
 	}
 	if seen := k.seen.Load(); seen != nil {
 		h := seen.reply.Header
