@@ -17,7 +17,9 @@ func message(level, kind int32, data ...byte) []byte {
 func TestControlMessagesAreRead(t *testing.T) {
 	stamp := message(unix.SOL_SOCKET, unix.SCM_TIMESTAMPNS, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0)
 	v4 := message(unix.IPPROTO_IP, unix.IP_PKTINFO, 7, 0, 0, 0, 192, 0, 2, 1, 192, 0, 2, 255)
-	address := func(first ...byte) []byte { return append(append(first, make([]byte, 15-len(first))...), 1, 7, 0, 0, 0) }
+	address := func(first ...byte) []byte {
+		return append(append(first, make([]byte, 15-len(first))...), 1, 7, 0, 0, 0)
+	}
 	v6 := message(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, address(0x20, 1, 0xd, 0xb8)...)
 	local := message(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, address(0xfe, 0x80)...)
 	for _, c := range []struct {

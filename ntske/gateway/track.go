@@ -7,8 +7,7 @@ import (
 
 // A sample is what one poll says of the offset θ, the time the daemon serves minus the clock of the system. No
 // packet arrives before it is sent, so of the four timestamps of the poll (RFC 5905 §8) θ ≤ T2-T1 and
-// θ ≥ T3-T4: an interval as wide as the delay, and a hard one. How the delay is shared between the two ways,
-// which nobody can measure, does not matter to it.
+// θ ≥ T3-T4: an interval as wide as the delay, and a hard one, however the delay is shared between the two ways.
 type sample struct {
 	mono   int64   // when, Instant.Mono
 	lo, hi float64 // ns
@@ -25,6 +24,11 @@ const (
 	// slopeLimit is the fastest change of θ that is taken for a slope and not for a step: adjtime slews at
 	// 500 ppm, the rest is the frequency error of the clock.
 	slopeLimit = 600e-6
+	// wayBack is how long an answer takes at most, in ns, from the daemon's reading of T3 to the stamp of our
+	// kernel, when nothing comes between. The way there may be longer: OpenNTPD reads the clock only when it
+	// has woken up. So where the delay is long, θ is taken to lie this far above its lower bound, and not in
+	// the middle. The bounds stay what they are.
+	wayBack = 8e3
 	// slewing is a slope that no drift of a clock explains: an adjustment is under way and ends at θ = 0.
 	slewing = 100e-6
 )
@@ -44,9 +48,9 @@ type track struct {
 
 // line is an estimate of θ: at the newest sample, and how it goes on from there.
 type line struct {
-	offset float64 // ns
+	offset float64 // ns: where θ most probably is
 	slope  float64 // ns per ns
-	spread float64 // ns: θ lies within offset ± spread
+	spread float64 // ns: where it is for certain, offset ± spread
 	growth float64 // of spread, ns per ns
 }
 
@@ -92,7 +96,7 @@ func (t *track) slopes() (lo, hi float64) {
 	return lo, hi
 }
 
-// line returns the middle of all lines through the samples. The extremes at the newest sample, by duality of
+// line returns the most probable of all lines through the samples, and their bounds. The extremes at the newest sample, by duality of
 // linear programs: each older sample carried there at the steepest slope that it and one older still allow.
 func (t *track) line() line {
 	newest := t.samples[t.n-1]
@@ -111,7 +115,8 @@ func (t *track) line() line {
 		lo = max(lo, b.lo+down*dt)
 	}
 	least, most := t.slopes()
-	return line{(lo + hi) / 2, (least + most) / 2, (hi - lo) / 2, (most - least) / 2}
+	offset := min((lo+hi)/2, lo+wayBack)
+	return line{offset, (least + most) / 2, hi - offset, (most - least) / 2}
 }
 
 // at returns θ at dt ns after the newest sample. What a slew has left shrinks to nothing and stays there.

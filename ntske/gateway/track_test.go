@@ -62,6 +62,25 @@ func TestTheOffsetIsTracked(t *testing.T) {
 	}
 }
 
+func TestADaemonThatWakesUpLateDoesNotShiftTheTime(t *testing.T) {
+	var tr track
+	r := rand.New(rand.NewPCG(1, 1))
+	for poll := range 60 { // as measured with OpenNTPD
+		t1 := float64(poll) * 1e9
+		t2 := t1 + 60*us + 40*us*r.ExpFloat64()
+		t3 := t2 + 20*us
+		t4 := t3 + 7*us + 2*us*r.ExpFloat64()
+		tr = tr.add(makeSample(int64(t4), int64(t1), int64(t2), int64(t3), int64(t4), 1000))
+		l := tr.line()
+		if poll >= 3 && (math.Abs(l.at(0)) > 15*us || math.Abs(l.at(1e9)) > 20*us) {
+			t.Errorf("poll %d: off by %.1f and %.1f µs", poll, l.at(0)/us, l.at(1e9)/us)
+		}
+		if s := newState(daemonHeader, Instant{}, tr, time.Second); poll >= 8 && s.relay {
+			t.Errorf("poll %d: relay wanted: %+v", poll, l)
+		}
+	}
+}
+
 func step(t, at float64) float64 {
 	if t < at {
 		return 0
@@ -106,7 +125,7 @@ func (c *sim) run(t *testing.T, r *rand.Rand) {
 			if off > bound+2 {
 				t.Fatalf("poll %d + %.1f s: off by %.1f µs, bound %.1f µs (%+v)", poll, dt/1e9, off/us, bound/us, l)
 			}
-			if s := newState(daemonHeader, Instant{}, tr, time.Second); calm && (bound > 50*us || s.relay) {
+			if s := newState(daemonHeader, Instant{}, tr, time.Second); calm && (l.spread > 50*us || s.relay) {
 				t.Fatalf("poll %d + %.1f s: known to %.1f µs only", poll, dt/1e9, bound/us)
 			}
 		}
