@@ -134,6 +134,16 @@ func (f *following) opens(ke netip.AddrPort, alg aead.ID) error {
 	return err
 }
 
+// exchanges does key exchanges at ke, and asks the daemon nothing.
+func (f *following) exchanges(ke netip.AddrPort) func() error {
+	return func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_, err := f.keyExchange(ctx, ke)
+		return err
+	}
+}
+
 func (f *following) whole() status.Document {
 	f.t.Helper()
 	return f.wait("all is well", func(d status.Document) bool { return provenAndOpen(f.member)(d) && d.Keys.Why == "" })
@@ -225,6 +235,22 @@ func TestAKeyFileThatIsLostOrHalfWrittenChangesNothingButTheStatus(t *testing.T)
 	})
 }
 
+func TestADaemonThatStartsAgainWithItsKeysCostsNoKeyExchange(t *testing.T) {
+	t.Parallel()
+	followed(t, func(t *testing.T, _ string, _ []aead.ID, f *following) {
+		before := f.whole()
+		f.while(func() {
+			f.Stop()
+			f.wait("it is missed", func(d status.Document) bool { return d.Keys.State == status.KeysUnseen })
+			f.Restart()
+			if d := f.whole(); d.Keys.Current != before.Keys.Current {
+				t.Errorf("%+v became %+v", before.Keys, d.Keys)
+			}
+		}, f.exchanges(f.ke(before)))
+		f.serves(f.ke(before), "", 8)
+	})
+}
+
 func TestAReloadBesideAFollowedDaemonLosesNoClient(t *testing.T) {
 	t.Parallel()
 	followed(t, func(t *testing.T, kind string, aeads []aead.ID, f *following) {
@@ -247,16 +273,10 @@ func TestAReloadBesideAFollowedDaemonLosesNoClient(t *testing.T) {
 		})
 		// A daemon that answers nobody proves nothing to the new part.
 		thaw := f.Freeze()
-		clients := func() error {
-			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-			defer cancel()
-			_, err := f.keyExchange(ctx, f.ke(before))
-			return err
-		}
 		f.while(func() {
 			reload(1)
 			f.wait("the daemon is missed", func(d status.Document) bool { return d.Keys.State == status.KeysUnseen })
-		}, clients)
+		}, f.exchanges(f.ke(before)))
 		thaw()
 		f.whole()
 
