@@ -74,7 +74,7 @@ func (c *traffic) client() {
 		return
 	}
 	// What a daemon that ends leaves unanswered is not waited for.
-	ctx, cancel = context.WithTimeout(ctx, 500*time.Millisecond)
+	ctx, cancel = context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	_, err = client.Query(ctx, netip.AddrPortFrom(c.ke.Addr(), r.Port), r.Keys, r.Cookies[0], 0)
 	c.queried(begun, err)
