@@ -302,7 +302,7 @@ func chronyPair(main, dumpDir string) pair {
 func (p *Plan) chronyWarnings(c chronyConf, o Options) {
 	live := c.last["ntsserverkey"].arg(0) != "" && c.last["ntsservercert"].arg(0) != ""
 	rotate, said := c.last["ntsrotate"]
-	if said && rotate.arg(0) != "0" {
+	if said && rotate.arg(0) != "0" && len(p.Changes) > 0 { // else a line of ours overrules it by now
 		p.warn(fmt.Sprintf("%s: `%s`: chronyd would overwrite our keys; the line added overrules it", rotate.at(), rotate), "ntsagent daemon apply")
 	}
 	if live {

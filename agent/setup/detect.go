@@ -71,33 +71,45 @@ func (h Host) find(ctx context.Context, ports Ports) (Daemon, error) {
 	if err != nil {
 		return Daemon{}, &Failure{What: "look at the processes", Kind: ErrNotPermitted, Err: err, Fix: "run as root where /proc is mounted"}
 	}
-	holders := holding(all, ntp)
-	d, ok := h.known(ctx, holders)
-	switch {
-	case ok:
-		d.Serves = true
-	case len(ntp) > 0 && len(holders) == 0 && slices.ContainsFunc(all, func(p process) bool { return p.hidden }):
-		if d, ok = h.known(ctx, all); !ok {
-			return Daemon{}, &Failure{What: fmt.Sprintf("find who holds UDP port %d", ports.NTP), Kind: ErrNotPermitted,
-				Fix: "run as root: the sockets of other users are not shown to this one"}
-		}
-		d.Serves = true
-	case len(ntp) > 0 && len(holders) == 0:
-		d.InWay = append(d.InWay, Finding{fmt.Sprintf("UDP port %d is held by a process that is not to be seen here, of a container perhaps", ports.NTP),
-			"run this where that process runs"})
-	case len(holders) > 0:
-		d.InWay = append(d.InWay, h.stranger(holders[0], ports.NTP))
-		fallthrough
-	default:
-		found, ok := h.known(ctx, all)
-		if !ok {
-			found = h.installed()
-		}
-		found.InWay, d = d.InWay, found
+	d, err := h.holder(ctx, all, ntp, ports)
+	if err != nil {
+		return Daemon{}, err
 	}
 	if takers := holding(all, ke); len(takers) > 0 {
 		d.holds = takers[0]
 	}
+	return d, nil
+}
+
+// holder is the daemon at the NTP port, else one that runs or is installed, with
+// what is in its way.
+func (h Host) holder(ctx context.Context, all []process, ntp []uint64, ports Ports) (Daemon, error) {
+	holders := holding(all, ntp)
+	d, ok := h.known(ctx, holders, all)
+	if ok {
+		d.Serves = true
+		return d, nil
+	}
+	var inWay []Finding
+	unseen := len(ntp) > 0 && len(holders) == 0
+	d, ok = h.known(ctx, all, all)
+	switch {
+	case unseen && slices.ContainsFunc(all, func(p process) bool { return p.hidden }):
+		if !ok {
+			return Daemon{}, &Failure{What: fmt.Sprintf("find who holds UDP port %d", ports.NTP), Kind: ErrNotPermitted,
+				Fix: "run as root: the sockets of other users are not shown to this one"}
+		}
+		d.Serves = true // as far as can be told
+	case unseen:
+		inWay = []Finding{{fmt.Sprintf("UDP port %d is held by a process that is not to be seen here, of a container perhaps", ports.NTP),
+			"run this where that process runs"}}
+	case len(holders) > 0:
+		inWay = []Finding{h.stranger(holders[0], ports.NTP)}
+	}
+	if !ok {
+		d = h.installed()
+	}
+	d.InWay = inWay
 	return d, nil
 }
 
@@ -177,13 +189,14 @@ func holding(all []process, inodes []uint64) []process {
 }
 
 // known is the first process that is a daemon we know; a client alone comes last.
-func (h Host) known(ctx context.Context, all []process) (Daemon, bool) {
+func (h Host) known(ctx context.Context, some, all []process) (Daemon, bool) {
 	var client *Daemon
-	for _, p := range all {
+	for _, p := range some {
 		prog, in, ok := p.program()
 		if !ok {
 			continue
 		}
+		p, in = eldest(p, prog, in, all)
 		d := h.daemonOf(ctx, p, prog, in)
 		if d.Kind != Timesyncd {
 			return d, true
@@ -196,6 +209,23 @@ func (h Host) known(ctx context.Context, all []process) (Daemon, bool) {
 		return *client, true
 	}
 	return Daemon{}, false
+}
+
+// eldest is the process that others of the same program come from: helpers, like
+// OpenNTPD's engine that holds the socket, do not show the command line.
+func eldest(p process, prog program, in invocation, all []process) (process, invocation) {
+	for range len(all) { // parents cannot go round, but /proc changes while it is read
+		i := slices.IndexFunc(all, func(q process) bool { return q.pid == p.parent })
+		if i < 0 {
+			break
+		}
+		known, parent, ok := all[i].program()
+		if !ok || known.name != prog.name {
+			break
+		}
+		p, in = all[i], parent
+	}
+	return p, in
 }
 
 // daemonOf asks and reads what a process is.

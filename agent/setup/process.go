@@ -22,17 +22,23 @@ type process struct {
 	hidden      bool // its sockets may not be seen
 }
 
-// processes lists all of them, with those of the sockets that they hold.
+// processes lists those of our network, with those of the sockets that they hold.
 func processes(proc string, sockets map[uint64]bool) ([]process, error) {
 	entries, err := os.ReadDir(proc)
 	if err != nil {
 		return nil, err
 	}
 	var all []process
+	here, _ := os.Readlink(filepath.Join(proc, "thread-self/ns/net")) // "" = not to be told
+	self, _ := os.Readlink(filepath.Join(proc, "self"))
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
 			continue
+		}
+		net, err := os.Readlink(filepath.Join(proc, e.Name(), "ns/net"))
+		if err == nil && here != "" && net != here && e.Name() != self { // of threads it tells the first alone
+			continue // in a network of its own, of a container perhaps
 		}
 		if p, ok := readProcess(filepath.Join(proc, e.Name()), pid, sockets); ok {
 			all = append(all, p)

@@ -1,0 +1,144 @@
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// fakeProcess is one of a /proc that cannot be had here.
+type fakeProcess struct {
+	pid, parent  int
+	comm, argv   string // words of argv are split at |
+	exe, unit    string
+	socket       int // its inode; 0 = none
+	otherNetwork bool
+}
+
+// fakeProc makes a /proc in which the sockets with the given inodes are at UDP port 123.
+func fakeProc(t *testing.T, inodes []int, all ...fakeProcess) string {
+	t.Helper()
+	dir := t.TempDir()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.MkdirAll(filepath.Join(dir, "thread-self/net"), 0o755))
+	must(os.MkdirAll(filepath.Join(dir, "thread-self/ns"), 0o755))
+	must(os.Symlink("net:[1]", filepath.Join(dir, "thread-self/ns/net")))
+	table := "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+	for _, inode := range inodes {
+		table += fmt.Sprintf("  1: 00000000:007B 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 %d 2 0 0\n", inode)
+	}
+	write(t, filepath.Join(dir, "thread-self/net/udp"), table)
+	for _, p := range all {
+		d := filepath.Join(dir, fmt.Sprint(p.pid))
+		must(os.MkdirAll(filepath.Join(d, "fd"), 0o755))
+		must(os.MkdirAll(filepath.Join(d, "ns"), 0o755))
+		write(t, filepath.Join(d, "stat"), fmt.Sprintf("%d (%s) S %d 1 1 0", p.pid, p.comm, p.parent))
+		write(t, filepath.Join(d, "cmdline"), strings.ReplaceAll(p.argv, "|", "\x00")+"\x00")
+		write(t, filepath.Join(d, "cgroup"), "0::/system.slice/"+p.unit+"\n")
+		network := "net:[1]"
+		if p.otherNetwork {
+			network = "net:[2]"
+		}
+		must(os.Symlink(network, filepath.Join(d, "ns/net")))
+		if p.exe != "" {
+			must(os.Symlink(p.exe, filepath.Join(d, "exe")))
+		}
+		must(os.Symlink("/dev/null", filepath.Join(d, "fd/0")))
+		if p.socket != 0 {
+			must(os.Symlink(fmt.Sprintf("socket:[%d]", p.socket), filepath.Join(d, "fd/3")))
+		}
+	}
+	return dir
+}
+
+func TestTheHolderOfThePortIsFoundAmongAllProcesses(t *testing.T) {
+	openntpd := []fakeProcess{
+		{pid: 423, parent: 1, comm: "ntpd", argv: "/usr/sbin/ntpd|-f|/etc/openntpd/ntpd.conf", exe: "/usr/sbin/ntpd", unit: "openntpd.service"},
+		{pid: 431, parent: 423, comm: "ntpd", argv: "ntpd: ntp engine||||", exe: "/usr/sbin/ntpd", unit: "openntpd.service", socket: 7},
+	}
+	timesyncd := fakeProcess{pid: 90, parent: 1, comm: "systemd-timesyn", argv: "/lib/systemd/systemd-timesyncd", exe: "/lib/systemd/systemd-timesyncd", unit: "systemd-timesyncd.service"}
+	chronyd := fakeProcess{pid: 812, parent: 1, comm: "chronyd", argv: "/usr/sbin/chronyd|-F|1", exe: "/usr/sbin/chronyd", unit: "chrony.service", socket: 7}
+	systemd := fakeProcess{pid: 1, comm: "systemd", argv: "/sbin/init", exe: "/usr/lib/systemd/systemd", socket: 7}
+	contained := chronyd
+	contained.otherNetwork = true
+	idle := chronyd
+	idle.socket = 0
+	for name, c := range map[string]struct {
+		inodes []int
+		all    []fakeProcess
+		kind   Kind
+		pid    int
+		config string
+		mode   Mode
+		says   string // in what is in the way; "" = nothing is
+	}{
+		"OpenNTPD's engine, with its parent's command line": {[]int{7}, openntpd, OpenNTPD, 423, "/etc/openntpd/ntpd.conf", Gateway, ""},
+		"the ntpd of ntp.org":                               {[]int{7}, []fakeProcess{{pid: 5, comm: "ntpd", argv: "ntpd|-g|-c|/etc/ntp.conf", exe: "/usr/sbin/ntpd", socket: 7}}, NTPD, 5, "/etc/ntp.conf", Gateway, ""},
+		"busybox":                                           {[]int{7}, []fakeProcess{{pid: 5, comm: "ntpd", argv: "ntpd|-l", exe: "/bin/busybox", socket: 7}}, Busybox, 5, "", Gateway, ""},
+		"chronyd beside systemd":                            {[]int{7}, []fakeProcess{systemd, timesyncd, chronyd}, Chrony, 812, "/etc/chrony/chrony.conf", Lead, "not set up"},
+		"systemd, for a service that is down":               {[]int{7}, []fakeProcess{systemd}, None, 0, "", "", "systemd for ntp.socket"},
+		"timesyncd alone":                                   {nil, []fakeProcess{timesyncd}, Timesyncd, 90, "", NoMode, "serves no time"},
+		"nginx":                                             {[]int{7}, []fakeProcess{{pid: 9, comm: "nginx", argv: "nginx: master", exe: "/usr/sbin/nginx", socket: 7}}, None, 0, "", "", "nginx (pid 9) answers there"},
+		"nobody, and a chronyd in a container":              {nil, []fakeProcess{contained}, None, 0, "", "", ""},
+		"somebody in a container":                           {[]int{7}, []fakeProcess{timesyncd, contained}, Timesyncd, 90, "", NoMode, "not to be seen here"},
+		"a chronyd that serves nobody":                      {nil, []fakeProcess{timesyncd, idle}, Chrony, 812, "/etc/chrony/chrony.conf", Lead, "nothing of it listens"},
+	} {
+		h := image(t, map[string]string{"/etc/chrony/chrony.conf": "", "/etc/systemd/system/ntp.socket": "[Socket]\nListenDatagram=0.0.0.0:123\n", "/var/lib/chrony/": ""})
+		h.Proc = fakeProc(t, c.inodes, c.all...)
+		h.Run = func(context.Context, ...string) ([]byte, error) { return nil, errors.New("no such program here") }
+		d, err := Detect(t.Context(), h, Ports{NTP: 123, KE: 4460}, Options{})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if d.Kind != c.kind || d.PID != c.pid || d.Config != c.config || d.Mode != c.mode {
+			t.Errorf("%s: %+v", name, d)
+		}
+		if said := fmt.Sprint(d.InWay); !strings.Contains(said, c.says) || c.says == "" && len(d.InWay) > 0 {
+			t.Errorf("%s: in the way: %s", name, said)
+		}
+	}
+}
+
+func TestAProgramSomebodyElseCouldWriteIsNotRun(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "chronyd")
+	write(t, path, "#!/bin/sh\n")
+	for mode, want := range map[os.FileMode]bool{0o755: true, 0o775: false, 0o757: false} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		ran := false
+		h := Host{Run: func(context.Context, ...string) ([]byte, error) {
+			ran = true
+			return []byte("chronyd (chrony) version 4.3 (+NTS)\n"), nil
+		}}
+		b := h.ask(t.Context(), invocation{path: path, run: []string{path}})
+		if ran != want || (b.version == "4.3") != want {
+			t.Errorf("mode %o: ran %v, %+v", mode, ran, b)
+		}
+	}
+}
+
+func TestOurRestartNamesWhatFailed(t *testing.T) {
+	var ran []string
+	h := Host{Run: func(_ context.Context, argv ...string) ([]byte, error) {
+		ran = append(ran, strings.Join(argv, " "))
+		if len(ran) == 2 {
+			return []byte("Job failed.\nSee it.\n"), errors.New("exit status 1")
+		}
+		return nil, nil
+	}}
+	err := Restart(t.Context(), h, [][]string{{"systemctl", "daemon-reload"}, {"systemctl", "restart", "a.service"}, {"never"}})
+	if err == nil || len(ran) != 2 || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "a.service") {
+		t.Errorf("%v, %q", err, ran)
+	}
+}
