@@ -145,6 +145,8 @@ var passing = []syscall.Errno{
 	unix.EINTR, unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EMSGSIZE, unix.EPERM, unix.EACCES, unix.ENOBUFS, unix.ENOMEM,
 }
 
+// receive takes what is there. Neither it nor transmit waits, so both are raw system calls: others tell the
+// scheduler of Go, which at low rates costs more than the call, by waking the thread that watches it.
 func (w *worker) receive(fd uintptr) (int, syscall.Errno) {
 	h := w.heads.in
 	for i := range w.depth {
@@ -153,7 +155,7 @@ func (w *worker) receive(fd uintptr) (int, syscall.Errno) {
 		h[i].SetControllen(controlRoom)
 		w.in[i].iovec.SetLen(maxDatagram)
 	}
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&h[0])), uintptr(w.depth), unix.MSG_DONTWAIT, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&h[0])), uintptr(w.depth), unix.MSG_DONTWAIT, 0, 0)
 	return int(n), errno
 }
 
@@ -205,7 +207,7 @@ func (w *worker) turn(fd uintptr, n int) {
 // would be old.
 func (w *worker) transmit(fd uintptr, n int) {
 	for at := 0; at < n; {
-		done, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&w.heads.out[at])), uintptr(n-at), unix.MSG_DONTWAIT, 0, 0)
+		done, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&w.heads.out[at])), uintptr(n-at), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
 			at += int(done)

@@ -269,14 +269,15 @@ func TestTheWayToTheWireIsLearnt(t *testing.T) {
 	for range 500 {
 		p.learn(4, 2, 0, 8000, 8000+6000) // 2 µs an answer, 3 µs to send one
 	}
-	p.learn(4, 2, 0, 8000, 5e9)
+	p.learn(1, 1, 0, 90000, 190000) // alone
+	p.learn(4, 2, 0, 8000, 5e9)     // interrupted
 	p.learn(4, 2, 9, 8, 7)
 	for _, c := range []struct {
 		name         string
 		left, before int
 		want         int64
 	}{
-		{"one alone", 1, 0, 800 + 450}, {"the first of three", 3, 0, 4800 + 450}, {"the last of three", 1, 2, 800 + 6450},
+		{"one alone", 1, 0, 0}, {"the first of three", 3, 0, 4000}, {"the last of three", 1, 2, 6000},
 	} {
 		if got := p.lead(c.left, c.before); got != c.want {
 			t.Errorf("%s: %d ns, want %d", c.name, got, c.want)

@@ -115,8 +115,22 @@ func (t *track) line() line {
 		lo = max(lo, b.lo+down*dt)
 	}
 	least, most := t.slopes()
+	if t.canBeZero() {
+		return line{0, 0, max(hi, -lo), max(most, -least)}
+	}
 	offset := min((lo+hi)/2, lo+wayBack)
 	return line{offset, (least + most) / 2, hi - offset, (most - least) / 2}
+}
+
+// canBeZero reports whether no sample speaks against the simplest: that the daemon serves the clock of the
+// system as it is. Then that is taken for true, so that the noise of the polls does not reach the clients.
+func (t *track) canBeZero() bool {
+	for i := range t.n {
+		if t.samples[i].lo > 0 || t.samples[i].hi < 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // at returns θ at dt ns after the newest sample. What a slew has left shrinks to nothing and stays there.

@@ -70,13 +70,28 @@ func TestADaemonThatWakesUpLateDoesNotShiftTheTime(t *testing.T) {
 		t2 := t1 + 60*us + 40*us*r.ExpFloat64()
 		t3 := t2 + 20*us
 		t4 := t3 + 7*us + 2*us*r.ExpFloat64()
-		tr = tr.add(makeSample(int64(t4), int64(t1), int64(t2), int64(t3), int64(t4), 1000))
+		const theta = 5e6
+		tr = tr.add(makeSample(int64(t4), int64(t1), int64(t2+theta), int64(t3+theta), int64(t4), 1000))
 		l := tr.line()
+		l.offset -= theta
 		if poll >= 3 && (math.Abs(l.at(0)) > 15*us || math.Abs(l.at(1e9)) > 20*us) {
 			t.Errorf("poll %d: off by %.1f and %.1f µs", poll, l.at(0)/us, l.at(1e9)/us)
 		}
 		if s := newState(daemonHeader, Instant{}, tr, time.Second); poll >= 8 && s.relay {
 			t.Errorf("poll %d: relay wanted: %+v", poll, l)
+		}
+	}
+}
+
+func TestADaemonThatMayServeTheClockIsTakenToDoSo(t *testing.T) {
+	var tr track
+	r := rand.New(rand.NewPCG(1, 1))
+	for poll := range 60 {
+		at := float64(poll) * 1e9
+		to, back := 10*us+20*us*r.ExpFloat64(), 7*us+2*us*r.ExpFloat64()
+		tr = tr.add(makeSample(int64(at+to+back), int64(at), int64(at+to), int64(at+to), int64(at+to+back), 1000))
+		if l := tr.line(); l.at(1e9) != 0 || l.spread < 8*us {
+			t.Errorf("poll %d: %+v", poll, l)
 		}
 	}
 }
