@@ -23,16 +23,16 @@ func Apply(h Host, p Plan, stateDir string, now time.Time) error {
 	if len(p.Changes) == 0 {
 		return nil
 	}
-	for _, c := range p.Changes {
-		if err := t.mayWrite(c); err != nil {
-			return err
-		}
-	}
 	unlock, err := s.lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	for _, c := range p.Changes {
+		if err := t.mayWrite(c); err != nil {
+			return err
+		}
+	}
 	changes, err := made(p.Changes, now)
 	if err != nil {
 		return err

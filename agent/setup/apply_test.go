@@ -325,6 +325,29 @@ func TestWhoIsServedIsJudgedAsChronydDoes(t *testing.T) {
 	}
 }
 
+func TestKeysTheAgentMayNotReadAreTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		group string
+		mode  os.FileMode
+		told  bool
+	}{
+		"ntp-daemon's own mode":          {"ntsagent:x:0:\n", 0o600, true},
+		"another group":                  {"ntsagent:x:99:\n", 0o640, true},
+		"a group that may":               {"ntsagent:x:0:\n", 0o640, false},
+		"an agent that is not installed": {"root:x:0:\n", 0o600, false},
+	} {
+		h := image(t, map[string]string{"/usr/bin/ntp-daemon": "", "/etc/ntpd-rs/ntp.toml": "", "/etc/group": c.group, "/var/lib/ntpd-rs/keys": "x"})
+		keys := filepath.Join(h.Root, "var/lib/ntpd-rs/keys")
+		if err := errors.Join(os.Chmod(keys, c.mode), os.Chown(keys, -1, 0)); err != nil {
+			t.Fatal(err)
+		}
+		p, _ := story(t, h, Options{})
+		if told := len(p.Warnings) == 1; told != c.told {
+			t.Errorf("%s: %+v", name, p.Warnings)
+		}
+	}
+}
+
 func TestApplyingAgainTakesNobodyAway(t *testing.T) {
 	h := asShipped(t, Chrony, parts.Debian12)
 	p, _ := story(t, h, Options{Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})

@@ -184,7 +184,11 @@ func (p *Plan) chrony(t tree, o Options) error {
 		return err
 	}
 	p.chronyWarnings(conf, o)
-	p.restart("chrony.service")
+	unit := "chrony.service"
+	if main == "/etc/chrony.conf" { // as RHEL has it
+		unit = "chronyd.service"
+	}
+	p.restart(unit)
 	return nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // tomlTable is one table of a TOML file: what stands under a header, or above all.
@@ -148,11 +150,30 @@ func (p *Plan) ntpdrs(t tree, o Options) error {
 	if keysFile != o.NTPDRSKeys {
 		p.warn("ntp-daemon keeps its keys in "+keysFile, "set daemon.ntpd_rs.keys_file to that")
 	}
+	if t.closedToUs(keysFile) {
+		p.warn("the agent's group may not read "+keysFile, fmt.Sprintf("chgrp ntsagent %s && chmod 0640 %s   (ntp-daemon keeps that)", keysFile, keysFile))
+	}
 	if err := p.ntpdrsUnit(t, keysFile); err != nil {
 		return err
 	}
 	p.restart("ntpd-rs.service")
 	return nil
+}
+
+// closedToUs tells whether a file is there that the agent's group, if the agent
+// is installed, may not read.
+func (t tree) closedToUs(path string) bool {
+	groups, _ := t.readIfThere("/etc/group") // without it there is no such group
+	for line := range strings.Lines(string(groups)) {
+		f := strings.Split(line, ":")
+		if f[0] != "ntsagent" || len(f) < 3 {
+			continue
+		}
+		var st unix.Stat_t
+		err := unix.Stat(t.at(path), &st)
+		return err == nil && (st.Mode&0o040 == 0 || f[2] != strconv.Itoa(int(st.Gid)))
+	}
+	return false
 }
 
 // ntpdrsLines puts in what is missing.

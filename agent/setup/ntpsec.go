@@ -126,7 +126,11 @@ func (p *Plan) ntpsec(t tree, o Options) error {
 		return err
 	}
 	p.Warnings = append(p.Warnings, t.ntpsecAppArmor()...)
-	p.restart("ntpsec.service")
+	unit := "ntpsec.service"
+	if main == "/etc/ntp.conf" { // as others than Debian have it
+		unit = "ntpd.service"
+	}
+	p.restart(unit)
 	return nil
 }
 

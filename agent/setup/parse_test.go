@@ -243,7 +243,7 @@ func TestAnNTPConfIsReadAsNTPsecDoes(t *testing.T) {
 }
 
 func TestTOMLTablesAreFound(t *testing.T) {
-	text := "a = 1 # [x]\n[ keyset ] # no\n\"key-storage-path\" = '/k' # p\nb = [\n [1],\n# ]\n]\ns = '''\n[not]\n'''\nt = \"[a\"\n[[server]]\nlisten = \"[::]:123\"\n"
+	text := "a = 1 # [x]\n[ keyset ] # no\n\"key-storage-path\" = '/k' # p\nb = [\n [1],\n[2]\n# ]\n]\ns = '''\n[not]\n'''\nt = \"[a\"\n[[server]]\nlisten = \"[::]:123\"\n"
 	tables := parseTOML([]byte(text))
 	if len(tables) != 3 || tables[1].name != "keyset" || tables[1].line != 2 || tables[1].array ||
 		tomlString(tables[1].keys["key-storage-path"]) != "/k" || tables[2].name != "server" || !tables[2].array ||

@@ -168,6 +168,9 @@ func (f *daemonFlags) doFlags(cmd *cobra.Command) {
 
 func (f *daemonFlags) host() setup.Host {
 	h := setup.Host{Root: f.root, Proc: f.proc}
+	if abs, err := filepath.Abs(f.root); err == nil { // else the working folder is gone
+		h.Root = abs
+	}
 	if h.Proc == "" && filepath.Clean(f.root) == "/" {
 		h.Proc = "/proc"
 	}
