@@ -16,7 +16,8 @@ const (
 	SilentKeys                     // there are no cookie keys yet
 	SilentStale                    // the daemon has not answered
 	SilentUncertain                // the daemon's time is not known well enough
-	SilentStep                     // the clock was stepped, or the request waited too long
+	SilentStep                     // the clock was stepped
+	SilentLate                     // the request waited too long, or the clock was stepped ahead meanwhile
 	SilentRoom                     // no cookie fits into a response that is no longer than the request
 	SilentLimit                    // its prefix asks too often
 	SilentLong                     // longer than any request
@@ -28,7 +29,7 @@ const (
 
 var outcomeText = [Refused]string{
 	"served", "served plain", "NAK: unknown key", "NAK: not a cookie", "NAK: not authentic", "plain NTP is off", "no cookie keys",
-	"daemon silent", "time uncertain", "clock stepped", "no room for a cookie", "too many requests", "too long", "not sent",
+	"daemon silent", "time uncertain", "clock stepped", "too late", "no room for a cookie", "too many requests", "too long", "not sent",
 }
 
 // String says it in words.

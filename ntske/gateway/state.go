@@ -116,8 +116,11 @@ func (s *State) respond(q *packet.Header, t2 int64, now Instant, lead int64) (pa
 		return packet.Header{}, SilentUncertain
 	}
 	dwell := now.Wall - t2
-	if dwell < 0 || dwell > maxDwell {
+	switch {
+	case dwell < 0:
 		return packet.Header{}, SilentStep
+	case dwell > maxDwell:
+		return packet.Header{}, SilentLate
 	}
 	age := now.Mono - s.at.Mono
 	h := packet.Header{
