@@ -225,8 +225,9 @@ Rounds: %d; in each, every server is loaded for %v after %v of warm-up, in rotat
   children, from /proc. A ratio is paired within a round: the median of the rounds, with the least and the greatest.
 Key exchanges: %d clients, every session verified whole; one that fails on the agent is a MISS. Queries: closed loop, %d sockets
   with %d in flight each, every reply verified. A round in which another server fails, or a datagram is lost, is repeated twice at most.
-Silent connections: no rounds. %d are opened, then %d new clients come one after another; fewer than all served is a MISS. The agent
-  has ke.max_sessions 10000, chronyd maxntsconnections 10000; in rows at the default both have their own, chronyd's is 100.
+Silent connections: no rounds. %d are opened; when the server has taken them (its CPU rests), %d new clients come one after
+  another; fewer than all served is a MISS. The agent has ke.max_sessions 10000, chronyd maxntsconnections 10000; in rows at
+  the default both have their own, chronyd's is 100.
   "closed after" counts from the connect, the longest of all kinds, for chronyd of %d connections per kind.
 `, versions, c.text(), load, o.rounds, o.measure, o.warm, keClients, ntpSockets, ntpWindow, o.idle, probes, eachKind)
 }

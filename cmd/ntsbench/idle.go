@@ -204,6 +204,7 @@ func (b *bench) hold(ctx context.Context, s server, k load.Kind) (held, error) {
 	if h.idle, err = load.Hold(ctx, s.ke, k, b.o.idle); err != nil {
 		return h, err
 	}
+	s.settle(ctx)
 	open := h.idle.Open()
 	after, err := memoryOf(s.pid)
 	if err == nil {
@@ -215,6 +216,31 @@ func (b *bench) hold(ctx context.Context, s server, k load.Kind) (held, error) {
 		h.idle.Close()
 	}
 	return h, err
+}
+
+// settle waits until the server has taken what was opened, which shows in its CPU
+// time standing still, but not longer than connections of 3 s allow.
+func (s server) settle(ctx context.Context) {
+	const (
+		window = 30 * time.Millisecond // of which a busy server takes three ticks
+		most   = 20                    // windows
+	)
+	before, err := cpuOf(s.pid)
+	for range most {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(window):
+		}
+		var now time.Duration
+		if err == nil {
+			now, err = cpuOf(s.pid)
+		}
+		if err != nil || now == before {
+			return // an error shows at the next reading
+		}
+		before = now
+	}
 }
 
 // holdAndDrain closes the connections and waits until the server has, too.
