@@ -22,6 +22,7 @@ func checkCommand(g *globals) *cobra.Command {
 	var only4, only6 bool
 	var count int
 	var ca, resolver string
+	var aeads []uint
 	cmd := patient(&cobra.Command{
 		Use:   "check HOST[:PORT]",
 		Short: "check a server as a stranger would: key exchange and authenticated queries",
@@ -40,6 +41,9 @@ one, and 5 when this tool could not try, for want of a route or a resolver.`,
 				return exit(exitUsage, fmt.Errorf("--count %d: at least 2 are needed, one for each kind of cookie", count))
 			}
 			c.Count, c.Timeout = count, g.Timeout
+			if c.AEADs, err = client.Algorithms(aeads); err != nil {
+				return exit(exitUsage, fmt.Errorf("--aead %w", err))
+			}
 			switch {
 			case only4:
 				c.Family = 4
@@ -61,6 +65,7 @@ one, and 5 when this tool could not try, for want of a route or a resolver.`,
 	f.BoolVarP(&only4, "ipv4", "4", false, "IPv4 only")
 	f.BoolVarP(&only6, "ipv6", "6", false, "IPv6 only")
 	f.IntVar(&count, "count", 2, "authenticated replies wanted of each address")
+	f.UintSliceVar(&aeads, "aead", nil, "algorithm `numbers`, such as 15,30: each is tried alone at each address (default: 15)")
 	f.StringVar(&ca, "ca", "", "PEM `file` of the only roots to trust (default: the system's)")
 	f.StringVar(&resolver, "resolver", "", "`address`[:port] of the DNS server to ask (default: the system's)")
 	cmd.MarkFlagsMutuallyExclusive("ipv4", "ipv6")

@@ -24,7 +24,11 @@ func writeReport(w io.Writer, r client.Report, colour bool) error {
 	}
 	for _, a := range r.Results {
 		if len(r.Results) > 1 {
-			p.line(familyName(a.Family), a.Address.String())
+			where := a.Address.String()
+			if a.AEAD != 0 {
+				where += fmt.Sprintf(", AEAD %d", a.AEAD)
+			}
+			p.line(familyName(a.Family), where)
 		}
 		p.address(r.Name, a)
 	}

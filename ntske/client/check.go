@@ -5,12 +5,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"ntsagent/ntske/aead"
 	"ntsagent/ntske/record"
 )
 
@@ -20,9 +22,27 @@ type CheckConfig struct {
 	Port     uint16         // of the key exchange; 0: the registered one, 4460
 	Family   int            // 4 or 6 to try one only; 0: each the name has
 	Count    int            // authenticated replies wanted per address; 0: 2, the least that tells the whole story
+	AEADs    []aead.ID      // each tried alone at each address; nil: AES-SIV-CMAC-256
 	Roots    *x509.CertPool // nil: the system's
 	Resolver string         // ip:port; "": the system's
 	Timeout  time.Duration  // for each address; 0: 5 s
+}
+
+// Algorithms reads the numbers of AEAD algorithms to check: such as this tool
+// has, each once.
+func Algorithms(numbers []uint) ([]aead.ID, error) {
+	var all []aead.ID
+	for _, n := range numbers {
+		alg := aead.ID(n)
+		switch {
+		case n > math.MaxUint16 || alg.KeyLen() == 0:
+			return nil, fmt.Errorf("%d: use some of 15, 16, 17, 30", n)
+		case slices.Contains(all, alg):
+			return nil, fmt.Errorf("%d: given twice", n)
+		}
+		all = append(all, alg)
+	}
+	return all, nil
 }
 
 const (
@@ -49,10 +69,18 @@ func Check(ctx context.Context, c CheckConfig) Report {
 	case len(r.Addresses) == 0:
 		r.Problem = problem(did("resolve", fmt.Sprintf("have an IPv%d address", c.Family), nil))
 	}
-	results := make([]AddressReport, len(r.Addresses))
+	algorithms := c.AEADs
+	if len(algorithms) == 0 {
+		algorithms = []aead.ID{0}
+	}
+	results := make([]AddressReport, len(r.Addresses)*len(algorithms))
 	var wg sync.WaitGroup
 	for i, addr := range r.Addresses {
-		wg.Go(func() { results[i] = c.address(ctx, addr) })
+		wg.Go(func() { // one after the other: a server limits what one address asks at a time
+			for j, alg := range algorithms {
+				results[i*len(algorithms)+j] = c.address(ctx, addr, alg)
+			}
+		})
 	}
 	wg.Wait()
 	r.Results = append(r.Results, results...)
@@ -85,12 +113,16 @@ func familyOf(a netip.Addr) int {
 	return 6
 }
 
-// address checks one address.
-func (c *CheckConfig) address(ctx context.Context, addr netip.Addr) AddressReport {
+// address checks one address with one algorithm; 0 = the one every server knows.
+func (c *CheckConfig) address(ctx context.Context, addr netip.Addr, alg aead.ID) AddressReport {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	r := AddressReport{Address: addr, Family: fmt.Sprintf("ipv%d", familyOf(addr))}
-	res, err := KeyExchange(ctx, Config{Addr: netip.AddrPortFrom(addr, c.Port), Name: c.Name, Roots: c.Roots})
+	r := AddressReport{Address: addr, Family: fmt.Sprintf("ipv%d", familyOf(addr)), AEAD: uint16(alg)}
+	conf := Config{Addr: netip.AddrPortFrom(addr, c.Port), Name: c.Name, Roots: c.Roots}
+	if alg != 0 {
+		conf.AEADs = []aead.ID{alg}
+	}
+	res, err := KeyExchange(ctx, conf)
 	if len(res.TLS.PeerCertificates) > 0 {
 		r.TLS = tlsReport(c.Name, res.TLS, time.Now())
 	}

@@ -50,6 +50,7 @@ type Config struct {
 	Name  string         // host name, or IP address, its certificate must be for
 	Roots *x509.CertPool // who may have signed it; nil: the system's
 
+	AEADs  []aead.ID     // offered, best first; nil: AES-SIV-CMAC-256, which every server knows (RFC 8915 §4.1.5)
 	Groups []tls.CurveID // key exchange groups offered; nil: those crypto/tls prefers
 	// Close makes the exchange end as RFC 8915 §4 asks: we say close_notify and
 	// wait for the server's, any other end is a failure.
@@ -97,7 +98,11 @@ func KeyExchange(ctx context.Context, c Config) (Result, error) {
 	if res.TLS.NegotiatedProtocol != "ntske/1" {
 		return res, did("tls", "negotiate the application protocol ntske/1", nil)
 	}
-	resp, err := request(ctx, tc)
+	offer := c.AEADs
+	if offer == nil {
+		offer = []aead.ID{aead.SIVCMAC256}
+	}
+	resp, err := request(ctx, tc, offer)
 	if err != nil {
 		return res, err
 	}
@@ -111,21 +116,23 @@ func KeyExchange(ctx context.Context, c Config) (Result, error) {
 	if res.Port == 0 {
 		res.Port = record.NTPPort
 	}
-	if res.Keys, err = exportKeys(&res.TLS, resp.AEADs[0]); err != nil {
+	if res.Keys, err = exportKeys(&res.TLS, resp.AEADs[0], exporterID(resp)); err != nil {
 		return res, couldNot("ntske", "derive keys", err)
 	}
 	return res, nil
 }
 
-// request sends the one request and reads the one answer.
-func request(ctx context.Context, c *tls.Conn) (record.Response, error) {
+// request sends the one request and reads the one answer. With AES-128-GCM-SIV
+// goes record 1024: we derive its keys as RFC 8915 says.
+func request(ctx context.Context, c *tls.Conn, offer []aead.ID) (record.Response, error) {
 	if end, ok := ctx.Deadline(); ok {
 		c.SetDeadline(end)
 	}
 	defer context.AfterFunc(ctx, func() { c.NetConn().Close() })()
 
-	offer := []aead.ID{aead.SIVCMAC256} // which every server knows (RFC 8915 §4.1.5)
-	req := record.Request{Protocols: []record.Protocol{record.NTPv4}, AEADs: offer}
+	req := record.Request{
+		Protocols: []record.Protocol{record.NTPv4}, AEADs: offer, Compliant128GCM: slices.Contains(offer, aead.GCMSIV128),
+	}
 	if _, err := c.Write(req.AppendTo(nil)); err != nil {
 		return record.Response{}, netError("ntske", "take the request", err)
 	}
@@ -183,12 +190,23 @@ func (c *tailed) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// exportKeys derives the keys of the association (RFC 8915 §5.1).
-func exportKeys(state *tls.ConnectionState, alg aead.ID) (Keys, error) {
+// exporterID is the algorithm that goes into the exporter's context: the one
+// chosen, but for a server that chose AES-128-GCM-SIV and did not repeat record
+// 1024. That is chronyd 4.4 to 4.6, which has the number 15 there.
+func exporterID(resp record.Response) aead.ID {
+	if resp.AEADs[0] == aead.GCMSIV128 && !resp.Compliant128GCM {
+		return aead.SIVCMAC256
+	}
+	return resp.AEADs[0]
+}
+
+// exportKeys derives the keys of the association (RFC 8915 §5.1) for alg, with
+// the number of named in the context.
+func exportKeys(state *tls.ConnectionState, alg, named aead.ID) (Keys, error) {
 	if alg.KeyLen() == 0 {
 		return Keys{}, fmt.Errorf("%v is not known", alg)
 	}
-	context := binary.BigEndian.AppendUint16([]byte{0, 0}, uint16(alg))
+	context := binary.BigEndian.AppendUint16([]byte{0, 0}, uint16(named))
 	export := func(direction byte) ([]byte, error) {
 		return state.ExportKeyingMaterial("EXPORTER-network-time-security", append(context, direction), alg.KeyLen())
 	}

@@ -81,6 +81,17 @@ func script(t *testing.T, conf *tls.Config, answer []byte) netip.AddrPort {
 	}))
 }
 
+// scriptFor hands every request on and answers with an Error.
+func scriptFor(t *testing.T, conf *tls.Config, asked chan<- record.Request) netip.AddrPort {
+	t.Helper()
+	return serveTLS(t, "127.0.0.1", conf, serviceFunc(func(_ context.Context, c *tls.Conn) {
+		if req, err := record.ReadRequest(c); err == nil {
+			asked <- req
+			c.Write(record.AppendError(nil, record.InternalError))
+		}
+	}))
+}
+
 // reply is an answer with one cookie.
 func reply(p record.Protocol, alg aead.ID) []byte {
 	r := record.Response{Protocols: []record.Protocol{p}, AEADs: []aead.ID{alg}, Cookies: [][]byte{make([]byte, 100)}}

@@ -83,8 +83,14 @@ func (r *responder) answer(b []byte, now time.Time) []byte {
 	if err != nil {
 		return nak(q, req.uid)
 	}
-	c2s, _ := aead.NewSIV(s.C2S)
-	s2c, _ := aead.NewSIV(s.S2C)
+	c2s, err := aead.New(s.AEAD, s.C2S)
+	if err != nil {
+		return nil
+	}
+	s2c, err := aead.New(s.AEAD, s.S2C)
+	if err != nil {
+		return nil
+	}
 	if _, err := c2s.Open(nil, req.nonce, req.sealed, req.ad); err != nil {
 		return nak(q, req.uid)
 	}
@@ -97,7 +103,7 @@ func (r *responder) answer(b []byte, now time.Time) []byte {
 		plaintext = packet.AppendField(plaintext, packet.NTSCookie, c)
 	}
 	out := packet.AppendField(h.AppendTo(nil), packet.UniqueIdentifier, req.uid)
-	nonce := random()
+	nonce := random()[:s.AEAD.NonceLen()]
 	sealed := s2c.Seal(nil, nonce, plaintext, out)
 	lengths := []byte{0, byte(len(nonce)), byte(len(sealed) >> 8), byte(len(sealed))}
 	return packet.AppendField(out, packet.Authenticator, slices.Concat(lengths, nonce, sealed))

@@ -29,20 +29,20 @@ type Reply struct {
 // after 5 s. Errors wrap ErrNAK, ErrSilent or ErrUnauthenticated, or say that
 // this tool could not send; all are of type *Error. A cookie should be used once.
 func Query(ctx context.Context, addr netip.AddrPort, k Keys, cookie []byte, placeholders int) (Reply, error) {
-	c2s, err := aead.NewSIV(k.C2S)
+	c2s, err := aead.New(k.AEAD, k.C2S)
 	if err != nil {
 		return Reply{}, couldNot("ntp", "seal a request with "+k.AEAD.String(), err)
 	}
-	s2c, err := aead.NewSIV(k.S2C)
+	s2c, err := aead.New(k.AEAD, k.S2C)
 	if err != nil {
 		return Reply{}, couldNot("ntp", "open answers with "+k.AEAD.String(), err)
 	}
 	var uid [32]byte
-	var nonce [16]byte
+	nonce := make([]byte, k.AEAD.NonceLen())
 	rand.Read(uid[:]) // never fails
-	rand.Read(nonce[:])
+	rand.Read(nonce)
 	header := request48()
-	out := packet.AppendNTSRequest(nil, header, uid[:], cookie, placeholders, nonce[:], c2s.Seal)
+	out := packet.AppendNTSRequest(nil, header, uid[:], cookie, placeholders, nonce, c2s.Seal)
 	return exchange(ctx, addr, out, func(b []byte) (Reply, error) {
 		h, cookies, err := packet.ParseNTSResponse(b, uid[:], s2c.Open)
 		if (err == nil || errors.Is(err, ErrNAK)) && h.Origin != header.Transmit {

@@ -204,7 +204,7 @@ func TestQueriesThisToolCannotMake(t *testing.T) {
 	cancel()
 	_, err := Query(cancelled, w.ntp.addr, res.Keys, res.Cookies[0], 0)
 	blames(t, err, Tool, "ntp", "go on")
-	_, err = Query(t.Context(), w.ntp.addr, Keys{AEAD: 30, C2S: make([]byte, 16), S2C: make([]byte, 16)}, res.Cookies[0], 0)
+	_, err = Query(t.Context(), w.ntp.addr, Keys{AEAD: 30, C2S: make([]byte, 32), S2C: make([]byte, 16)}, res.Cookies[0], 0)
 	blames(t, err, Tool, "ntp", "seal a request with AES-128-GCM-SIV")
 	_, err = Plain(t.Context(), nowhere)
 	blames(t, err, Tool, "ntp", "reach the server")

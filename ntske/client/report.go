@@ -16,7 +16,7 @@ type Report struct {
 	OK        bool            `json:"ok"` // every address was authenticated
 	Addresses []netip.Addr    `json:"addresses"`
 	Problem   *Problem        `json:"problem,omitempty"` // with finding the addresses
-	Results   []AddressReport `json:"results"`           // one per address, in that order
+	Results   []AddressReport `json:"results"`           // one per address, in that order; several where several algorithms were asked for
 }
 
 // Fault returns whose failure it is that the check is not good: the server's
@@ -39,7 +39,8 @@ func (r Report) Fault() Fault {
 // failed are nil.
 type AddressReport struct {
 	Address netip.Addr `json:"address"`
-	Family  string     `json:"family"` // ipv4, ipv6
+	Family  string     `json:"family"`         // ipv4, ipv6
+	AEAD    uint16     `json:"aead,omitempty"` // the algorithm asked for; 0: none in particular
 	TLS     *TLSReport `json:"tls,omitempty"`
 	KE      *KEReport  `json:"ntske,omitempty"`
 	NTP     *NTPReport `json:"ntp,omitempty"`

@@ -18,10 +18,10 @@ var (
 	ErrNotOurs = errors.New("packet does not answer this request")
 )
 
-// Seal appends the sealed plaintext to dst; aead.SIV.Seal is one.
+// Seal appends the sealed plaintext to dst; aead.Box.Seal is one.
 type Seal = func(dst, nonce, plaintext, ad []byte) []byte
 
-// Open appends the opened plaintext to dst or fails; aead.SIV.Open is one.
+// Open appends the opened plaintext to dst or fails; aead.Box.Open is one.
 type Open = func(dst, nonce, sealed, ad []byte) ([]byte, error)
 
 // maxCookies is the most cookies that are asked for, sent and kept at once (RFC 8915 §5.7).

@@ -34,7 +34,7 @@ func Exchange(addr netip.AddrPort, name string, roots *x509.CertPool, alg aead.I
 	if err := c.HandshakeContext(ctx); err != nil {
 		return s, nil, err
 	}
-	req := record.Request{Protocols: []record.Protocol{record.NTPv4}, AEADs: []aead.ID{alg}}
+	req := record.Request{Protocols: []record.Protocol{record.NTPv4}, AEADs: []aead.ID{alg}, Compliant128GCM: alg == aead.GCMSIV128}
 	if _, err := c.Write(req.AppendTo(nil)); err != nil {
 		return s, nil, err
 	}
@@ -44,6 +44,9 @@ func Exchange(addr netip.AddrPort, name string, roots *x509.CertPool, alg aead.I
 	}
 	if len(resp.AEADs) != 1 || resp.AEADs[0] != alg {
 		return s, nil, fmt.Errorf("the daemon does not agree to %v, but to %v", alg, resp.AEADs)
+	}
+	if resp.Compliant128GCM != req.Compliant128GCM {
+		return s, nil, fmt.Errorf("record 1024 is %v in the request and %v in the answer", req.Compliant128GCM, resp.Compliant128GCM)
 	}
 	state := c.ConnectionState()
 	for direction, key := range []*[]byte{&s.C2S, &s.S2C} {
