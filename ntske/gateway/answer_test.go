@@ -132,14 +132,14 @@ func TestALeapSecondBetweenReceiveAndTransmit(t *testing.T) {
 			d.state.header.Leap = 1
 			b, uid := d.request(t, 7)
 			readings := 0
-			d.a.clock = func() Instant { // T3 and, because of the step, once more; what was seen before was before the leap
+			d.a.clock = func() Instant { // T3 and, because of the step, with care; what was seen before was before the leap
 				if readings++; readings == 1 {
 					d.now.Wall += tt.step
 				}
 				return d.now
 			}
 			d.silent(t, b, SilentStep)
-			if readings != 2 {
+			if readings != 3 {
 				t.Fatalf("the clock was read %d times", readings)
 			}
 			d.silent(t, b, SilentStep) // and so until the daemon has told what it makes of it
@@ -157,17 +157,32 @@ func TestALeapSecondBetweenReceiveAndTransmit(t *testing.T) {
 }
 
 func TestAnInterruptedReadingOfTheClockIsNoStep(t *testing.T) {
-	d := newDesk(t)
-	b, uid := d.request(t, 0)
-	readings := 0
-	d.a.clock = func() Instant {
-		now := d.now
-		if readings++; readings == 1 {
-			now.Mono += 5e6
+	for interrupted := range readings { // in a row
+		d := newDesk(t)
+		b, uid := d.request(t, 0)
+		n := 0
+		d.a.clock = func() Instant {
+			now := d.now
+			if n++; n <= interrupted {
+				d.after(5 * time.Millisecond)
+				now.Mono = d.now.Mono
+			}
+			return now
 		}
-		return now
+		h := d.served(t, b, uid, 1)
+		if h.Transmit != timestamp(d.now.Wall) {
+			t.Errorf("after %d interruptions the transmit timestamp is of another reading", interrupted)
+		}
+		if want := []int{1, 3}[min(interrupted, 1)]; n < want || n > readings+1 {
+			t.Errorf("after %d interruptions: %d readings", interrupted, n)
+		}
 	}
-	d.served(t, b, uid, 1)
+	d := newDesk(t)
+	n := 0
+	last := steady(func() Instant { n++; d.now.Mono += int64(time.Second); return d.now })
+	if n != readings || last != d.now {
+		t.Errorf("interrupted for ever: %d readings", n)
+	}
 }
 
 func TestTransmitIsReadLast(t *testing.T) {

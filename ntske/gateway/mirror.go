@@ -205,14 +205,3 @@ func (e *exchange) sample() sample {
 	}
 	return makeSample(e.at.Mono, e.t1, t2, t3, e.t4, slack)
 }
-
-// steady reads the clock so that being interrupted between its two halves does not look like a step.
-func steady(clock func() Instant) Instant {
-	best := clock()
-	for range 2 {
-		if i := clock(); i.Wall-i.Mono > best.Wall-best.Mono {
-			best = i
-		}
-	}
-	return best
-}
