@@ -77,7 +77,7 @@ func (g *Gateway) newWorker(conn *net.UDPConn, t *tally) (*worker, error) {
 	}
 	w := &worker{
 		raw: raw, ring: g.conf.Ring, mirror: g.conf.Mirror, clock: g.conf.Mirror.clock,
-		answer: newAnswerer(g.conf.Plain, g.conf.Mirror.clock), limit: newLimiter(g.conf.Limit), tally: t, depth: shallow,
+		answer: newAnswerer(g.conf.Plain, g.conf.Mirror.clock), limit: g.limit, tally: t, depth: shallow,
 		in: make([]slot, deepest), out: make([]slot, deepest),
 	}
 	w.heads.in, w.heads.out = heads(w.in), heads(w.out)

@@ -29,6 +29,7 @@ type Config struct {
 // Gateway answers NTP requests.
 type Gateway struct {
 	conf    Config
+	limit   *limiter  // of all sockets
 	tallies [16]tally // one for each socket, so that cores do not wait for each other
 }
 
@@ -43,7 +44,7 @@ func New(c Config) (*Gateway, error) {
 	if c.Ring == nil || c.Mirror == nil {
 		return nil, errors.New("gateway: cookie keys and the mirror of a daemon are needed")
 	}
-	return &Gateway{conf: c}, nil
+	return &Gateway{conf: c, limit: newLimiter(c.Limit)}, nil
 }
 
 // Counts returns how many datagrams met which outcome so far.

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"math"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -69,6 +71,59 @@ func TestNetworksAreLimited(t *testing.T) {
 	})
 }
 
+func TestTheLimitHoldsForAllSocketsTogether(t *testing.T) {
+	l := newLimiter(Limit{Rate: 1, Burst: 3000})
+	var good atomic.Int64
+	var sockets sync.WaitGroup
+	for socket := range byte(4) {
+		sockets.Go(func() {
+			for i := range 20000 {
+				if l.charge(4, []byte{192, 0, 2}, 1e9, l.every) {
+					good.Add(1)
+				}
+				l.charge(4, []byte{10, socket, byte(i)}, 1e9, l.every) // others, all the while
+			}
+		})
+	}
+	sockets.Wait()
+	if n := good.Load(); n != 3000 {
+		t.Errorf("%d answered at once, want 3000", n)
+	}
+}
+
+func TestTimesStartAnewInTheTable(t *testing.T) {
+	const around = tick << tickBits // ns
+	l := newLimiter(Limit{Rate: 1, Burst: 10})
+	for _, start := range []int64{around - 5e9, 3*around - 5e9} {
+		got := 0
+		for s := range int64(100) {
+			for range 5 {
+				if l.charge(4, []byte{192, 0, 2}, uint64(start+s*1e9)/tick, l.every) {
+					got++
+				}
+			}
+		}
+		if got != 10+99 {
+			t.Errorf("%d answered in 100 s, want 109", got)
+		}
+	}
+}
+
+func BenchmarkLimit(b *testing.B) {
+	l := newLimiter(Limit{Rate: 1e9, Burst: 1000})
+	for name, network := range map[string]byte{"own networks": 1, "one network": 0} {
+		b.Run(name, func(b *testing.B) {
+			var socket atomic.Int64
+			b.RunParallel(func(p *testing.PB) {
+				ip := []byte{10, byte(socket.Add(1)) * network, 3, 4}
+				for now := int64(0); p.Next(); now += 1000 {
+					l.allow(ip, now)
+				}
+			})
+		})
+	}
+}
+
 func TestAFloodOfNetworksPushesNobodyOutWhoIsLimited(t *testing.T) {
 	l := newLimiter(Limit{Rate: 10, Burst: 50})
 	bad := netip.MustParseAddr("192.0.2.1")
@@ -93,7 +148,7 @@ func TestWhereANetworkLandsIsASecret(t *testing.T) {
 	b.allow(ip, 1)
 	at := func(l *limiter) (i int) {
 		for i = range l.table {
-			if l.table[i].network != 0 {
+			if l.table[i].Load() != 0 {
 				break
 			}
 		}
