@@ -2,9 +2,11 @@ package gateway
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 	"time"
 
+	"ntsagent/ntske/aead"
 	"ntsagent/ntske/cookie"
 	"ntsagent/ntske/packet"
 )
@@ -222,6 +224,47 @@ func TestN12NoResponseIsLongerThanItsRequest(t *testing.T) {
 			}
 			b := d.seal(clientHeader(), random(16), nil, fields...)
 			d.served(t, b, uid, min(8, 1+placeholders)) // looks at the lengths
+		}
+	}
+}
+
+// What is never sent for want of room: a client would be without cookies before it knew.
+func TestN12ThereIsRoomForACookieUnlessTheKeysWentBackToLongerCookies(t *testing.T) {
+	algs := []aead.ID{aead.SIVCMAC256, aead.GCMSIV128} // all that a ring of this layout may hold
+	for _, session := range (cookie.Chrony{}).Carries() {
+		for _, was := range algs {
+			for _, is := range algs {
+				t.Run(fmt.Sprintf("a session of %v, keys of %v and then %v", session, was, is), func(t *testing.T) {
+					d := newDeskFor(t, session)
+					var keys []*cookie.Key
+					for i, alg := range []aead.ID{was, is} {
+						k, err := cookie.NewKey(uint32(i), alg, random(alg.KeyLen()))
+						if err != nil {
+							t.Fatal(err)
+						}
+						keys = append(keys, k)
+					}
+					ring, err := cookie.NewRing(keys, 1)
+					if err != nil {
+						t.Fatal(err)
+					}
+					d.ring = ring
+					c, err := cookie.Chrony{}.Seal(nil, keys[0], random(was.NonceLen()), &d.session)
+					if err != nil {
+						t.Fatal(err)
+					}
+					n := session.NonceLen() // the least there may be room for
+					for uidLen := 32; uidLen <= 64; uidLen += 4 {
+						uid := random(uidLen)
+						b := d.seal(clientHeader(), random(n), nil, field(packet.UniqueIdentifier, uid), field(packet.NTSCookie, c))
+						if was == aead.GCMSIV128 && is == aead.SIVCMAC256 {
+							d.silent(t, b, SilentRoom)
+						} else {
+							d.served(t, b, uid, 1)
+						}
+					}
+				})
+			}
 		}
 	}
 }

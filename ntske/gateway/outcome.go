@@ -18,7 +18,7 @@ const (
 	SilentUncertain                // the daemon's time is not known well enough
 	SilentStep                     // the clock was stepped
 	SilentLate                     // the request waited too long, or the clock was stepped ahead meanwhile
-	SilentRoom                     // no cookie fits into a response that is no longer than the request
+	SilentRoom                     // no cookie fits into a response that is no longer than the request: only if the keys went from AEAD 30 back to 15
 	SilentLimit                    // its prefix asks too often
 	SilentLong                     // longer than any request
 	Unsent                         // counted besides the outcome of the request: the system did not take the response
