@@ -45,6 +45,7 @@ type agent struct {
 	book    *book
 	events  status.Events
 	counts  *status.Counters
+	traffic traffic24
 	reloads chan reload
 	store   *store.Store
 	parts   atomic.Pointer[parts]

@@ -61,8 +61,11 @@ func (a *agent) newKE(cfg *config.Config, ntp netip.AddrPort) (*ke, error) {
 
 // formatOf is the daemon's way to write cookies.
 func formatOf(d config.Daemon) cookie.Format {
-	if d.Follows() {
+	switch {
+	case d.Follows():
 		return daemon.FollowedOf(d).Format
+	case d.Kind == config.KindGateway:
+		return cookie.Own{}
 	}
 	return cookie.Chrony{}
 }
@@ -104,6 +107,9 @@ func (a *agent) keReady(now time.Time) (bool, string) {
 		return false, "no valid certificate" + expired(p, now)
 	}
 	if p.keys.ring.Current() == nil {
+		if p.gateway != nil {
+			return false, "no cookie keys that the gateway has shown to open"
+		}
 		return false, "no cookie keys that the daemon has proven to hold"
 	}
 	return true, ""

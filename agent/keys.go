@@ -34,13 +34,13 @@ type keys struct {
 	beside  []task.Task    // what the ring is told by, and more that is asked of the daemon
 	kind    string         // of the daemon, as in daemon.kind
 	files   chronyFiles    // of a chronyd
-	others  *algorithms    // of a daemon that is followed; nil = none
+	others  *algorithms    // of a daemon that is followed and of the gateway; nil = none
 	address netip.AddrPort // where the daemon is asked
 	seen    *atomic.Pointer[sighting]
 }
 
 // ring is the cookie keys, whoever rotates them: a keyring.Keyring leads, a
-// follower goes after the daemon.
+// follower goes after the daemon, and a keyring.Own is for the gateway.
 type ring interface {
 	Run(ctx context.Context) error
 	Current() *cookie.Ring
@@ -57,10 +57,10 @@ type sighting struct {
 }
 
 // target is where the daemon is asked and how fast. chrony's configuration, which
-// tells, may be unreadable for us or not be there yet; of a daemon that is
-// followed the address alone counts.
+// tells, may be unreadable for us or not be there yet; of another
+// daemon the address alone counts.
 func (a *agent) target(cfg *config.Config) daemon.Target {
-	if cfg.Daemon.Follows() {
+	if !cfg.Daemon.Leads() {
 		return daemon.Target{Chronyd: daemon.Chronyd{Addr: cfg.Daemon.Address}}
 	}
 	t := daemon.ChronyTarget(chronydOf(cfg))
@@ -107,8 +107,11 @@ func makeKeyFolders(cfg *config.Config) error {
 // newKeys builds the part for cfg. What old publishes is published on, if that
 // was for the same daemon; old must be stopped.
 func (a *agent) newKeys(cfg *config.Config, target daemon.Target, old *parts) (*keys, error) {
-	if cfg.Daemon.Follows() {
+	switch {
+	case cfg.Daemon.Follows():
 		return a.newFollowing(cfg, old)
+	case cfg.Daemon.Kind == config.KindGateway:
+		return a.newOwning(cfg, old)
 	}
 	own, handed := keyFolders(cfg)
 	k := &keys{kind: config.KindChrony, log: a.Log, tasks: task.NewGroup(a.Log), address: target.Addr, seen: new(atomic.Pointer[sighting])}

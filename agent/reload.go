@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"reflect"
 	"time"
 
@@ -28,6 +29,16 @@ type parts struct {
 	certs  *certs
 	keys   *keys
 	ke     *ke
+	// gateway answers clients for a daemon without NTS; nil for one that has it.
+	gateway *gatewayPart
+}
+
+// ntp is where clients find the NTP server: its port counts.
+func (p *parts) ntp() netip.AddrPort {
+	if p.gateway != nil {
+		return netip.AddrPortFrom(p.target.Addr.Addr(), p.gateway.port())
+	}
+	return p.target.Addr
 }
 
 // stop ends the parts; key exchanges that have begun are finished first, which
@@ -39,7 +50,11 @@ func (p *parts) stop() error {
 		err = errors.Join(err, p.ke.server.Last(ln))
 	}
 	p.ke.server.Wait()
-	return errors.Join(err, p.certs.tasks.Stop(), p.keys.tasks.Stop())
+	err = errors.Join(err, p.certs.tasks.Stop(), p.keys.tasks.Stop())
+	if p.gateway != nil {
+		err = errors.Join(err, p.gateway.stop())
+	}
+	return err
 }
 
 // askReload hands a wish to the main loop and waits for its outcome.
@@ -108,7 +123,18 @@ func (a *agent) swap(ctx context.Context, old, next *parts) {
 	if old != nil && certs {
 		_ = old.certs.tasks.Stop()
 	}
+	var before *gatewayPart
+	if old != nil {
+		before = old.gateway
+	}
+	exchanged := before != next.gateway
+	if exchanged {
+		next.gateway.relieve(ctx, before)
+	}
 	a.parts.Store(next)
+	if exchanged {
+		next.gateway.start(ctx, before)
+	}
 	if keys {
 		next.keys.start(ctx)
 	}
@@ -125,19 +151,26 @@ func (a *agent) swap(ctx context.Context, old, next *parts) {
 
 // build makes the parts for cfg and starts none of them. Old parts whose
 // configuration is the same are taken over.
-func (a *agent) build(ctx context.Context, old *parts, cfg *config.Config) (*parts, error) {
+func (a *agent) build(ctx context.Context, old *parts, cfg *config.Config) (_ *parts, err error) {
 	next := &parts{cfg: cfg}
-	var err error
 	if old != nil && sameCertificates(old.cfg, cfg) {
 		next.certs = old.certs
 	} else if next.certs, err = a.newCerts(ctx, old, cfg); err != nil {
 		return nil, err
 	}
 	next.target = a.target(cfg)
+	if next.gateway, err = a.newGateway(ctx, old, cfg); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil && next.gateway != nil && (old == nil || old.gateway != next.gateway) {
+			next.gateway.discard(old)
+		}
+	}()
 	keep := old != nil && sameKeys(old, next)
-	if old != nil && old.target.Addr == next.target.Addr && reflect.DeepEqual(old.cfg.KE, cfg.KE) {
+	if old != nil && old.ntp() == next.ntp() && reflect.DeepEqual(old.cfg.KE, cfg.KE) {
 		next.ke = old.ke
-	} else if next.ke, err = a.newKE(cfg, next.target.Addr); err != nil {
+	} else if next.ke, err = a.newKE(cfg, next.ntp()); err != nil {
 		return nil, err
 	}
 	if keep {

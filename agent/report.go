@@ -20,7 +20,7 @@ func (a *agent) document(now time.Time) status.Document {
 		},
 		Certificates: p.certs.report(),
 		KeyExchange:  a.counts.Snapshot(now),
-		Daemon:       p.keys.reportDaemon(),
+		Daemon:       a.reportDaemon(p, now),
 		Keys:         p.keys.report(),
 		Listeners:    a.listeners(p),
 		LastErrors:   a.events.List(),
@@ -93,8 +93,20 @@ func (k *keys) reportDaemon() status.Daemon {
 	return d
 }
 
+// reportDaemon asks the gateway, if there is one, what it knows of the daemon
+// behind: that is newer than the last answer to a query of ours.
+func (a *agent) reportDaemon(p *parts, now time.Time) status.Daemon {
+	d := p.keys.reportDaemon()
+	if g := p.gateway; g != nil {
+		g.report(&d)
+		d.Gateway.RequestsDay, d.Gateway.SilentDay = a.traffic.day(g, now)
+		d.LastError = "" // which the cookie keys tell
+	}
+	return d
+}
+
 func (a *agent) listeners(p *parts) []status.Listener {
-	var out []status.Listener
+	out := p.gateway.listeners()
 	for _, d := range append([]*door{p.ke.door}, p.certs.doors...) {
 		open := a.book.addresses(d.purpose)
 		for _, addr := range open {

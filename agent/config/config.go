@@ -168,6 +168,8 @@ const (
 	KindChrony = "chrony"
 	KindNTPsec = "ntpsec"
 	KindNTPDRS = "ntpd-rs"
+	// KindGateway is any NTP server without NTS: the agent speaks NTS in front.
+	KindGateway = "gateway"
 )
 
 // Daemon says which NTP daemon runs beside the agent and how it is reached.
@@ -184,6 +186,9 @@ type Daemon struct {
 // read and never written.
 func (d *Daemon) Follows() bool { return d.Kind == KindNTPsec || d.Kind == KindNTPDRS }
 
+// Leads says whether the daemon is chrony, which takes its cookie keys from us.
+func (d *Daemon) Leads() bool { return d.Kind == KindAuto || d.Kind == KindChrony }
+
 // Chrony holds chronyd's paths.
 type Chrony struct {
 	KeysFile      string `yaml:"keys_file"`      // ntskeys in chronyd's ntsdumpdir
@@ -199,14 +204,25 @@ type KeysFile struct {
 
 // Gateway configures the UDP gateway for daemons without NTS.
 type Gateway struct {
-	Listen []netip.AddrPort `yaml:"listen"`
-	Mode   string           `yaml:"mode"`
+	Listen []netip.AddrPort `yaml:"listen"` // UDP; one port for all, or 0 for all
+	Mode   string           `yaml:"mode"`   // ModeMirror
+	Plain  bool             `yaml:"plain"`  // answer NTP without NTS too
+	Limits GatewayLimits    `yaml:"limits"`
+}
+
+// ModeMirror polls the daemon and answers by the clock that it disciplines.
+const ModeMirror = "mirror"
+
+// GatewayLimits bound how often one network is answered: an IPv4 /24, an IPv6 /56.
+type GatewayLimits struct {
+	PerPrefix Rate `yaml:"per_prefix"` // zero = no limit
+	Burst     int  `yaml:"burst"`      // datagrams at once
 }
 
 // Keys configures the rotation of cookie keys.
 type Keys struct {
-	RotateEvery time.Duration `yaml:"rotate_every,auto"` // 0 = auto: 7 days when leading chrony; 0 when Daemon.Follows
-	Keep        int           `yaml:"keep"`              // the gateway's alone
+	RotateEvery time.Duration `yaml:"rotate_every,auto"` // 0 = auto: 7 days when leading chrony, a day behind the gateway; 0 when Daemon.Follows
+	Keep        int           `yaml:"keep"`              // keys held, the current one among them; the gateway's alone
 }
 
 // Pool is one pool this server is a member of.

@@ -36,7 +36,7 @@ func Default() *Config {
 			},
 			NTPsec:  KeysFile{"/var/lib/ntpsec/nts-keys"},
 			NTPDRS:  KeysFile{"/var/lib/ntpd-rs/keys"},
-			Gateway: Gateway{Listen: everywhere(4123), Mode: "mirror"},
+			Gateway: Gateway{Listen: everywhere(4123), Mode: ModeMirror, Limits: GatewayLimits{Burst: 64}},
 		},
 		Keys:     Keys{Keep: 10},
 		Services: Services{Monitor: Monitor{Access: "public"}},

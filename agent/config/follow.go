@@ -6,13 +6,10 @@ import (
 	"strings"
 )
 
-// kindGateway is known, but not acted on yet.
-const kindGateway = "gateway"
-
 // opens lists the AEAD algorithms of the cookies that each kind of daemon can be
 // asked to open, by their IANA numbers.
 var opens = map[string][]uint16{
-	KindAuto: {15}, KindChrony: {15}, KindNTPsec: {15, 16, 17}, KindNTPDRS: {15, 17},
+	KindAuto: {15}, KindChrony: {15}, KindNTPsec: {15, 16, 17}, KindNTPDRS: {15, 17}, KindGateway: {15},
 }
 
 // aeads checks ke.aeads against what the daemon opens.

@@ -46,6 +46,7 @@ func validate(c *Config, d *decoder) {
 	v.ke(&c.KE)
 	v.daemon(&c.Daemon)
 	v.follows(c)
+	v.gateway(c)
 	if every := c.Keys.RotateEvery; every != 0 {
 		v.duration("keys.rotate_every", every, 10*time.Second, 366*day)
 	}
@@ -186,9 +187,7 @@ func (v validator) daemon(d *Daemon) {
 	if d.Address.Port() == 0 || d.Address.Addr().IsUnspecified() {
 		v.fail("daemon.address", fmt.Sprintf("%s is no address to send to", d.Address), "name the address and port the daemon answers NTP on")
 	}
-	if d.Kind != kindGateway {
-		v.oneOf("daemon.kind", d.Kind, KindAuto, KindChrony, KindNTPsec, KindNTPDRS)
-	}
+	v.oneOf("daemon.kind", d.Kind, KindAuto, KindChrony, KindNTPsec, KindNTPDRS, KindGateway)
 	v.path("daemon.chrony.keys_file", d.Chrony.KeysFile)
 	v.path("daemon.chrony.command_socket", d.Chrony.CommandSocket)
 	v.optionalPath("daemon.chrony.config_file", d.Chrony.ConfigFile)
@@ -262,10 +261,7 @@ func (v validator) notYet(c *Config) {
 	same("ke.limits.burst", c.KE.Limits.Burst, def.KE.Limits.Burst)
 	same("ke.limits.v4_prefix", c.KE.Limits.V4Prefix, def.KE.Limits.V4Prefix)
 	same("ke.limits.v6_prefix", c.KE.Limits.V6Prefix, def.KE.Limits.V6Prefix)
-	same("daemon.kind", c.Daemon.Kind == kindGateway, false)
 	same("daemon.chrony.parked_ke_port", c.Daemon.Chrony.ParkedKEPort, def.Daemon.Chrony.ParkedKEPort)
-	same("daemon.gateway", c.Daemon.Gateway, def.Daemon.Gateway)
-	same("keys.keep", c.Keys.Keep, def.Keys.Keep)
 	same("pools", c.Pools, def.Pools)
 	same("services", c.Services, def.Services)
 	same("observe.metrics", c.Observe.Metrics, def.Observe.Metrics, "")

@@ -35,9 +35,17 @@ func Judge(d Document, now time.Time) (State, []string) {
 			look = append(look, "cookie keys: "+d.Keys.Why)
 		}
 	case KeysUnseen:
+		if d.Keys.Mode == "own" {
+			look = append(look, "the gateway does not answer"+because(d.Keys.Why))
+			break
+		}
 		look = append(look, "cookie keys: cannot see the daemon from here"+because(d.Keys.Why))
 	case KeysRefused:
-		hurt = append(hurt, "cookie keys: refused by the daemon"+because(d.Keys.Why))
+		by := "daemon"
+		if d.Keys.Mode == "own" {
+			by = "gateway"
+		}
+		hurt = append(hurt, "cookie keys: refused by the "+by+because(d.Keys.Why))
 	default:
 		hurt = append(hurt, "cookie keys: not proven yet"+because(d.Keys.Why))
 	}

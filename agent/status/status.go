@@ -84,7 +84,7 @@ const (
 
 // Keys is the state of the cookie keys; there is no key in it.
 type Keys struct {
-	Mode         string    `json:"mode"`  // lead, follow
+	Mode         string    `json:"mode"`  // lead, follow, own
 	State        string    `json:"state"` // KeysStarting...
 	Current      Key       `json:"current,omitzero"`
 	Next         Key       `json:"next,omitzero"`
@@ -102,7 +102,7 @@ type Key struct {
 
 // Daemon is what we know of the NTP daemon.
 type Daemon struct {
-	Kind         string    `json:"kind"` // chrony, ntpsec, ntpd-rs
+	Kind         string    `json:"kind"` // chrony, ntpsec, ntpd-rs, gateway
 	Address      string    `json:"address"`
 	Seen         time.Time `json:"seen,omitzero"`        // last answer
 	Known        bool      `json:"known"`                // whether the three below were ever read
@@ -111,11 +111,13 @@ type Daemon struct {
 	OffsetMS     float64   `json:"offset_ms"`            // its clock against ours, from the last proof
 	Opens        []uint16  `json:"opens,omitempty"`      // IANA numbers of the AEADs that it has shown to open cookies of
 	LastError    string    `json:"last_error,omitempty"` // why it was not seen
+	Gateway      *Gateway  `json:"gateway,omitempty"`    // of kind gateway alone
 }
 
 // The services a Listener belongs to.
 const (
 	ServiceKE        = "ntske"
+	ServiceNTP       = "ntp" // the gateway's, over UDP
 	ServiceHTTP01    = "http-01"
 	ServiceTLSALPN01 = "tls-alpn-01"
 )

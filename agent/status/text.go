@@ -23,7 +23,10 @@ func Text(d Document) string {
 	}
 	line(&b, "Key exchange", keyExchangeText(d))
 	line(&b, "Listeners", listenersText(d.Listeners))
-	line(&b, "Daemon", daemonText(d.Daemon, now))
+	line(&b, "Daemon", daemonText(d, now))
+	if g := d.Daemon.Gateway; g != nil {
+		line(&b, "", g.traffic(d))
+	}
 	line(&b, "Cookie keys", keysText(d.Keys, now))
 	line(&b, "", d.Keys.Why)
 	notices(&b, d, now)
@@ -93,23 +96,13 @@ func renewalText(c Certificate, now time.Time) string {
 }
 
 func keyExchangeText(d Document) string {
-	var open []string
-	for _, l := range d.Listeners {
-		if l.Service == ServiceKE && l.Open {
-			open = append(open, l.Address)
-		}
-	}
-	where := strings.Join(open, " ")
+	where := strings.Join(open(d.Listeners, ServiceKE), " ")
 	if where == "" {
 		where = "closed"
 	}
 	k := d.KeyExchange
-	window := "24h"
-	if up := d.Time.Sub(d.Agent.Started); up < 24*time.Hour {
-		window = Span(up)
-	}
 	day := k.ServedDay + k.RefusedDay
-	text := fmt.Sprintf("%s   %s sessions/%s", where, grouped(k.ServedDay), window)
+	text := fmt.Sprintf("%s   %s sessions/%s", where, grouped(k.ServedDay), window(d))
 	if day > 0 {
 		text += fmt.Sprintf("   %.1f%% refused", 100*float64(k.RefusedDay)/float64(day))
 	}
@@ -126,16 +119,20 @@ func listenersText(ls []Listener) string {
 		switch {
 		case !l.Open:
 			parts = append(parts, fmt.Sprintf("%s %s closed%s", l.Service, l.Address, because(l.Reason)))
-		case l.Service != ServiceKE:
+		case l.Service != ServiceKE && l.Service != ServiceNTP:
 			parts = append(parts, l.Service+" "+l.Address)
 		}
 	}
 	return strings.Join(parts, "   ")
 }
 
-func daemonText(d Daemon, now time.Time) string {
+func daemonText(doc Document, now time.Time) string {
+	d := doc.Daemon
 	text := d.Kind + " on " + d.Address
-	if d.Known {
+	switch {
+	case d.Gateway != nil:
+		text = d.Gateway.text(doc)
+	case d.Known:
 		sync := "NOT synchronised"
 		if d.Synchronised {
 			sync = "synchronised"
@@ -152,7 +149,7 @@ func daemonText(d Daemon, now time.Time) string {
 }
 
 func keysText(k Keys, now time.Time) string {
-	text := map[string]string{"lead": "we lead", "follow": "we follow"}[k.Mode]
+	text := map[string]string{"lead": "we lead", "follow": "we follow", "own": "we own"}[k.Mode]
 	if k.Current.ID != "" {
 		text += "   current " + k.Current.ID
 	}
@@ -163,6 +160,8 @@ func keysText(k Keys, now time.Time) string {
 	switch {
 	case k.State == KeysProven && !k.ProvenAt.IsZero():
 		text += "proven by an NTS query " + Span(now.Sub(k.ProvenAt)) + " ago"
+	case k.State == KeysUnseen && k.Mode == "own":
+		text += "the gateway does not answer"
 	case k.State == KeysUnseen:
 		text += "cannot see the daemon from here"
 	default:

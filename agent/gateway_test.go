@@ -1,0 +1,83 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ntsagent/agent/daemon/chronytest"
+	"ntsagent/agent/status"
+)
+
+// fronting is an agent that runs in this process with its gateway in front of a
+// daemon that it asks for the time alone.
+type fronting struct {
+	*member
+	addr netip.AddrPort // of the daemon
+}
+
+func newFronting(t *testing.T, addr netip.AddrPort) *fronting {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "front") // the names of sockets are limited to 107 octets
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	f := &fronting{addr: addr, member: &member{
+		t: t, ca: newAuthority(t), dir: dir, state: filepath.Join(dir, "state"),
+		cert: filepath.Join(dir, "fullchain.pem"), key: filepath.Join(dir, "privkey.pem"),
+		conf: filepath.Join(dir, "ntsagent.yaml"), socket: filepath.Join(dir, "control.sock"), ended: make(chan error, 1),
+	}}
+	cert, key, _ := f.ca.issue(time.Hour)
+	f.write(f.key, key)
+	f.write(f.cert, cert)
+	f.configure("")
+	return f
+}
+
+// configure writes the configuration; gateway are further entries of
+// daemon.gateway, which also take the place of its listen entry.
+func (f *fronting) configure(gateway string, extra ...string) {
+	if !strings.Contains(gateway, "listen:") {
+		gateway = `listen: ["127.0.0.1:0", "[::1]:0"]` + gateway
+	}
+	f.write(f.conf, fmt.Appendf(nil, `names: [%s]
+certificate: {source: files, cert: %s, key: %s}
+ke: {listen: ["127.0.0.1:0", "[::1]:0"]}
+observe: {socket: %s, self_check: 1s}
+state_dir: %s
+daemon: {kind: gateway, address: %q, gateway: {%s}}
+%s`, memberName, f.cert, f.key, f.socket, f.state, f.addr, gateway, strings.Join(extra, "\n")))
+}
+
+// kes are where the key exchange listens.
+func (f *fronting) kes(d status.Document) (out []netip.AddrPort) {
+	for _, l := range d.Listeners {
+		if l.Service == status.ServiceKE && l.Open {
+			out = append(out, netip.MustParseAddrPort(l.Address))
+		}
+	}
+	return out
+}
+
+func (f *fronting) whole() status.Document {
+	f.t.Helper()
+	return f.wait("all is well", func(d status.Document) bool { return d.State == status.Healthy && provenAndOpen(f.member)(d) })
+}
+
+func TestTheGatewayServesForADaemonWithoutNTS(t *testing.T) {
+	t.Parallel()
+	f := newFronting(t, chronytest.Start(t, chronytest.Options{}).Addr)
+	f.start()
+	d := f.whole()
+	if len(f.kes(d)) != 2 {
+		t.Fatalf("listeners %+v", d.Listeners)
+	}
+	for _, ke := range f.kes(d) {
+		f.serves(ke, "", 8)
+	}
+}

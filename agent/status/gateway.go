@@ -1,0 +1,115 @@
+package status
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Gateway is our own NTP server in front of a daemon without NTS.
+type Gateway struct {
+	Mode      string `json:"mode"`      // mirror
+	Condition string `json:"condition"` // good, relay wanted, unsynchronised; uncertain and stale: it is silent
+	// OffsetUS is how far the time the daemon serves is ahead of this host's clock,
+	// in µs, and UncertaintyUS the bound on the error of that.
+	OffsetUS      float64           `json:"offset_us"`
+	UncertaintyUS float64           `json:"uncertainty_us"`
+	Served        uint64            `json:"served"`       // with time, under NTS, since the start
+	ServedPlain   uint64            `json:"served_plain"` // with time, without NTS
+	NAK           uint64            `json:"nak"`          // NTS NAKs: the client needs a new key exchange
+	Silent        map[string]uint64 `json:"silent"`       // requests without an answer, by reason
+	RequestsDay   uint64            `json:"requests_24h"`
+	SilentDay     uint64            `json:"silent_24h"`
+}
+
+// text is what follows the daemon's address on its line.
+func (g *Gateway) text(d Document) string {
+	text := fmt.Sprintf("gateway for %s on %s", d.Daemon.Address, strings.Join(open(d.Listeners, ServiceNTP), " "))
+	if len(open(d.Listeners, ServiceNTP)) == 0 {
+		text = fmt.Sprintf("gateway for %s, closed", d.Daemon.Address)
+	}
+	if !d.Daemon.Known {
+		return text + "   no answer yet"
+	}
+	return text + fmt.Sprintf("   stratum %d, offset %s ± %s, %s", d.Daemon.Stratum,
+		micros(g.OffsetUS, "%+.*f"), micros(g.UncertaintyUS, "%.*f"), g.Condition)
+}
+
+// micros prints microseconds in the unit that fits.
+func micros(us float64, format string) string {
+	for _, u := range []struct {
+		size float64
+		name string
+	}{{1e6, "s"}, {1e3, "ms"}} {
+		if math.Abs(us) >= u.size {
+			return fmt.Sprintf(format+" "+u.name, 2, us/u.size)
+		}
+	}
+	return fmt.Sprintf(format+" µs", 0, us)
+}
+
+// traffic tells of the requests of the last day.
+func (g *Gateway) traffic(d Document) string {
+	text := fmt.Sprintf("%s requests/%s", grouped(g.RequestsDay), window(d))
+	if g.SilentDay > 0 {
+		text += fmt.Sprintf("   %.1f%% without an answer", 100*float64(g.SilentDay)/float64(g.RequestsDay))
+	}
+	if g.NAK > 0 {
+		text += fmt.Sprintf("   %s NAK", grouped(g.NAK))
+	}
+	return text
+}
+
+// window is how long the counters of a day have counted.
+func window(d Document) string {
+	if up := d.Time.Sub(d.Agent.Started); up < 24*time.Hour {
+		return Span(up)
+	}
+	return "24h"
+}
+
+// open lists where a service listens.
+func open(ls []Listener, service string) (out []string) {
+	for _, l := range ls {
+		if l.Service == service && l.Open {
+			out = append(out, l.Address)
+		}
+	}
+	return out
+}
+
+// Daily tells how much a total that only grows has grown over the last day. The
+// zero value is ready, for a total that begins at 0. It is safe for concurrent use.
+type Daily struct {
+	mu    sync.Mutex
+	marks []mark // oldest first
+}
+
+// mark is the total when an hour was first seen.
+type mark struct {
+	hour  int64 // since the epoch
+	total uint64
+}
+
+// Day takes in the total now and tells what of it came within the last day. It
+// wants to be called once an hour at least.
+func (d *Daily) Day(now time.Time, total uint64) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	hour := now.Unix() / 3600
+	if len(d.marks) == 0 {
+		d.marks = []mark{{hour: hour}}
+	}
+	if last := d.marks[len(d.marks)-1]; hour != last.hour {
+		d.marks = append(d.marks, mark{hour, total})
+	}
+	for len(d.marks) > hours {
+		d.marks = d.marks[1:]
+	}
+	for len(d.marks) > 1 && hour-d.marks[0].hour >= hours {
+		d.marks = d.marks[1:]
+	}
+	return total - d.marks[0].total
+}
