@@ -18,18 +18,25 @@ import (
 
 // UDP sends every datagram back to where it came from until ctx is done, and then returns nil. It is the
 // least a UDP server in Go can do: up to batch datagrams per recvmmsg and sendmmsg, one goroutine, no
-// allocation per datagram. A datagram that cannot be sent back is dropped. conn stays open, past its deadline.
+// allocation per datagram. Of a datagram longer than reply octets only the first reply octets go back; 0: all.
+// A datagram that cannot be sent back is dropped. conn stays open, past its deadline.
 // An error says that conn cannot be read.
-func UDP(ctx context.Context, conn *net.UDPConn, batch int) error {
+func UDP(ctx context.Context, conn *net.UDPConn, batch, reply int) error {
 	if batch < 1 {
 		return fmt.Errorf("batch of %d datagrams: use at least 1", batch)
+	}
+	if reply < 0 {
+		return fmt.Errorf("reply of %d octets: use at least 0", reply)
+	}
+	if reply == 0 {
+		reply = stride
 	}
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("reach the UDP socket: %w", err)
 	}
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
-	e := newEcho(raw, batch)
+	e := newEcho(raw, batch, reply)
 	for {
 		if err := e.turn(); err != nil {
 			if ctx.Err() != nil {
@@ -47,6 +54,7 @@ const stride = 1<<16 + 64
 // echo is a batch of datagrams in the form in which the kernel takes it.
 type echo struct {
 	raw    syscall.RawConn
+	reply  uint32                  // most octets that go back
 	names  []unix.RawSockaddrInet6 // room for both families
 	iovecs []unix.Iovec
 	msgs   []mmsghdr
@@ -66,9 +74,9 @@ type mmsghdr struct {
 	_      [4]byte
 }
 
-func newEcho(raw syscall.RawConn, batch int) *echo {
+func newEcho(raw syscall.RawConn, batch, reply int) *echo {
 	e := &echo{
-		raw:   raw,
+		raw: raw, reply: uint32(reply),
 		names: make([]unix.RawSockaddrInet6, batch), iovecs: make([]unix.Iovec, batch), msgs: make([]mmsghdr, batch),
 	}
 	room := make([]byte, batch*stride)
@@ -114,7 +122,7 @@ func (e *echo) recvmmsg(fd uintptr) bool {
 	case errno == 0:
 		e.got = int(n)
 		for i := range e.got {
-			e.iovecs[i].SetLen(int(e.msgs[i].length))
+			e.iovecs[i].SetLen(int(min(e.msgs[i].length, e.reply)))
 		}
 	case errno == unix.EAGAIN:
 		return false

@@ -41,15 +41,21 @@ func echoOn(t *testing.T, conn *net.UDPConn, batch int) *echo {
 		t.Fatal(err)
 	}
 	conn.SetDeadline(time.Now().Add(20 * time.Second))
-	return newEcho(raw, batch)
+	return newEcho(raw, batch, stride)
 }
 
 // serve runs UDP until the test ends, and wants it to end well.
 func serve(t *testing.T, conn *net.UDPConn, batch int) {
 	t.Helper()
+	serveShort(t, conn, batch, 0)
+}
+
+// serveShort is serve with the most octets that go back.
+func serveShort(t *testing.T, conn *net.UDPConn, batch, reply int) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- UDP(ctx, conn, batch) }()
+	go func() { done <- UDP(ctx, conn, batch, reply) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -90,6 +96,22 @@ func TestEveryDatagramComesBackAsItWas(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestAnEchoMayBeShorter(t *testing.T) {
+	conn := listen(t)
+	serveShort(t, conn, 4, 84)
+	for _, octets := range []int{84, 85, 228, 1501} {
+		r, err := load.Echo(t.Context(), load.PlainConfig{
+			NTP: conn.LocalAddr().(*net.UDPAddr).AddrPort(), Sockets: 1, Window: 4, Octets: octets, Reply: 84, For: 50 * time.Millisecond,
+		})
+		if err != nil || r.Done == 0 || r.Failed != 0 {
+			t.Errorf("%d octets: %d done, %d failed (%v), %v", octets, r.Done, r.Failed, r.FirstErr, err)
+		}
+	}
+	c := dial(t, conn)
+	send(t, c, "short")
+	wantEcho(t, c, "short")
 }
 
 func TestAnEchoAllocatesNothing(t *testing.T) {
@@ -159,10 +181,10 @@ func TestAPeerThatHasGoneStopsNobodyElse(t *testing.T) {
 func TestAnEchoSaysWhenItsSocketIsClosed(t *testing.T) {
 	conn := listen(t)
 	conn.Close()
-	if err := UDP(t.Context(), conn, 4); err == nil {
+	if err := UDP(t.Context(), conn, 4, 0); err == nil {
 		t.Error("no error from a closed socket")
 	}
-	if err := UDP(t.Context(), listen(t), 0); err == nil || !strings.Contains(err.Error(), "batch of 0") {
+	if err := UDP(t.Context(), listen(t), 0, 0); err == nil || !strings.Contains(err.Error(), "batch of 0") {
 		t.Errorf("a batch of none: %v", err)
 	}
 }

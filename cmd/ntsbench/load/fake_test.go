@@ -32,6 +32,8 @@ type fake struct {
 	ntp  netip.AddrPort
 	ke   KETarget
 	ring *cookie.Ring
+	// unknown has requests come with cookies whose key's id has its highest bit changed.
+	unknown bool
 	// reply returns the datagrams that answer a request, which a is the good answer to.
 	reply func(a *answer) [][]byte
 
@@ -47,7 +49,9 @@ type answer struct {
 	uid      []byte // nil: to a request without NTS
 	cookies  [][]byte
 	seal     packet.Seal
+	nonceLen int
 	unsealed bool
+	clear    bool // cookies stand before the authenticator, for all to see
 	trailing []byte
 }
 
@@ -57,12 +61,20 @@ func (a *answer) datagram() []byte {
 	if a.uid != nil {
 		out = packet.AppendField(out, packet.UniqueIdentifier, a.uid)
 	}
+	for _, c := range a.cookies {
+		if a.clear {
+			out = packet.AppendField(out, packet.NTSCookie, c)
+		}
+	}
 	if a.uid != nil && !a.unsealed {
 		var plaintext []byte
 		for _, c := range a.cookies {
+			if a.clear {
+				break
+			}
 			plaintext = packet.AppendField(plaintext, packet.NTSCookie, c)
 		}
-		nonce := make([]byte, 16)
+		nonce := make([]byte, a.nonceLen)
 		rand.Read(nonce)
 		sealed := a.seal(nil, nonce, plaintext, out)
 		lengths := []byte{0, byte(len(nonce)), byte(len(sealed) >> 8), byte(len(sealed))}
@@ -142,7 +154,15 @@ func (f *fake) answer(t *testing.T, b []byte) *answer {
 				f.seen[fmt.Sprintf("part of a unique identifier %x", part)]++
 			}
 		case packet.NTSCookie:
-			f.seen[fmt.Sprintf("cookie %x", field.Body)]++
+			if f.unknown {
+				if _, err = (cookie.Chrony{}).Open(nil, f.ring, field.Body); err != cookie.ErrUnknownKey {
+					t.Errorf("cookie opens with %v, want %v", err, cookie.ErrUnknownKey)
+				}
+				field.Body = bytes.Clone(field.Body)
+				field.Body[0] ^= 0x80
+			} else {
+				f.seen[fmt.Sprintf("cookie %x", field.Body)]++
+			}
 			if spent, err = (cookie.Chrony{}).Open(nil, f.ring, field.Body); err != nil {
 				t.Error(err)
 			}
@@ -150,7 +170,7 @@ func (f *fake) answer(t *testing.T, b []byte) *answer {
 		case packet.CookiePlaceholder:
 			want++
 		case packet.Authenticator:
-			f.authenticate(t, spent.C2S, field.Body, b[:field.Offset])
+			f.authenticate(t, spent.AEAD, spent.C2S, field.Body, b[:field.Offset])
 		}
 	}
 	for range want {
@@ -163,24 +183,27 @@ func (f *fake) answer(t *testing.T, b []byte) *answer {
 		a.cookies = append(a.cookies, c)
 	}
 	if want > 0 {
-		s2c, err := aead.NewSIV(spent.S2C)
+		s2c, err := aead.New(spent.AEAD, spent.S2C)
 		if err != nil {
 			t.Error(err)
 			return a
 		}
-		a.seal = s2c.Seal
+		a.seal, a.nonceLen = s2c.Seal, spent.AEAD.NonceLen()
 	}
 	return a
 }
 
 // authenticate wants a request sealed with the client's key.
-func (f *fake) authenticate(t *testing.T, key, body, ad []byte) {
-	c2s, err := aead.NewSIV(key)
+func (f *fake) authenticate(t *testing.T, alg aead.ID, key, body, ad []byte) {
+	c2s, err := aead.New(alg, key)
 	if err != nil {
 		t.Error(err)
 		return
 	}
-	n := binary.BigEndian.Uint16(body)
+	n := int(binary.BigEndian.Uint16(body))
+	if n != alg.NonceLen() {
+		t.Errorf("nonce of %d octets with %v", n, alg)
+	}
 	f.seen[fmt.Sprintf("nonce %x", body[4:4+n])]++
 	if _, err := c2s.Open(nil, body[4:4+n], body[4+n:], ad); err != nil {
 		t.Errorf("request does not authenticate: %v", err)
@@ -192,6 +215,14 @@ func (f *fake) asked() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.queries
+}
+
+// wantAsked wants that n requests have come.
+func (f *fake) wantAsked(t *testing.T, n int) {
+	t.Helper()
+	if got := f.asked(); got != n {
+		t.Errorf("%d requests have come, want %d", got, n)
+	}
 }
 
 // wantAllFresh wants that no cookie was spent twice, whatever happened to its reply, and that nothing else
@@ -212,7 +243,10 @@ func (f *fake) wantAllFresh(t *testing.T) {
 func (f *fake) exchangeKeys(t *testing.T) {
 	t.Helper()
 	cert, roots := selfSigned(t)
-	service, err := ntske.New(ntske.Config{Format: cookie.Chrony{}, Ring: func(context.Context) *cookie.Ring { return f.ring }})
+	service, err := ntske.New(ntske.Config{
+		Format: cookie.Chrony{}, Ring: func(context.Context) *cookie.Ring { return f.ring },
+		Opens: func() []aead.ID { return cookie.Chrony{}.Carries() },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,13 +53,24 @@ func (t KETarget) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return verify(res)
+	return verify(res, aead.SIVCMAC256)
+}
+
+// exchange does one key exchange that offers alg alone, and verifies it.
+func (t KETarget) exchange(ctx context.Context, alg aead.ID) (client.Result, error) {
+	res, err := client.KeyExchange(ctx, client.Config{
+		Addr: t.Addr, Name: t.Name, Roots: t.Roots, Groups: t.Groups, AEADs: []aead.ID{alg},
+	})
+	if err != nil {
+		return res, err
+	}
+	return res, verify(res, alg)
 }
 
 // verify asks more than RFC 8915 does: what every session of a load is alike in.
-func verify(res client.Result) error {
-	if res.Keys.AEAD != aead.SIVCMAC256 {
-		return fmt.Errorf("the server chose %v, want %v", res.Keys.AEAD, aead.SIVCMAC256)
+func verify(res client.Result, alg aead.ID) error {
+	if res.Keys.AEAD != alg {
+		return fmt.Errorf("the server chose %v, want %v", res.Keys.AEAD, alg)
 	}
 	if len(res.Cookies) != cookiesWanted {
 		return fmt.Errorf("the server gave %d cookies, want %d", len(res.Cookies), cookiesWanted)

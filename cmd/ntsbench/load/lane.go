@@ -191,6 +191,7 @@ func (l *lane) take(b []byte, arrived time.Time) {
 	} else {
 		l.result.Done++
 		l.result.Latency.Add(arrived.Sub(s.due))
+		l.result.Request, l.result.Reply = max(l.result.Request, len(s.request)), max(l.result.Reply, len(b))
 	}
 	if err == nil && t3 != 0 {
 		got := s.sent.Add(arrived.Sub(s.sent)) // a step of our clock in between does no harm

@@ -25,19 +25,25 @@ var (
 type NTSConfig struct {
 	NTP          netip.AddrPort // asked whatever the key exchange announces
 	KE           KETarget
+	AEAD         aead.ID       // 0: AES-SIV-CMAC-256
+	UnknownKey   bool          // ask with cookies under a key the server does not have
 	Sockets      int           // each with keys of its own
 	Window       int           // requests in flight on each socket, at most
 	Placeholders int           // cookie placeholders in each request, 0 to 7
 	Rate         float64       // requests per second on all sockets together; 0: closed loop
 	For          time.Duration // how long requests are sent; 0: until the context ends
 	LostAfter    time.Duration // a request without a reply has failed after; 0: 1 s
+	Begin        func()        // called when keys are exchanged, before the first query; may be nil
 }
 
-// NTS exchanges keys for every socket and then sends NTS-protected queries (RFC 8915 §5.7, AES-SIV-CMAC-256)
-// for c.For, or until ctx ends. Every reply is verified: authenticator, unique identifier, origin timestamp,
-// mode, leap indicator, stratum, length, and fresh cookies, of which there must be one for the cookie that
-// was spent and one for each placeholder. No cookie is used twice; those that got lost are made up for by
-// another key exchange beside the queries. Loops and latency are as of Plain.
+// NTS exchanges keys for every socket and then sends NTS-protected queries (RFC 8915 §5.7) for c.For, or
+// until ctx ends. Every reply is verified: authenticator, unique identifier, origin timestamp, mode, leap
+// indicator, stratum, length, and fresh cookies, of which there must be one for the cookie that was spent and
+// one for each placeholder. No cookie is used twice; those that got lost are made up for by another key
+// exchange beside the queries. Loops and latency are as of Plain.
+//
+// With c.UnknownKey every reply must be an NTS NAK that answers its request, and nothing more. Such a load
+// has no offsets and delays.
 //
 // An error says that the load could not begin. What goes wrong later, key exchanges included, has failed in
 // Result.
@@ -49,19 +55,37 @@ func NTS(ctx context.Context, c NTSConfig) (Result, error) {
 	if c.Placeholders < 0 || c.Placeholders > 7 {
 		return Result{}, fmt.Errorf("%d cookie placeholders: use 0 to 7", c.Placeholders)
 	}
-	mint := &mint{from: c.KE, orders: make(chan int, t.sockets)}
+	if c.AEAD == 0 {
+		c.AEAD = aead.SIVCMAC256
+	}
+	if c.AEAD.NonceLen() == 0 {
+		return Result{}, fmt.Errorf("%v is not known", c.AEAD)
+	}
+	mint := &mint{from: c.KE, alg: c.AEAD, orders: make(chan int, t.sockets)}
 	speakers := make([]*nts, t.sockets)
+	wanted := t.window // cookies
+	if c.UnknownKey {
+		wanted = 1
+	}
 	for n := range speakers {
 		speakers[n] = newNTS(t.window, c.Placeholders, func() { mint.orders <- n })
-		for len(speakers[n].purse) < t.window {
+		for len(speakers[n].purse) < wanted {
 			if err := mint.fill(ctx, speakers[n]); err != nil {
 				return Result{}, fmt.Errorf("exchange keys before the load: %w", err)
 			}
 		}
 	}
-	lanes, idle, err := t.lanes(func(n int) dialect { return speakers[n] })
+	lanes, idle, err := t.lanes(func(n int) dialect {
+		if c.UnknownKey {
+			return newStranger(speakers[n])
+		}
+		return speakers[n]
+	})
 	if err != nil {
 		return Result{}, err
+	}
+	if c.Begin != nil {
+		c.Begin()
 	}
 	working, stop := context.WithCancel(ctx)
 	var worker sync.WaitGroup
@@ -76,6 +100,7 @@ func NTS(ctx context.Context, c NTSConfig) (Result, error) {
 // mint gets cookies from the key-exchange server.
 type mint struct {
 	from   KETarget
+	alg    aead.ID
 	orders chan int // sockets that are out of cookies; each has at most one order out
 	result Result
 }
@@ -106,10 +131,7 @@ func (m *mint) work(ctx context.Context, speakers []*nts, lanes []*lane) {
 func (m *mint) fill(ctx context.Context, d *nts) error {
 	limited, cancel := context.WithTimeout(ctx, sessionTimeout)
 	defer cancel()
-	res, err := client.KeyExchange(limited, client.Config{Addr: m.from.Addr, Name: m.from.Name, Roots: m.from.Roots, Groups: m.from.Groups})
-	if err == nil {
-		err = verify(res)
-	}
+	res, err := m.from.exchange(limited, m.alg)
 	var a *association
 	if err == nil {
 		a, err = newAssociation(res.Keys)
@@ -128,20 +150,21 @@ func (m *mint) fill(ctx context.Context, d *nts) error {
 
 // association is the two keys of a key exchange, ready for use.
 type association struct {
-	seal packet.Seal
-	open packet.Open
+	seal     packet.Seal
+	open     packet.Open
+	nonceLen int
 }
 
 func newAssociation(k client.Keys) (*association, error) {
-	c2s, err := aead.NewSIV(k.C2S)
+	c2s, err := aead.New(k.AEAD, k.C2S)
 	if err != nil {
 		return nil, err
 	}
-	s2c, err := aead.NewSIV(k.S2C)
+	s2c, err := aead.New(k.AEAD, k.S2C)
 	if err != nil {
 		return nil, err
 	}
-	return &association{seal: c2s.Seal, open: s2c.Open}, nil
+	return &association{seal: c2s.Seal, open: s2c.Open, nonceLen: k.AEAD.NonceLen()}, nil
 }
 
 // coin is a cookie and the association it belongs to.
@@ -210,11 +233,11 @@ func (d *nts) ask(dst []byte, i int, token uint64) []byte {
 	q := &d.queries[i]
 	binary.BigEndian.PutUint64(q.uid[:], token)
 	fill(q.uid[8:])
-	var nonce [16]byte
+	var nonce [16]byte // of which some algorithms take fewer
 	fill(nonce[:])
 	q.transmit = packet.Timestamp(rand.Uint64())
 	header := packet.Header{Version: 4, Mode: packet.ModeClient, Transmit: q.transmit}
-	return packet.AppendNTSRequest(dst, header, q.uid[:], q.coin.cookie, d.placeholders, nonce[:], q.coin.of.seal)
+	return packet.AppendNTSRequest(dst, header, q.uid[:], q.coin.cookie, d.placeholders, nonce[:q.coin.of.nonceLen], q.coin.of.seal)
 }
 
 // fill fills b, of whole 8 octets, from the runtime's ChaCha8, which the system seeds.

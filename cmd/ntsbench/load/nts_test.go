@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"ntsagent/ntske/aead"
 	"ntsagent/ntske/packet"
 )
 
@@ -21,17 +22,86 @@ func (f *fake) load() NTSConfig {
 func TestAGoodReplyIsDone(t *testing.T) {
 	t.Parallel()
 	for placeholders := range 8 {
-		f := startFake(t, good)
+		for _, alg := range []aead.ID{0, aead.SIVCMAC256, aead.GCMSIV128} {
+			f := startFake(t, good)
+			c := f.load()
+			c.Placeholders, c.AEAD = placeholders, alg
+			begun := 0
+			c.Begin = func() { begun++; f.wantAsked(t, 0) }
+			r, err := NTS(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Done == 0 || r.Failed != 0 || r.Done != f.asked() || r.Exchanges != 2 || begun != 1 {
+				t.Errorf("%v, %d placeholders: %d done of %d, %d failed (%v), %d key exchanges, %d begun", alg, placeholders, r.Done, f.asked(), r.Failed, r.FirstErr, r.Exchanges, begun)
+			}
+			octets := 228 + placeholders*104 // of the two there are
+			if alg == aead.GCMSIV128 {
+				octets = 192 + placeholders*72
+			}
+			if r.Request != octets || r.Reply != octets {
+				t.Errorf("%v, %d placeholders: requests of %d, replies of %d octets, want %d", alg, placeholders, r.Request, r.Reply, octets)
+			}
+			f.wantAllFresh(t)
+		}
+	}
+}
+
+func TestARightNAKToACookieUnderAnUnknownKeyIsDone(t *testing.T) {
+	t.Parallel()
+	for _, alg := range []aead.ID{aead.SIVCMAC256, aead.GCMSIV128} {
+		f := startFake(t, func(a *answer) [][]byte { nak(a); return good(a) })
+		f.unknown = true
 		c := f.load()
-		c.Placeholders = placeholders
+		c.UnknownKey, c.AEAD = true, alg
 		r, err := NTS(t.Context(), c)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.Done == 0 || r.Failed != 0 || r.Done != f.asked() || r.Exchanges != 2 {
-			t.Errorf("%d placeholders: %d done of %d, %d failed (%v), %d key exchanges", placeholders, r.Done, f.asked(), r.Failed, r.FirstErr, r.Exchanges)
+		if r.Done == 0 || r.Failed != 0 || r.Done != f.asked() || r.Exchanges != 2 || r.Offset.Len() != 0 || r.Reply != nakLen {
+			t.Errorf("%v: %d done of %d, %d failed (%v), %d key exchanges, %d offsets", alg, r.Done, f.asked(), r.Failed, r.FirstErr, r.Exchanges, r.Offset.Len())
 		}
 		f.wantAllFresh(t)
+	}
+}
+
+// nak turns an answer into an NTS NAK.
+func nak(a *answer) {
+	a.header = packet.Header{Leap: 3, Version: 4, Mode: packet.ModeServer, RefID: [4]byte([]byte("NTSN")), Origin: a.header.Origin}
+	a.unsealed = true
+}
+
+func TestAnythingElseThanANAKToAnUnknownKeyIsNeverDone(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		twist  func(*answer)
+		reason error
+	}{
+		"the time":                           {func(*answer) {}, errServed},
+		"the time, unauthenticated":          {func(a *answer) { a.unsealed = true }, packet.ErrUnauthenticated},
+		"another kiss":                       {func(a *answer) { nak(a); a.header.RefID = [4]byte([]byte("RATE")) }, packet.ErrUnauthenticated},
+		"another origin timestamp":           {func(a *answer) { nak(a); a.header.Origin++ }, errOrigin},
+		"no unique identifier":               {func(a *answer) { nak(a); a.uid = nil }, errStray},
+		"end of the unique identifier wrong": {func(a *answer) { nak(a); a.uid = slices.Clone(a.uid); a.uid[31] ^= 1 }, packet.ErrNotOurs},
+		"a leap indicator of one who knows":  {func(a *answer) { nak(a); a.header.Leap = 0 }, errKiss},
+		"a cookie in the clear":              {func(a *answer) { nak(a); a.clear = true }, errKiss},
+		"longer than the request":            {func(a *answer) { nak(a); a.trailing = make([]byte, 200) }, errLonger},
+		"mode of a client":                   {func(a *answer) { nak(a); a.header.Mode = packet.ModeClient }, packet.ErrNotOurs},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := startFake(t, func(a *answer) [][]byte { c.twist(a); return good(a) })
+			f.unknown = true
+			load := f.load()
+			load.UnknownKey = true
+			r, err := NTS(t.Context(), load)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Done != 0 || r.Failed < f.asked() || !errors.Is(r.FirstErr, c.reason) {
+				t.Errorf("%d done, %d of %d failed, the first: %v, want %v", r.Done, r.Failed, f.asked(), r.FirstErr, c.reason)
+			}
+		})
 	}
 }
 
@@ -54,6 +124,8 @@ func TestAWrongReplyIsNeverDone(t *testing.T) {
 		"an NTS NAK":                         {kiss("NTSN"), packet.ErrNAK},
 		"an unauthenticated kiss":            {kiss("RATE"), packet.ErrUnauthenticated},
 		"an authenticated kiss":              {func(a *answer) { a.header.Stratum, a.header.RefID = 0, [4]byte([]byte("RATE")) }, errHeader},
+		"a cookie in the clear":              {func(a *answer) { a.cookies, a.clear = a.cookies[1:], true }, errCookies},
+		"both cookies in the clear":          {func(a *answer) { a.clear = true }, packet.ErrMalformed},
 		"no authenticator":                   {func(a *answer) { a.unsealed = true }, packet.ErrUnauthenticated},
 		"another key":                        {func(a *answer) { a.seal = sealWrong(a.seal) }, packet.ErrUnauthenticated},
 		"longer than the request":            {func(a *answer) { a.trailing = make([]byte, 100) }, errLonger},
@@ -70,7 +142,7 @@ func TestAWrongReplyIsNeverDone(t *testing.T) {
 			t.Parallel()
 			f := startFake(t, func(a *answer) [][]byte { c.twist(a); return good(a) })
 			load := f.load()
-			load.Placeholders = 1
+			load.Placeholders, load.AEAD = 1, []aead.ID{aead.SIVCMAC256, aead.GCMSIV128}[len(name)%2]
 			r, err := NTS(t.Context(), load)
 			if err != nil {
 				t.Fatal(err)
@@ -198,6 +270,8 @@ func TestALoadThatCannotBeginSaysWhy(t *testing.T) {
 		"eight placeholders":      func(c *NTSConfig) { c.Placeholders = 8 },
 		"a negative rate":         func(c *NTSConfig) { c.Rate = -1 },
 		"-1 placeholders":         func(c *NTSConfig) { c.Placeholders = -1 },
+		"an AEAD nobody knows":    func(c *NTSConfig) { c.AEAD = 99 },
+		"an AEAD nobody opens":    func(c *NTSConfig) { c.AEAD = aead.SIVCMAC512 },
 		"an address that is none": func(c *NTSConfig) { c.NTP = netip.AddrPort{} },
 	} {
 		c := f.load()

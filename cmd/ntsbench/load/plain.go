@@ -25,6 +25,7 @@ type PlainConfig struct {
 	Window    int           // requests in flight on each socket, at most
 	Rate      float64       // requests per second on all sockets together; 0: closed loop
 	Octets    int           // length of a request; 0: 48, which is the only length of an NTP query
+	Reply     int           // of an echo: length of its reply, the start of the request; 0: all of it
 	For       time.Duration // how long requests are sent; 0: until the context ends
 	LostAfter time.Duration // a request without a reply has failed after; 0: 1 s
 }
@@ -39,14 +40,14 @@ func (c PlainConfig) traffic() (traffic, error) {
 // next request. In an open loop latency counts from the moment a request was meant to be sent; if the
 // window is full then, it is sent late. The error says that the load could not begin.
 func Plain(ctx context.Context, c PlainConfig) (Result, error) {
-	if c.Octets != 0 && c.Octets != packet.HeaderLen {
-		return Result{}, fmt.Errorf("NTP query of %d octets: without NTS it has %d", c.Octets, packet.HeaderLen)
+	if c.Octets != 0 && c.Octets != packet.HeaderLen || c.Reply != 0 {
+		return Result{}, fmt.Errorf("NTP query of %d octets: without NTS it and its reply have %d", max(c.Octets, c.Reply), packet.HeaderLen)
 	}
 	return c.run(ctx, func(int) dialect { return plain{} })
 }
 
 // Echo sends datagrams of c.Octets to a UDP echo, as Plain sends queries, and verifies that every one comes
-// back as it was. Result has no offsets and delays.
+// back as it was, or its first c.Reply octets. Result has no offsets and delays.
 func Echo(ctx context.Context, c PlainConfig) (Result, error) {
 	octets := c.Octets
 	if octets == 0 {
@@ -55,7 +56,14 @@ func Echo(ctx context.Context, c PlainConfig) (Result, error) {
 	if octets < 8 || octets > 65507 {
 		return Result{}, fmt.Errorf("echo of %d octets: use 8 to 65507", octets)
 	}
-	return c.run(ctx, func(int) dialect { return newEcho(octets) })
+	reply := c.Reply
+	if reply == 0 {
+		reply = octets
+	}
+	if reply < 8 || reply > octets {
+		return Result{}, fmt.Errorf("reply of %d octets to an echo of %d: use 8 to that", reply, octets)
+	}
+	return c.run(ctx, func(int) dialect { return newEcho(octets, reply) })
 }
 
 func (c PlainConfig) run(ctx context.Context, speak func(int) dialect) (Result, error) {
@@ -114,10 +122,13 @@ func tellsTime(h packet.Header) error {
 }
 
 // echo is datagrams whose first 8 octets are the token and the rest noise.
-type echo struct{ noise []byte }
+type echo struct {
+	noise []byte
+	reply int // octets that come back
+}
 
-func newEcho(octets int) echo {
-	e := echo{noise: make([]byte, octets-8)}
+func newEcho(octets, reply int) echo {
+	e := echo{noise: make([]byte, octets-8), reply: reply}
 	for i := range e.noise {
 		e.noise[i] = byte(rand.Uint32())
 	}
@@ -137,11 +148,11 @@ func (echo) token(reply []byte) (uint64, bool) {
 	return binary.BigEndian.Uint64(reply), true
 }
 
-func (echo) judge(_ int, asked, reply []byte) (t2, t3 packet.Timestamp, err error) {
+func (e echo) judge(_ int, asked, reply []byte) (t2, t3 packet.Timestamp, err error) {
 	if len(reply) > len(asked) {
 		return 0, 0, errLonger
 	}
-	if !bytes.Equal(asked, reply) {
+	if !bytes.Equal(asked[:e.reply], reply) {
 		return 0, 0, errEcho
 	}
 	return 0, 0, nil

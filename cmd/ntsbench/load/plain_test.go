@@ -183,6 +183,20 @@ func TestWhatWasDueAndNeverSentHasFailed(t *testing.T) {
 	}
 }
 
+func TestAShorterEchoMustBeExactlySoShort(t *testing.T) {
+	t.Parallel()
+	for octets, want := range map[int]error{84: nil, 83: errEcho, 85: errEcho, 228: errEcho} {
+		addr := respond(t, func(b []byte) [][]byte { return [][]byte{b[:octets]} })
+		r, err := Echo(t.Context(), PlainConfig{NTP: addr, Sockets: 1, Window: 3, Octets: 228, Reply: 84, For: short, LostAfter: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (r.Done > 0) != (want == nil) || !errors.Is(r.FirstErr, want) {
+			t.Errorf("%d octets come back: %d done, %d failed (%v), want %v", octets, r.Done, r.Failed, r.FirstErr, want)
+		}
+	}
+}
+
 func TestLengthsThatCannotBeAreRefused(t *testing.T) {
 	t.Parallel()
 	c := PlainConfig{NTP: netip.MustParseAddrPort("127.0.0.1:9"), Sockets: 1, Window: 1, For: short}
@@ -192,7 +206,18 @@ func TestLengthsThatCannotBeAreRefused(t *testing.T) {
 			t.Errorf("no error for an echo of %d octets", octets)
 		}
 	}
-	c.Octets = 49
+	c.Octets = 100
+	for _, reply := range []int{-1, 7, 101} {
+		c.Reply = reply
+		if _, err := Echo(t.Context(), c); err == nil {
+			t.Errorf("no error for a reply of %d octets to an echo of 100", reply)
+		}
+	}
+	c.Octets = 48
+	if _, err := Plain(t.Context(), c); err == nil {
+		t.Error("no error for a plain query with a length of its reply")
+	}
+	c.Octets, c.Reply = 49, 0
 	if _, err := Plain(t.Context(), c); err == nil {
 		t.Error("no error for a plain query of 49 octets")
 	}

@@ -42,12 +42,23 @@ func (d *Dist) Quantile(q float64) time.Duration {
 	return d.durations[min(max(rank, 1), len(d.durations))-1]
 }
 
+// Magnitudes returns the durations without their signs.
+func (d *Dist) Magnitudes() *Dist {
+	m := &Dist{durations: make([]time.Duration, len(d.durations))}
+	for i, x := range d.durations {
+		m.durations[i] = x.Abs()
+	}
+	return m
+}
+
 // Result is what one load came to. It is for one goroutine, as Dist is.
 type Result struct {
 	Done     int           // operations that ended well and were verified whole
 	Failed   int           // all others
 	FirstErr error         // why the first of them failed; nil if none did
 	Took     time.Duration // from the first operation's start to the last one's end
+
+	Request, Reply int // octets of the longest request that is Done, and of the longest reply
 
 	Exchanges int // good key exchanges of a load with NTS queries, those before it included
 
@@ -70,6 +81,7 @@ func (r *Result) Merge(o *Result) {
 	r.Done += o.Done
 	r.Failed += o.Failed
 	r.Exchanges += o.Exchanges
+	r.Request, r.Reply = max(r.Request, o.Request), max(r.Reply, o.Reply)
 	if r.FirstErr == nil {
 		r.FirstErr = o.FirstErr
 	}

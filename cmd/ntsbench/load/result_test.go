@@ -47,6 +47,19 @@ func TestQuantileIsWhatItsDefinitionSays(t *testing.T) {
 	}
 }
 
+func TestMagnitudesHaveNoSigns(t *testing.T) {
+	var d Dist
+	for _, x := range []time.Duration{-30, 1, -2, 20, 0} {
+		d.Add(x)
+	}
+	if m := d.Magnitudes(); m.Quantile(0.5) != 2 || m.Quantile(1) != 30 || m.Len() != 5 {
+		t.Errorf("median %d, longest %d of %d, want 2, 30 and 5", m.Quantile(0.5), m.Quantile(1), m.Len())
+	}
+	if d.Quantile(0) != -30 {
+		t.Error("the signs are lost")
+	}
+}
+
 func TestDistSortsAgainAfterItHasGrown(t *testing.T) {
 	var d, o Dist
 	d.Add(5)
