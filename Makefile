@@ -13,7 +13,7 @@ race:  ## all tests under the race detector
 	@go test -race ./...
 fuzz:  ## each fuzz target for FUZZTIME=30s
 	@packaging/ci/fuzz.sh $(FUZZTIME)
-bench: build ## measured against chronyd and the floor: ROUNDS=9, about 4 minutes; BENCH=flags of ntsbench bench
+bench: build ## measured against chronyd and the floor: ROUNDS=9, about 7 minutes; BENCH="--table gateway" or other flags of ntsbench bench
 	@$(BIN)/ntsbench bench --rounds $(or $(ROUNDS),9) $(BENCH)
 lint:  ## gofmt, go mod tidy, vet, staticcheck
 	@packaging/ci/lint.sh

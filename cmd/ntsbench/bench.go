@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +27,8 @@ type options struct {
 	schedule
 	agent string
 	only  words
+	table string // "ke", "gateway" or "all"
+	host  netip.Addr
 	idle  int // connections held
 }
 
@@ -40,17 +43,25 @@ func benchOptions(args []string, stdout io.Writer) (options, error) {
 		o.only = append(o.only, word)
 		return nil
 	})
+	f.StringVar(&o.table, "table", "all", "measure ke, gateway or all")
+	ipv6 := f.Bool("ipv6", false, "have the servers on ::1")
 	f.IntVar(&o.idle, "idle", 5000, "how many idle connections are held")
 	if err := parse(f, args, stdout); err != nil {
 		return o, err
 	}
 	switch {
+	case o.table != "all" && o.table != "ke" && o.table != "gateway":
+		return o, fmt.Errorf("%w of bench: --table %q: it is ke, gateway or all", errUsage, o.table)
 	case o.rounds < 1:
 		return o, fmt.Errorf("%w of bench: --rounds %d: it starts at 1", errUsage, o.rounds)
 	case o.idle < 1 || o.idle > mostIdle:
 		return o, fmt.Errorf("%w of bench: --idle %d: it is 1 to %d", errUsage, o.idle, mostIdle)
 	case !(seconds >= 0.05 && seconds <= 600):
 		return o, fmt.Errorf("%w of bench: --seconds %g: it is 0.05 to 600", errUsage, seconds)
+	}
+	o.host = loopback
+	if *ipv6 {
+		o.host = loopback6
 	}
 	o.measure = time.Duration(seconds * float64(time.Second))
 	o.warm = max(o.measure/10, 50*time.Millisecond)
@@ -84,25 +95,30 @@ type bench struct {
 	say     func(format string, args ...any) // tells how far it is
 
 	agent, daemon, chronyd, tlsFloor, udpFloor server
+
+	harness              *harness
+	gateway, plainDaemon server // the agent as a gateway and the daemon without NTS behind it
+	chronyd13, nakFloor  server // chronyd 4.6.1, an echo of as few octets as an NTS NAK has
 }
 
 // group is what is measured together: the rows it fills and how. What run
 // returns with an error is finished all the same.
 type group struct {
-	rows []string
-	run  func(*bench, context.Context) ([]row, error)
-	idle bool // it holds idle connections
+	rows  []string
+	run   func(*bench, context.Context) ([]row, error)
+	idle  bool   // it holds idle connections
+	table string // "gateway", or "" for that of key exchanges
 }
 
 // groups are in the order in which they run.
 func groups(idle int) []group {
-	return append([]group{
+	return slices.Concat([]group{
 		{rows: []string{rowIdleMemory}, run: (*bench).idleMemory},
 		{rows: []string{rowKEFloor, rowKEChronyd, rowKETime}, run: (*bench).keX25519},
 		{rows: []string{rowKEDefaultFloor, rowKEDefaultTime}, run: (*bench).keDefault},
 		{rows: []string{rowNTS, rowNTSTime, rowNTSOffset}, run: (*bench).nts},
 		{rows: []string{rowPlain, rowPlainTime, rowPlainOffset}, run: (*bench).plain},
-	}, idleGroups(idle)...)
+	}, idleGroups(idle), gatewayGroups())
 }
 
 // runBench is the verb.
@@ -112,7 +128,7 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return err
 	}
 	names := namesOf(o.idle)
-	todo := selected(groups(o.idle), o.only)
+	todo := selected(groups(o.idle), o.table, o.only)
 	if len(todo) == 0 {
 		return fmt.Errorf("%w of bench: no row contains %q; the rows are\n  %s", errUsage, o.only, strings.Join(names.all(), "\n  "))
 	}
@@ -170,7 +186,7 @@ func count(rows []row, is func(row) bool) int {
 // of what all of them need. All it started is gone when it returns: who reads
 // the table may leave in the middle of it.
 func measure(ctx context.Context, o options, c cpus, todo []group, say func(string, ...any)) (rows []row, versions string, err error) {
-	s, err := openServers(ctx, c, o.agent, say)
+	s, err := openServers(ctx, c, o.host, o.agent, say)
 	if err != nil {
 		return nil, "", err
 	}
@@ -212,19 +228,24 @@ func (g group) complete(got []row, err error, only words) []row {
 	return rows
 }
 
-// selected are the groups with a chosen row.
-func selected(all []group, only words) []group {
-	return slices.DeleteFunc(all, func(g group) bool { return !slices.ContainsFunc(g.rows, only.choose) })
+// selected are the groups of the table with a chosen row.
+func selected(all []group, table string, only words) []group {
+	return slices.DeleteFunc(all, func(g group) bool {
+		other := table == "ke" && g.table != "" || table == "gateway" && g.table != "gateway"
+		return other || !slices.ContainsFunc(g.rows, only.choose)
+	})
 }
 
 // conditions is what has to be known to read the table.
 func conditions(o options, c cpus, versions, load string) string {
 	return machine() + fmt.Sprintf(`versions: %s
 conditions: %s; load average before the run %s
-Rounds: %d; in each, every server is loaded for %v after %v of warm-up, in rotating order. CPU is of the server and its
-  children, from /proc. A ratio is paired within a round: the median of the rounds, with the least and the greatest.
+Rounds: %d; in each, every server is loaded for %v after %v of warm-up, in rotating order; half as long for the gateway at
+  saturation. CPU is of the server and its children, from /proc. A ratio is paired within a round: the median of the rounds, with the least and the greatest.
 Key exchanges: %d clients, every session verified whole; one that fails on the agent is a MISS. Queries: closed loop, %d sockets
   with %d in flight each, every reply verified. A round in which another server fails, or a datagram is lost, is repeated twice at most.
+Gateway: CPU and memory are of the agent alone; offsets are ((T2-T1)+(T3-T4))/2 with T4 stamped by the kernel, without their
+  signs; 1,000 and 10,000 queries/s are open loops, the rest is closed. chronyd there serves NTS itself.
 Silent connections: no rounds. %d are opened; when the server has taken them (its CPU rests), %d new clients come one after
   another; fewer than all served is a MISS. The agent has ke.max_sessions 10000, chronyd maxntsconnections 10000; in rows at
   the default both have their own, chronyd's is 100.

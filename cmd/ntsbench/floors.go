@@ -30,9 +30,11 @@ func runFloor(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	case "tls":
 		return tlsFloor(ctx, socket, args, stdout)
 	case "udp":
-		return udpFloor(ctx, socket)
+		return udpFloor(ctx, socket, args, stdout)
+	case "gateway":
+		return gatewayChild(ctx, socket, args, stdout)
 	}
-	return fmt.Errorf("%w of floor: %q is neither tls nor udp", errUsage, kind)
+	return fmt.Errorf("%w of floor: %q is none of tls, udp and gateway", errUsage, kind)
 }
 
 func tlsFloor(ctx context.Context, socket *os.File, args []string, stdout io.Writer) error {
@@ -57,15 +59,30 @@ func tlsFloor(ctx context.Context, socket *os.File, args []string, stdout io.Wri
 // floorBatch is how many datagrams the UDP floor takes and sends at once.
 const floorBatch = 32
 
-func udpFloor(ctx context.Context, socket *os.File) error {
+func udpFloor(ctx context.Context, socket *os.File, args []string, stdout io.Writer) error {
+	f := flag.NewFlagSet("floor udp", flag.ContinueOnError)
+	reply := f.Int("reply", 0, "most octets that go back; 0: all")
+	if err := parse(f, args, stdout); err != nil {
+		return err
+	}
+	conn, err := takeUDP(socket)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return floor.UDP(ctx, conn, floorBatch, *reply)
+}
+
+// takeUDP makes an inherited socket ours.
+func takeUDP(socket *os.File) (*net.UDPConn, error) {
 	pc, err := net.FilePacketConn(socket)
 	if err != nil {
-		return fmt.Errorf("take over the floor's socket: %w", err)
+		return nil, fmt.Errorf("take over the floor's socket: %w", err)
 	}
-	defer pc.Close()
 	conn, ok := pc.(*net.UDPConn)
 	if !ok {
-		return fmt.Errorf("take over the floor's socket: it is a %T, not UDP", pc)
+		pc.Close()
+		return nil, fmt.Errorf("take over the floor's socket: it is a %T, not UDP", pc)
 	}
-	return floor.UDP(ctx, conn, floorBatch)
+	return conn, nil
 }

@@ -57,7 +57,7 @@ func (b *bench) roomForAll(ctx context.Context) ([]row, error) {
 	}
 	defer daemon.stop()
 	defer agent.stop()
-	chronyd, err := b.servers.startServing(ctx, chronydRoom)
+	chronyd, err := b.servers.startServing(ctx, b.servers.chrony, chronydRoom)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func (b *bench) defaultLimit(ctx context.Context) ([]row, error) {
 	if err := b.keServers(ctx); err != nil {
 		return nil, err
 	}
-	chronyd, err := b.servers.startServing(ctx, "")
+	chronyd, err := b.servers.startServing(ctx, b.servers.chrony, "")
 	if err != nil {
 		return nil, err
 	}

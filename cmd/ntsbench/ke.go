@@ -25,17 +25,25 @@ func (b *bench) agentRuns(ctx context.Context) error {
 	return err
 }
 
+// chronydRuns starts the chronyd 4.3 that serves NTS itself, unless it runs.
+func (b *bench) chronydRuns(ctx context.Context) error {
+	if b.chronyd.child != nil {
+		return nil
+	}
+	chronyd, err := b.servers.startServing(ctx, b.servers.chrony, chronydRoom)
+	if err == nil {
+		b.chronyd = chronyd
+	}
+	return err
+}
+
 // keServers starts what KE rows compare.
 func (b *bench) keServers(ctx context.Context) error {
 	if err := b.agentRuns(ctx); err != nil {
 		return err
 	}
-	if b.chronyd.child == nil {
-		chronyd, err := b.servers.startServing(ctx, chronydRoom)
-		if err != nil {
-			return err
-		}
-		b.chronyd = chronyd
+	if err := b.chronydRuns(ctx); err != nil {
+		return err
 	}
 	if b.tlsFloor.child == nil {
 		octets, err := answerOctets(ctx, b.agent.ke)
@@ -141,11 +149,13 @@ func (b *bench) ke(ctx context.Context, name string, groups []tls.CurveID, which
 	for _, column := range which {
 		s := servers[column]
 		s.ke.Groups = groups
-		run := func(ctx context.Context, d time.Duration) (load.Result, error) {
+		run := func(ctx context.Context, d time.Duration, begin func()) (load.Result, error) {
+			begin()
 			return load.KE(ctx, s.ke, keClients, d), nil
 		}
 		if column == floorColumn {
-			run = func(ctx context.Context, d time.Duration) (load.Result, error) {
+			run = func(ctx context.Context, d time.Duration, begin func()) (load.Result, error) {
+				begin()
 				return load.TLSFloor(ctx, s.ke, floor.Answer(answer), keClients, d), nil
 			}
 		}
@@ -156,7 +166,12 @@ func (b *bench) ke(ctx context.Context, name string, groups []tls.CurveID, which
 
 // alternate tells the rounds as they begin and returns the columns' series.
 func (b *bench) alternate(ctx context.Context, name string, list []contestant) (all [columns]*series, err error) {
-	series, err := alternate(ctx, b.o.schedule, list, func(round int) {
+	return b.alternateFor(ctx, name, b.o.schedule, list)
+}
+
+// alternateFor is alternate with another schedule than that of the flags.
+func (b *bench) alternateFor(ctx context.Context, name string, plan schedule, list []contestant) (all [columns]*series, err error) {
+	series, err := alternate(ctx, plan, list, func(round int) {
 		b.say("%s, round %d of %d", name, round, b.o.rounds)
 	})
 	for i := range series {

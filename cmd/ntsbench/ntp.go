@@ -16,12 +16,21 @@ const ntsOctets = 228
 const plainOctets = 48
 
 // ntpServers starts what NTP rows compare.
-func (b *bench) ntpServers(ctx context.Context) (err error) {
+func (b *bench) ntpServers(ctx context.Context) error {
 	if err := b.agentRuns(ctx); err != nil {
 		return err
 	}
-	if b.udpFloor.child == nil {
-		b.udpFloor, err = b.servers.startUDPFloor()
+	return b.echoRuns()
+}
+
+// echoRuns starts the echo of whole datagrams, unless it runs.
+func (b *bench) echoRuns() error {
+	if b.udpFloor.child != nil {
+		return nil
+	}
+	udpFloor, err := b.servers.startUDPFloor(0)
+	if err == nil {
+		b.udpFloor = udpFloor
 	}
 	return err
 }
@@ -31,8 +40,8 @@ func (b *bench) nts(ctx context.Context) ([]row, error) {
 	if err := b.ntpServers(ctx); err != nil {
 		return nil, err
 	}
-	return b.queries(ctx, "NTS queries", [3]string{rowNTS, rowNTSTime, rowNTSOffset}, ntsOctets, func(ctx context.Context, d time.Duration) (load.Result, error) {
-		return load.NTS(ctx, load.NTSConfig{NTP: b.daemon.ntp, KE: b.agent.ke, Sockets: ntpSockets, Window: ntpWindow, For: d})
+	return b.queries(ctx, "NTS queries", [3]string{rowNTS, rowNTSTime, rowNTSOffset}, ntsOctets, func(ctx context.Context, d time.Duration, begin func()) (load.Result, error) {
+		return load.NTS(ctx, load.NTSConfig{NTP: b.daemon.ntp, KE: b.agent.ke, Sockets: ntpSockets, Window: ntpWindow, For: d, Begin: begin})
 	})
 }
 
@@ -41,15 +50,17 @@ func (b *bench) plain(ctx context.Context) ([]row, error) {
 	if err := b.ntpServers(ctx); err != nil {
 		return nil, err
 	}
-	return b.queries(ctx, "plain NTP queries", [3]string{rowPlain, rowPlainTime, rowPlainOffset}, plainOctets, func(ctx context.Context, d time.Duration) (load.Result, error) {
+	return b.queries(ctx, "plain NTP queries", [3]string{rowPlain, rowPlainTime, rowPlainOffset}, plainOctets, func(ctx context.Context, d time.Duration, begin func()) (load.Result, error) {
+		begin()
 		return load.Plain(ctx, load.PlainConfig{NTP: b.daemon.ntp, Sockets: ntpSockets, Window: ntpWindow, For: d})
 	})
 }
 
 // queries alternates the daemon under ask with an echo of datagrams as long.
 // The rows are of CPU time, latency and clock offset.
-func (b *bench) queries(ctx context.Context, name string, rows [3]string, octets int, ask func(context.Context, time.Duration) (load.Result, error)) ([]row, error) {
-	echo := func(ctx context.Context, d time.Duration) (load.Result, error) {
+func (b *bench) queries(ctx context.Context, name string, rows [3]string, octets int, ask func(context.Context, time.Duration, func()) (load.Result, error)) ([]row, error) {
+	echo := func(ctx context.Context, d time.Duration, begin func()) (load.Result, error) {
+		begin()
 		return load.Echo(ctx, load.PlainConfig{NTP: b.udpFloor.ntp, Sockets: ntpSockets, Window: ntpWindow, Octets: octets, For: d})
 	}
 	all, err := b.alternate(ctx, name, []contestant{

@@ -11,11 +11,21 @@ import (
 // verdictRounds is how many rounds a verdict needs (README, "make bench").
 const verdictRounds = 9
 
-// printTable writes the rows in two blocks, in the order of names.
+// printTable writes the rows in three blocks, in the order of names.
 func printTable(w io.Writer, rows []row, names rowNames, rounds int) error {
 	var b strings.Builder
-	if list := pick(rows, names.judged); len(list) > 0 {
-		fmt.Fprintf(&b, "JUDGED: the agent against its bars (%s)\n", times(rounds, "round"))
+	for _, t := range []struct {
+		title string
+		names []string
+	}{
+		{"JUDGED: the agent against its bars", names.judged},
+		{"GATEWAY: the agent in front of a daemon without NTS, against its bars", names.gateway},
+	} {
+		list := pick(rows, t.names)
+		if len(list) == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "%s (%s)\n", t.title, times(rounds, "round"))
 		block(&b, list, true)
 		if rounds < verdictRounds {
 			fmt.Fprintf(&b, "verdicts need %d rounds, this run had %d\n", verdictRounds, rounds)

@@ -13,8 +13,10 @@ import (
 type contestant struct {
 	server
 	column int // of the table
-	load   func(ctx context.Context, d time.Duration) (load.Result, error)
-	judged bool // what fails is counted; of others the round is repeated
+	// load loads it for a while. begin is called when what comes before is done.
+	load   func(ctx context.Context, d time.Duration, begin func()) (load.Result, error)
+	behind *child // the daemon behind a gateway, whose CPU time is told apart; nil: none
+	judged bool   // what fails is counted; of others the round is repeated
 }
 
 // series is what all rounds of one contestant came to.
@@ -22,6 +24,9 @@ type series struct {
 	name   string
 	micros []float64 // CPU-µs of the server per verified operation, one per round; NaN: there was none
 	result load.Result
+	offset []float64 // the median of clock offsets without their signs, in µs, one per round; NaN: there was none
+	rate   []float64 // verified operations per second, one per round
+	behind []float64 // CPU-µs of the daemon behind it per verified operation, one per round
 
 	failed, tried int   // operations of a judged one, those of the warm-up included
 	firstErr      error // why the first of those failed
@@ -96,12 +101,11 @@ const tries = 3
 // round measures c once more.
 func (s *series) round(ctx context.Context, plan schedule, c contestant, number int) {
 	for try := 1; ; try++ {
-		warm, r, micros, err := c.measure(ctx, plan)
+		warm, m, err := c.measure(ctx, plan)
 		if err == nil {
-			s.micros = append(s.micros, micros)
-			s.result.Merge(&r)
+			s.add(m)
 			s.count(warm)
-			s.count(r)
+			s.count(m.result)
 			return
 		}
 		if try == tries || ctx.Err() != nil || c.gone() != nil {
@@ -115,25 +119,59 @@ func (s *series) round(ctx context.Context, plan schedule, c contestant, number 
 	}
 }
 
+// measured is one server in one round.
+type measured struct {
+	result      load.Result
+	cpu, behind time.Duration
+}
+
+// add takes in one more round.
+func (s *series) add(m measured) {
+	r := &m.result
+	s.micros = append(s.micros, perOperation(m.cpu, r.Done))
+	s.behind = append(s.behind, perOperation(m.behind, r.Done))
+	s.rate = append(s.rate, float64(r.Done)/r.Took.Seconds())
+	offset := math.NaN()
+	if r.Offset.Len() > 0 {
+		offset = microseconds(r.Offset.Magnitudes().Quantile(0.5))
+	}
+	s.offset = append(s.offset, offset)
+	s.result.Merge(r)
+}
+
 // measure loads one server for one round.
-func (c contestant) measure(ctx context.Context, s schedule) (warm, r load.Result, micros float64, err error) {
-	if warm, err = c.run(ctx, s.warm); err != nil {
-		return warm, r, 0, err
+func (c contestant) measure(ctx context.Context, s schedule) (warm load.Result, m measured, err error) {
+	if warm, err = c.run(ctx, s.warm, func() {}); err != nil {
+		return warm, m, err
 	}
-	before, err := cpuOf(c.pid)
+	var before, behind time.Duration
+	begun := func() {
+		before, err = cpuOf(c.pid)
+		if c.behind != nil && err == nil {
+			behind, err = cpuOf(c.behind.pid)
+		}
+	}
+	var failed error
+	if m.result, failed = c.run(ctx, s.measure, begun); failed != nil {
+		return warm, m, failed
+	}
 	if err != nil {
-		return warm, r, 0, err
+		return warm, m, err
 	}
-	if r, err = c.run(ctx, s.measure); err != nil {
-		return warm, r, 0, err
+	if m.cpu, err = cpuOf(c.pid); err != nil {
+		return warm, m, err
 	}
-	after, err := cpuOf(c.pid)
-	return warm, r, perOperation(after-before, r.Done), err
+	m.cpu -= before
+	if c.behind != nil {
+		m.behind, err = cpuOf(c.behind.pid)
+		m.behind -= behind
+	}
+	return warm, m, err
 }
 
 // run loads the server and wants every operation to succeed, unless they are counted.
-func (c contestant) run(ctx context.Context, d time.Duration) (load.Result, error) {
-	r, err := c.load(ctx, d)
+func (c contestant) run(ctx context.Context, d time.Duration, begin func()) (load.Result, error) {
+	r, err := c.load(ctx, d, begin)
 	switch {
 	case ctx.Err() != nil:
 		return r, ctx.Err()

@@ -17,7 +17,8 @@ import (
 // pretender is a contestant that needs no server: each load is noted and does work.
 func pretender(name string, notes *[]string, work func(d time.Duration) load.Result) contestant {
 	c := &child{name: name, pid: os.Getpid(), ended: make(chan struct{})}
-	return contestant{server: server{child: c}, load: func(_ context.Context, d time.Duration) (load.Result, error) {
+	return contestant{server: server{child: c}, load: func(_ context.Context, d time.Duration, begin func()) (load.Result, error) {
+		begin()
 		*notes = append(*notes, name+" "+d.String())
 		return work(d), nil
 	}}
@@ -145,15 +146,52 @@ func TestCPUTimeIsPerOperation(t *testing.T) {
 
 func TestOnlyPicksGroupsByTheirRows(t *testing.T) {
 	for name, tt := range map[string]struct {
-		only words
-		want int
+		table string
+		only  words
+		want  int
 	}{
-		"no words": {nil, len(groups(1))}, "one": {words{"key exchange"}, 2}, "in another case": {words{"x25519,"}, 1},
-		"several": {words{"nts quer", "plain"}, 2}, "of many": {words{"memory"}, 2}, "nonsense": {words{"nonsense"}, 0},
+		"no words": {"all", nil, len(groups(1))}, "one": {"all", words{"key exchange"}, 2}, "in another case": {"all", words{"x25519,"}, 1},
+		"several": {"all", words{"nts quer", "plain"}, 2}, "of many": {"ke", words{"memory"}, 2}, "nonsense": {"all", words{"nonsense"}, 0},
+		"the gateway": {"gateway", nil, len(gatewayGroups())}, "all but the gateway": {"ke", nil, len(groups(1)) - len(gatewayGroups())},
+		"one of the gateway": {"gateway", words{"AEAD 30"}, 1}, "of both tables": {"all", words{"(RSS)"}, 3},
 	} {
-		if got := selected(groups(1), tt.only); len(got) != tt.want {
+		if got := selected(groups(1), tt.table, tt.only); len(got) != tt.want {
 			t.Errorf("%s: %d groups, want %d", name, len(got), tt.want)
 		}
+	}
+}
+
+func TestARoundIsMeasuredFromWhereTheLoadBegins(t *testing.T) {
+	var notes []string
+	c := pretender("a", &notes, done)
+	offsets := load.Dist{}
+	for _, x := range []time.Duration{-3 * time.Microsecond, 1 * time.Microsecond, 2 * time.Microsecond} {
+		offsets.Add(x)
+	}
+	c.behind = c.child
+	burn := func() { // CPU time of this process, more than any that counts
+		for begin, now := time.Duration(0), time.Duration(0); now-begin < 100*time.Millisecond; {
+			now, _ = cpuOf(os.Getpid())
+			if begin == 0 {
+				begin = now
+			}
+		}
+	}
+	c.load = func(_ context.Context, _ time.Duration, begin func()) (load.Result, error) {
+		burn() // as exchanging keys does
+		begin()
+		return load.Result{Done: 2_000_000, Took: 2 * time.Second, Offset: offsets}, nil
+	}
+	all, err := alternate(t.Context(), schedule{rounds: 1}, []contestant{c}, silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := all[0]
+	if s.micros[0] >= 0.05 || s.behind[0] >= 0.05 {
+		t.Errorf("%v and %v µs per operation: what came before was counted", s.micros, s.behind)
+	}
+	if s.offset[0] != 2 || s.rate[0] != 1e6 {
+		t.Errorf("offset %v µs, rate %v/s, want 2 and 1e6", s.offset, s.rate)
 	}
 }
 

@@ -42,13 +42,14 @@ func rowNewClients(k load.Kind, n int) string {
 }
 
 // rowNames are the rows in the order in which they are printed.
-type rowNames struct{ judged, information []string }
+type rowNames struct{ judged, gateway, information []string }
 
 // namesOf are all rows of a bench with so many idle connections.
 func namesOf(idle int) rowNames {
 	n := rowNames{
 		judged:      []string{rowKEFloor, rowKEChronyd, rowKEDefaultFloor, rowIdleMemory, rowPerSession},
-		information: []string{rowKETime, rowKEDefaultTime, rowNTS, rowNTSTime, rowNTSOffset, rowPlain, rowPlainTime, rowPlainOffset},
+		information: []string{rowKETime, rowKEDefaultTime, rowNTS, rowNTSTime, rowNTSOffset, rowPlain, rowPlainTime, rowPlainOffset, rowGatewaySpeed, rowGatewayLatency},
+		gateway:     gatewayRows,
 	}
 	for _, k := range load.Kinds {
 		n.judged = append(n.judged, rowNewClients(k, idle), rowNewClients(k, idle)+evicting)
@@ -57,8 +58,8 @@ func namesOf(idle int) rowNames {
 	return n
 }
 
-// all are the names of both blocks.
-func (n rowNames) all() []string { return slices.Concat(n.judged, n.information) }
+// all are the names of all blocks.
+func (n rowNames) all() []string { return slices.Concat(n.judged, n.gateway, n.information) }
 
 // words choose rows: those that contain one of them, in any case. No words
 // choose all.

@@ -28,12 +28,14 @@ type server struct {
 	ntp netip.AddrPort
 }
 
-// servers starts servers and ends them. All of them live on 127.0.0.1 and show
-// the same certificate.
+// servers starts servers and ends them. All of them live on one loopback address
+// and show the same certificate.
 type servers struct {
 	dir    string // of everything
 	agent  string // path of ntsagent
 	self   string // path of this program, for the floors
+	repo   string // our source tree
+	host   netip.Addr
 	cpus   cpus
 	chrony parts.Root
 	id     identity
@@ -42,18 +44,17 @@ type servers struct {
 }
 
 // openServers makes the folder, the certificate and chronyd ready.
-func openServers(ctx context.Context, c cpus, agent string, say func(format string, args ...any)) (*servers, error) {
-	s := &servers{cpus: c, agent: agent}
+func openServers(ctx context.Context, c cpus, host netip.Addr, agent string, say func(format string, args ...any)) (*servers, error) {
+	s := &servers{cpus: c, host: host, agent: agent}
 	var err error
 	if s.self, err = os.Executable(); err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	repo, err := sourceTree(filepath.Dir(s.self), ".")
-	if err != nil {
+	if s.repo, err = sourceTree(filepath.Dir(s.self), "."); err != nil {
 		return nil, err
 	}
-	say("make chronyd %s ready in %s; the first time it is downloaded", parts.Debian12.Chrony, filepath.Join(repo, ".parts"))
-	if s.chrony, err = parts.UnpackChrony(ctx, repo, parts.Debian12); err != nil {
+	say("make chronyd %s ready in %s; the first time it is downloaded", parts.Debian12.Chrony, filepath.Join(s.repo, ".parts"))
+	if s.chrony, err = parts.UnpackChrony(ctx, s.repo, parts.Debian12); err != nil {
 		return nil, err
 	}
 	if s.dir, err = os.MkdirTemp("", "ntsbench-"); err != nil {
@@ -131,52 +132,74 @@ func (s *servers) start(name, dir string, cmd *exec.Cmd) (*child, error) {
 	return c, nil
 }
 
-// startFloor runs this program's floor of that kind on the open socket.
-func (s *servers) startFloor(kind string, socket *os.File, args ...string) (*child, error) {
+// startFloor runs this program's floor of that kind on the open sockets.
+func (s *servers) startFloor(kind string, sockets []*os.File, args ...string) (*child, error) {
 	dir, err := s.folder("floor-" + kind)
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(s.self, append([]string{"floor", kind}, args...)...)
-	cmd.ExtraFiles = []*os.File{socket}
+	cmd.ExtraFiles = sockets
 	return s.start("the "+kind+" floor", dir, cmd)
 }
 
 // startTLSFloor runs a TLS floor that answers with so many octets.
 func (s *servers) startTLSFloor(octets int) (server, error) {
-	ln, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(anyPort))
+	socket, at, err := s.listenTCP()
 	if err != nil {
-		return server{}, fmt.Errorf("listen for the tls floor: %w", err)
+		return server{}, err
+	}
+	defer socket.Close()
+	c, err := s.startFloor("tls", []*os.File{socket}, "--cert", s.id.cert, "--key", s.id.key, "--octets", strconv.Itoa(octets))
+	return server{child: c, ke: s.target(at)}, err
+}
+
+// startUDPFloor runs a UDP echo, of the first reply octets only, or of all if reply is 0.
+func (s *servers) startUDPFloor(reply int) (server, error) {
+	socket, at, err := s.listenUDP()
+	if err != nil {
+		return server{}, err
+	}
+	defer socket.Close()
+	c, err := s.startFloor("udp", []*os.File{socket}, "--reply", strconv.Itoa(reply))
+	return server{child: c, ntp: at}, err
+}
+
+// listenTCP opens a listening socket for a child.
+func (s *servers) listenTCP() (*os.File, netip.AddrPort, error) {
+	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(s.anyPort()))
+	if err != nil {
+		return nil, netip.AddrPort{}, fmt.Errorf("listen for a floor: %w", err)
 	}
 	defer ln.Close()
 	socket, err := ln.File()
 	if err != nil {
-		return server{}, fmt.Errorf("hand the tls floor its socket: %w", err)
+		return nil, netip.AddrPort{}, fmt.Errorf("hand a floor its socket: %w", err)
 	}
-	defer socket.Close()
-	c, err := s.startFloor("tls", socket, "--cert", s.id.cert, "--key", s.id.key, "--octets", strconv.Itoa(octets))
-	return server{child: c, ke: s.target(ln.Addr().(*net.TCPAddr).AddrPort())}, err
+	return socket, ln.Addr().(*net.TCPAddr).AddrPort(), nil
 }
 
-// startUDPFloor runs a UDP echo.
-func (s *servers) startUDPFloor() (server, error) {
-	pc, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(anyPort))
+// listenUDP opens a socket for a child.
+func (s *servers) listenUDP() (*os.File, netip.AddrPort, error) {
+	pc, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(s.anyPort()))
 	if err != nil {
-		return server{}, fmt.Errorf("listen for the udp floor: %w", err)
+		return nil, netip.AddrPort{}, fmt.Errorf("listen for a floor: %w", err)
 	}
 	defer pc.Close()
 	socket, err := pc.File()
 	if err != nil {
-		return server{}, fmt.Errorf("hand the udp floor its socket: %w", err)
+		return nil, netip.AddrPort{}, fmt.Errorf("hand a floor its socket: %w", err)
 	}
-	defer socket.Close()
-	c, err := s.startFloor("udp", socket)
-	return server{child: c, ntp: pc.LocalAddr().(*net.UDPAddr).AddrPort()}, err
+	return socket, pc.LocalAddr().(*net.UDPAddr).AddrPort(), nil
 }
 
-var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+// The loopback addresses servers may live on.
+var (
+	loopback  = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	loopback6 = netip.IPv6Loopback()
+)
 
-var anyPort = netip.AddrPortFrom(loopback, 0)
+func (s *servers) anyPort() netip.AddrPort { return netip.AddrPortFrom(s.host, 0) }
 
 func (s *servers) target(at netip.AddrPort) load.KETarget {
 	return load.KETarget{Addr: at, Name: benchName, Roots: s.id.roots}
@@ -188,35 +211,35 @@ type chronyd struct {
 	dir, conf string
 }
 
-// startChronyd runs chronyd with these lines besides those every one needs. It
-// cannot be handed sockets, so a port that something else was faster to take
-// makes it start again with others.
-func (s *servers) startChronyd(ctx context.Context, name string, lines func(dir string) string) (chronyd, error) {
+// startChronyd runs the chronyd of root with these lines besides those every one
+// needs. It cannot be handed sockets, so a port that something else was faster
+// to take makes it start again with others.
+func (s *servers) startChronyd(ctx context.Context, root parts.Root, name string, lines func(dir string) string) (chronyd, error) {
 	var d chronyd
 	var err error
 	for range 3 {
-		if d, err = s.tryChronyd(ctx, name, lines); err == nil || ctx.Err() != nil {
+		if d, err = s.tryChronyd(ctx, root, name, lines); err == nil || ctx.Err() != nil {
 			break
 		}
 	}
 	return d, err
 }
 
-func (s *servers) tryChronyd(ctx context.Context, name string, lines func(dir string) string) (chronyd, error) {
+func (s *servers) tryChronyd(ctx context.Context, root parts.Root, name string, lines func(dir string) string) (chronyd, error) {
 	dir, err := s.folder("chronyd")
 	if err != nil {
 		return chronyd{}, err
 	}
-	kePort, err := freePort()
+	kePort, err := freePort(s.host)
 	if err != nil {
 		return chronyd{}, err
 	}
-	port, err := freePort()
+	port, err := freePort(s.host)
 	if err != nil {
 		return chronyd{}, err
 	}
 	d := chronyd{dir: dir, conf: filepath.Join(dir, "chrony.conf")}
-	d.ke, d.ntp = s.target(netip.AddrPortFrom(loopback, kePort)), netip.AddrPortFrom(loopback, port)
+	d.ke, d.ntp = s.target(netip.AddrPortFrom(s.host, kePort)), netip.AddrPortFrom(s.host, port)
 	text := fmt.Sprintf(`port %d
 bindaddress %s
 local stratum 1
@@ -226,7 +249,7 @@ pidfile %s
 ntsport %d
 ntsserverkey %s
 ntsservercert %s
-%s`, port, loopback, filepath.Join(dir, "pid"), kePort, s.id.key, s.id.cert, lines(dir))
+%s`, port, s.host, filepath.Join(dir, "pid"), kePort, s.id.key, s.id.cert, lines(dir))
 	if err := os.WriteFile(d.conf, []byte(text), 0o600); err != nil {
 		return chronyd{}, fmt.Errorf("write the configuration of %s: %w", name, err)
 	}
@@ -235,7 +258,7 @@ ntsservercert %s
 		return chronyd{}, fmt.Errorf("find the user for %s: %w", name, err)
 	}
 	// -x: the clock is never touched; -U: root is not needed.
-	cmd := s.chrony.Command(context.WithoutCancel(ctx), "chronyd", "-U", "-x", "-d", "-u", me.Username, "-f", d.conf)
+	cmd := root.Command(context.WithoutCancel(ctx), "chronyd", "-U", "-x", "-d", "-u", me.Username, "-f", d.conf)
 	if d.child, err = s.start(name, dir, cmd); err != nil {
 		return chronyd{}, err
 	}
@@ -249,14 +272,30 @@ ntsservercert %s
 const chronydRoom = "maxntsconnections 10000\n"
 
 // startServing runs a chronyd that serves NTS-KE itself, with these lines more.
-func (s *servers) startServing(ctx context.Context, lines string) (server, error) {
-	d, err := s.startChronyd(ctx, "chronyd", func(string) string {
+func (s *servers) startServing(ctx context.Context, root parts.Root, lines string) (server, error) {
+	d, err := s.startChronyd(ctx, root, "chronyd", func(string) string {
 		return "bindcmdaddress /\nntsprocesses 1\n" + lines
 	})
 	if err != nil {
 		return server{}, err
 	}
 	return d.server, d.serves(ctx)
+}
+
+// tellsTime waits for the first authenticated reply that is not of a clock
+// without the time.
+func (s *server) tellsTime(ctx context.Context) error {
+	return s.wait(ctx, "to tell the time", func(ctx context.Context) error {
+		res, err := client.KeyExchange(ctx, client.Config{Addr: s.ke.Addr, Name: s.ke.Name, Roots: s.ke.Roots})
+		if err != nil {
+			return err
+		}
+		reply, err := client.Query(ctx, s.ntp, res.Keys, res.Cookies[0], 0)
+		if err == nil && (reply.Header.Leap == 3 || reply.Header.Stratum == 0) {
+			err = errors.New("it has not got the time itself")
+		}
+		return err
+	})
 }
 
 // serves waits for the first whole session.
@@ -269,7 +308,7 @@ func (s *server) serves(ctx context.Context) error {
 // startAgent runs ntsagent beside a chronyd it feeds and waits until its keys
 // are proven. keLines are added to its configuration's ke: {…}.
 func (s *servers) startAgent(ctx context.Context, keLines string) (agent, daemon server, err error) {
-	d, err := s.startChronyd(ctx, "the agent's chronyd", func(dir string) string {
+	d, err := s.startChronyd(ctx, s.chrony, "the agent's chronyd", func(dir string) string {
 		return fmt.Sprintf("bindcmdaddress %s/chronyd.sock\nntsdumpdir %s\nntsrotate 0\n", dir, dir)
 	})
 	if err != nil {
@@ -323,7 +362,7 @@ daemon:
   chrony: {keys_file: %s, command_socket: %s, config_file: %s}
 observe: {socket: %s}
 state_dir: %s
-`, q(benchName), q(s.id.cert), q(s.id.key), q(anyPort.String()), keLines, q(d.ntp.String()),
+`, q(benchName), q(s.id.cert), q(s.id.key), q(s.anyPort().String()), keLines, q(d.ntp.String()),
 		q(filepath.Join(d.dir, "ntskeys")), q(filepath.Join(d.dir, "chronyd.sock")), q(d.conf), q(socket), q(filepath.Join(dir, "state")))
 }
 
@@ -351,16 +390,16 @@ func (c *child) wait(ctx context.Context, what string, try func(context.Context)
 }
 
 // freePort finds a port that is free over TCP and UDP at this moment.
-func freePort() (uint16, error) {
+func freePort(host netip.Addr) (uint16, error) {
 	var err error
 	for range 20 {
 		var ln *net.TCPListener
-		if ln, err = net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(anyPort)); err != nil {
+		if ln, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(host, 0))); err != nil {
 			break
 		}
 		at := ln.Addr().(*net.TCPAddr).AddrPort()
 		var pc *net.UDPConn
-		pc, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
+		pc, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
 		ln.Close()
 		if err == nil {
 			pc.Close()

@@ -124,6 +124,11 @@ func ratios(of, to []float64) []float64 {
 
 // compare is the row of two columns' CPU-µs. l is nil for information.
 func compare(what string, all [columns]*series, of, to int, l *limits) row {
+	return compareBy(what, all, of, to, micros, l)
+}
+
+// compareBy is compare by other figures of the rounds, in µs.
+func compareBy(what string, all [columns]*series, of, to int, figures func(*series) []float64, l *limits) row {
 	for _, column := range []int{of, to} {
 		if err := all[column].err; err != nil {
 			return notMeasured(what, err)
@@ -134,14 +139,14 @@ func compare(what string, all [columns]*series, of, to int, l *limits) row {
 		if s == nil || s.err != nil {
 			continue
 		}
-		if m := numbers(s.micros); len(m) > 0 {
+		if m := numbers(figures(s)); len(m) > 0 {
 			r.cells[i] = figure(summarize(m).median) + " µs"
 		}
 		if i == of || i == to {
 			r.notes = append(r.notes, s.notes()...)
 		}
 	}
-	ratio := summarize(ratios(all[of].micros, all[to].micros))
+	ratio := summarize(ratios(figures(all[of]), figures(all[to])))
 	if !math.IsNaN(ratio.median) {
 		r.ratio = fmt.Sprintf("%s (%s–%s)", figure(ratio.median), figure(ratio.min), figure(ratio.max))
 	}
@@ -150,6 +155,29 @@ func compare(what string, all [columns]*series, of, to int, l *limits) row {
 		if all[of].failed > 0 {
 			r.result = miss
 		}
+	}
+	return r
+}
+
+// reading is the row of one figure per round of each column, of which the agent's is judged. Its least and
+// greatest stand where others have a ratio.
+func reading(what string, all [columns]*series, figures func(*series) []float64, unit string, l *limits) row {
+	agent := all[agentColumn]
+	if agent.err != nil {
+		return notMeasured(what, agent.err)
+	}
+	m := readings{what: what, unit: unit, values: unmeasured(), limits: l, notes: agent.notes()}
+	for i, s := range all {
+		if s != nil && s.err == nil {
+			m.values[i] = summarize(numbers(figures(s))).median
+		}
+	}
+	r := m.row()
+	if f := numbers(figures(agent)); len(f) > 0 {
+		r.ratio = fmt.Sprintf("agent %s–%s %s", figure(slices.Min(f)), figure(slices.Max(f)), unit)
+	}
+	if l != nil && agent.failed > 0 {
+		r.result = miss
 	}
 	return r
 }
@@ -179,11 +207,11 @@ func (a readings) row() row {
 		case math.IsInf(v, 1):
 			r.cells[i] = "never"
 		case !math.IsNaN(v):
-			r.cells[i] = figure(v) + " " + a.unit
+			r.cells[i] = strings.TrimSpace(figure(v) + " " + a.unit)
 		}
 	}
 	if a.limits != nil {
-		r.bar, r.goal = fmt.Sprintf("≤ %g %s", a.limits.bar, a.unit), fmt.Sprintf("≤ %g %s", a.limits.goal, a.unit)
+		r.bar, r.goal = strings.TrimSpace(fmt.Sprintf("≤ %g %s", a.limits.bar, a.unit)), strings.TrimSpace(fmt.Sprintf("≤ %g %s", a.limits.goal, a.unit))
 		r.result = a.limits.judge(a.values[agentColumn])
 	}
 	return r

@@ -110,6 +110,62 @@ func TestACompetitorThatCannotBeMeasuredTakesOnlyItsRow(t *testing.T) {
 	}
 }
 
+func TestAComparisonMayBeOfOtherFigures(t *testing.T) {
+	agent, chronyd := figuresOf("ntsagent", 9), figuresOf("chronyd", 1)
+	agent.offset, chronyd.offset = []float64{3, math.NaN(), 5}, []float64{2, 2, 2}
+	got := compareBy("w", [columns]*series{agentColumn: agent, chronydColumn: chronyd}, agentColumn, chronydColumn, offsets, &limits{2, 1.2})
+	if got.ratio != "2.00 (1.50–2.50)" || got.result != pass || got.cells != [columns]string{"4.00 µs", "2.00 µs", none} {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestAReadingOfRoundsJudgesItsMedianAndShowsLeastAndGreatest(t *testing.T) {
+	agent, chronyd := figuresOf("ntsagent"), figuresOf("chronyd")
+	agent.offset, chronyd.offset = []float64{41, 3, 9}, []float64{500}
+	all := [columns]*series{agentColumn: agent, chronydColumn: chronyd}
+	want := newRow("w")
+	want.cells = [columns]string{"9.00 µs", "500.0 µs", none}
+	want.ratio, want.bar, want.goal, want.result = "agent 3.00–41.0 µs", "≤ 40 µs", "≤ 10 µs", passGoal
+	if got := reading("w", all, offsets, "µs", &limits{40, 10}); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v\nwant %+v", got, want)
+	}
+	agent.failed, agent.tried, agent.firstErr = 1, 100, errLoad
+	if got := reading("w", all, offsets, "µs", &limits{40, 10}); got.result != miss || len(got.notes) != 1 {
+		t.Errorf("a query failed: %+v", got)
+	}
+	agent.offset = nil
+	if got := reading("w", all, offsets, "µs", &limits{40, 10}); got.result != miss || got.ratio != none {
+		t.Errorf("no figures: %+v", got)
+	}
+	agent.err = errLoad
+	if got := reading("w", all, offsets, "µs", nil); !got.missing {
+		t.Errorf("not measured: %+v", got)
+	}
+}
+
+func TestNoAllocationIsTheOnlyGoodNumberOfThem(t *testing.T) {
+	for v, want := range map[float64]string{0: passGoal, 0.004: passGoal, 0.006: miss, 1: miss} {
+		m := readings{what: "w", values: unmeasured(), limits: &limits{0, 0}}
+		m.values[agentColumn] = v
+		if got := m.row(); got.result != want || got.bar != "≤ 0" || strings.Contains(got.cells[agentColumn], " ") {
+			t.Errorf("%v: %+v, want %s", v, got, want)
+		}
+	}
+}
+
+func TestDatagramsOfOtherLengthsThanTheEchosAreTold(t *testing.T) {
+	g, e := figuresOf("ntsagent"), figuresOf("the floor")
+	all := [columns]*series{agentColumn: g, floorColumn: e}
+	g.result, e.result = load.Result{Done: 1, Request: 228, Reply: 84}, load.Result{Done: 1, Request: 228, Reply: 84}
+	if got := sizes(all); got != nil {
+		t.Errorf("the same: %q", got)
+	}
+	g.result.Reply = 88
+	if got := sizes(all); !slices.Equal(got, []string{"datagrams of 228 and 88 octets, of the echo 228 and 84"}) {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestReadingsJudgeTheAgents(t *testing.T) {
 	a := readings{what: "w", unit: "s", values: unmeasured(), limits: &limits{5, 3}}
 	a.values[agentColumn], a.values[chronydColumn] = 3.02, math.Inf(1)
@@ -171,7 +227,7 @@ func wide(what string) row {
 	return r
 }
 
-func TestTheTableHasTwoBlocksOfAlignedColumns(t *testing.T) {
+func TestTheTableHasThreeBlocksOfAlignedColumns(t *testing.T) {
 	names := namesOf(mostIdle)
 	var rows []row
 	for _, what := range names.all() {
@@ -191,7 +247,8 @@ func TestTheTableHasTwoBlocksOfAlignedColumns(t *testing.T) {
 		}
 	}
 	judged, information, _ := strings.Cut(table, "FOR INFORMATION")
-	for _, block := range []string{judged, information} {
+	judged, gateway, _ := strings.Cut(judged, "GATEWAY: the agent in front of a daemon without NTS, against its bars (3 rounds)\n")
+	for _, block := range []string{judged, gateway, information} {
 		at := -1
 		for line := range strings.Lines(block) {
 			if n := utf8.RuneCountInString(line) - 1; n > 140 {
@@ -210,7 +267,7 @@ func TestTheTableHasTwoBlocksOfAlignedColumns(t *testing.T) {
 			t.Errorf("no rows in %q", block)
 		}
 	}
-	if strings.Count(judged, "999.9 µs") != 3*len(names.judged) || strings.Contains(information, passGoal) {
+	if strings.Count(judged, "999.9 µs") != 3*len(names.judged) || strings.Count(gateway, "999.9 µs") != 3*len(names.gateway) || strings.Contains(information, passGoal) {
 		t.Errorf("not every row is in its block:\n%s", table)
 	}
 

@@ -12,17 +12,17 @@ func TestVerbsLoadOneServer(t *testing.T) {
 	t.Parallel()
 	runtime.LockOSThread() // the server dies with its thread
 	defer runtime.UnlockOSThread()
-	s, err := openServers(t.Context(), cpus{}, agentProgram, func(string, ...any) {})
+	s, err := openServers(t.Context(), cpus{}, loopback, agentProgram, func(string, ...any) {})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.close()
-	d, err := s.startServing(t.Context(), chronydRoom)
+	d, err := s.startServing(t.Context(), s.chrony, chronydRoom)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ke, ntp := d.ke.Addr.String(), d.ntp.String()
-	free, err := freePort()
+	free, err := freePort(loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
