@@ -243,6 +243,10 @@ func init() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		ended(feed.Chrony(ctx, feed.Options{From: os.Args[1], KeysFile: os.Args[2], CommandSocket: os.Args[3], ChronyConf: os.Args[4]}))
+	case "export":
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		ended(feed.NTPsec(ctx, feed.ExportOptions{From: os.Args[1], To: os.Args[2]}))
 	}
 }
 

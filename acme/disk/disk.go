@@ -30,13 +30,7 @@ var ErrLocked = errors.New("locked by another process")
 // and no temporary file, but for one: when only the last sync of the directory failed the new file is in place and
 // might not survive a power loss.
 func WriteFile(path string, data []byte, perm os.FileMode) error {
-	err := replace(path, func(dir *os.Root, temp string) error {
-		f, err := dir.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
-		if err != nil {
-			return err
-		}
-		return errors.Join(fill(f, data, perm), f.Close())
-	})
+	err := replace(path, func(dir *os.Root, base string) (*Staged, error) { return Stage(dir, base, data, perm, nil) })
 	if err != nil {
 		return fmt.Errorf("write file %s: %w", path, err)
 	}
@@ -45,16 +39,22 @@ func WriteFile(path string, data []byte, perm os.FileMode) error {
 
 // Symlink makes path a symbolic link to target, atomically and durably; an older link or file there is replaced.
 func Symlink(target, path string) error {
-	err := replace(path, func(dir *os.Root, temp string) error { return dir.Symlink(target, temp) })
+	err := replace(path, func(dir *os.Root, base string) (*Staged, error) {
+		s := newStaged(dir, base)
+		if err := dir.Symlink(target, s.temp); err != nil {
+			return nil, err
+		}
+		return s, nil
+	})
 	if err != nil {
 		return fmt.Errorf("link %s to %s: %w", path, target, err)
 	}
 	return nil
 }
 
-// replace lets create make a temporary entry beside path and renames it over path. The directory is held open
-// throughout, so that all steps happen in the same one even when its name is moved meanwhile.
-func replace(path string, create func(dir *os.Root, temp string) error) error {
+// replace puts what stage makes beside path in its place. The directory is held open throughout, so that all steps happen
+// in the same one even when its name is moved meanwhile.
+func replace(path string, stage func(dir *os.Root, base string) (*Staged, error)) error {
 	base := filepath.Base(path)
 	if strings.HasSuffix(path, "/") || base == "." || base == ".." {
 		return errors.New("the path names no file")
@@ -64,17 +64,59 @@ func replace(path string, create func(dir *os.Root, temp string) error) error {
 		return err
 	}
 	defer dir.Close()
-	temp := tempPrefix + rand.Text()
-	if err := create(dir, temp); err != nil {
-		dir.Remove(temp) // may not exist; the first error is the one that tells
+	s, err := stage(dir, base)
+	if err != nil {
 		return err
 	}
-	if err := dir.Rename(temp, base); err != nil {
-		dir.Remove(temp)
-		return err
-	}
-	return syncRoot(dir)
+	return s.Commit()
 }
+
+// Owner is who a file is to belong to; -1 leaves it as it comes.
+type Owner struct{ UID, GID int }
+
+// Staged is a file that is whole and on the disk, under a temporary name beside the one it is for.
+type Staged struct {
+	dir        *os.Root
+	temp, base string
+}
+
+func newStaged(dir *os.Root, base string) *Staged {
+	return &Staged{dir: dir, temp: tempPrefix + rand.Text(), base: base}
+}
+
+// Stage is the first half of WriteFile, for files that must appear one right after the other, or in a directory that has
+// to be looked at first: all that takes time or can fail for want of room. own may be nil. dir must stay open until Commit
+// or Discard.
+func Stage(dir *os.Root, base string, data []byte, perm os.FileMode, own *Owner) (*Staged, error) {
+	s := newStaged(dir, base)
+	f, err := dir.OpenFile(s.temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if own != nil {
+		err = f.Chown(own.UID, own.GID) // before the mode, which lets others in
+	}
+	if err == nil {
+		err = fill(f, data, perm)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		s.Discard()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Commit puts the file in place, and syncs the directory.
+func (s *Staged) Commit() error {
+	if err := s.dir.Rename(s.temp, s.base); err != nil {
+		s.Discard()
+		return err
+	}
+	return syncRoot(s.dir)
+}
+
+// Discard removes a file that is not to be committed.
+func (s *Staged) Discard() { s.dir.Remove(s.temp) } // may not exist; the first error is the one that tells
 
 // fill brings a fresh file to its content and mode and onto the disk. After a failed sync the caller must throw the
 // file away: the kernel may have dropped the pages, and a second sync would report success for nothing.

@@ -71,11 +71,11 @@ func (f Followed) hint(err error) string {
 	ntpsec := f.Kind == config.KindNTPsec
 	switch {
 	case errors.Is(err, fs.ErrPermission) && ntpsec:
-		return "only ntpd's user may read it, and each rotation makes a new file: run us as that user or as root"
+		return "only ntpd's user may read it, and each rotation makes a new file: have `ntsagent feed ntpsec` export it and set daemon.ntpsec.keys_file to the copy, or run us as root"
 	case errors.Is(err, fs.ErrPermission):
 		return "let our group read it, with chgrp and chmod 640, which ntpd-rs keeps, and enter its folder"
 	case errors.Is(err, fs.ErrNotExist) && ntpsec:
-		return "see that daemon.ntpsec.keys_file is the file of `nts cookie` in ntp.conf, and that AppArmor lets ntpd write " + f.KeysFile + "-tmp"
+		return "see that daemon.ntpsec.keys_file is the file of `nts cookie` in ntp.conf, or the copy that `ntsagent feed ntpsec` makes of it, and that AppArmor lets ntpd write " + f.KeysFile + "-tmp"
 	case errors.Is(err, fs.ErrNotExist):
 		return "see that daemon.ntpd_rs.keys_file is the key-storage-path of [keyset] in ntp.toml"
 	}

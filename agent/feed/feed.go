@@ -1,10 +1,12 @@
 // Package feed is what happens as the NTP daemon's own user: the agent's key
-// file is checked, written out anew as the daemon's, and the daemon is told.
+// file is checked, written out anew as the daemon's, and the daemon is told; or
+// the key file of a daemon that makes its own is copied for the agent.
 //
 // The agent's user can write neither chrony's folder nor its command socket.
 // `ntsagent feed chrony` runs this as chrony's user, from a systemd unit or
 // started by an agent that is root. What it is handed is trusted no further
 // than that: only a complete key file passes, and only its keys are written.
+// Nor can it read the key file of NTPsec, which `ntsagent feed ntpsec` exports.
 package feed
 
 import (
@@ -113,7 +115,8 @@ func Chrony(ctx context.Context, o Options) error {
 		return err
 	}
 	if os.Geteuid() == 0 && uid != 0 {
-		return runAs(ctx, uid, gid, o, keys)
+		o.Source = keys // makes Args read standard input
+		return runAs(ctx, uid, gid, o.Args(), keys)
 	}
 	if err := install(ctx, o.KeysFile, keys); err != nil {
 		return err
@@ -195,6 +198,11 @@ func lockDir(ctx context.Context, dir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	return lock(ctx, d)
+}
+
+// lock is lockDir for a directory that is open, and closes it after all.
+func lock(ctx context.Context, d *os.File) (unlock func(), err error) {
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
 	for {
@@ -204,12 +212,12 @@ func lockDir(ctx context.Context, dir string) (unlock func(), err error) {
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			d.Close()
-			return nil, fmt.Errorf("lock %s: %w", dir, err)
+			return nil, fmt.Errorf("lock %s: %w", d.Name(), err)
 		}
 		select {
 		case <-ctx.Done():
 			d.Close()
-			return nil, fmt.Errorf("lock %s: %w", dir, ctx.Err())
+			return nil, fmt.Errorf("lock %s: %w", d.Name(), ctx.Err())
 		case <-again.C:
 		}
 	}

@@ -130,12 +130,13 @@ func TestASourceIsReadToTheCap(t *testing.T) {
 
 func TestWhatTheHelperSaidIsNotSaidTwice(t *testing.T) {
 	for said, want := range map[string]string{
+		"ntsagent: feed ntpsec: x\n":                                "feed ntpsec: x",
 		"ntsagent: feed chrony: source is no key file: x; fix: y\n": "source is no key file: x; fix: y",
 		"ntsagent: send REKEY to /s: not permitted\n":               "send REKEY to /s: not permitted",
 		"panic: x\n\ngoroutine 1\n":                                 "panic: x goroutine 1",
 		"\n":                                                        "",
 	} {
-		if got := helperWords(said); got != want {
+		if got := helperWords("feed chrony", said); got != want {
 			t.Errorf("of %q remains %q, not %q", said, got, want)
 		}
 	}

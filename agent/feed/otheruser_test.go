@@ -19,10 +19,10 @@ import (
 	"ntsagent/ntske/keyring"
 )
 
-// This binary plays `ntsagent feed chrony`, as which feed runs itself again.
+// This binary plays `ntsagent feed …`, as which feed runs itself again.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 2 && os.Args[1] == "feed" && os.Args[2] == "chrony" {
-		os.Exit(feedVerb(os.Args[3:]))
+	if len(os.Args) > 2 && os.Args[1] == "feed" {
+		os.Exit(map[string]func([]string) int{"chrony": feedVerb, "ntpsec": exportVerb}[os.Args[2]](os.Args[3:]))
 	}
 	os.Exit(m.Run())
 }

@@ -17,38 +17,60 @@ import (
 // maxSaid bounds what we keep of the helper's words.
 const maxSaid = 4096
 
-// runAs runs this very program as `ntsagent feed chrony` under uid and gid, with
-// no other group, and hands it the keys over a pipe. It needs root.
-func runAs(ctx context.Context, uid, gid uint32, o Options, keys []byte) error {
-	o.Source = keys // makes Args read standard input
+// runAs runs this very program as `ntsagent feed VERB …` under uid and gid, with
+// no other group, and hands it stdin over a pipe. It needs root.
+func runAs(ctx context.Context, uid, gid uint32, args []string, stdin []byte) error {
 	// By the kernel's own link: the user need not reach the program's path, and
 	// an upgrade in between changes nothing.
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", o.Args()...)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.Args[0] = "ntsagent"
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	cmd.Stdin = bytes.NewReader(keys)
+	cmd.Stdin = bytes.NewReader(stdin)
 	var said bounded
 	cmd.Stdout, cmd.Stderr = &said, &said
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Credential: &syscall.Credential{Uid: uid, Gid: gid}, // drops all supplementary groups
 	}
 	cmd.WaitDelay = time.Second
-	if err := cmd.Run(); err != nil {
-		if words := helperWords(said.String()); words != "" {
-			return fmt.Errorf("feed chrony as user %d: %s", uid, words)
-		}
-		return fmt.Errorf("feed chrony as user %d: %w", uid, errors.Join(err, ctx.Err()))
+	err := cmd.Run()
+	if err == nil {
+		return nil
+	}
+	verb := strings.Join(args[:2], " ")
+	words := helperWords(verb, said.String())
+	if words == "" {
+		return fmt.Errorf("%s as user %d: %w", verb, uid, errors.Join(err, ctx.Err()))
+	}
+	return &helperError{fmt.Sprintf("%s as user %d: %s", verb, uid, words), kindOf(cmd.ProcessState.ExitCode())}
+}
+
+// helperError is what the helper said, and what its exit code makes of it.
+type helperError struct {
+	said string
+	kind error
+}
+
+func (e *helperError) Error() string { return e.said }
+func (e *helperError) Unwrap() error { return e.kind }
+
+// kindOf tells by the exit code what kind of failure the helper met.
+func kindOf(code int) error {
+	switch code {
+	case 4:
+		return ErrNotPermitted
+	case 5:
+		return ErrNotRunning
 	}
 	return nil
 }
 
 // helperWords makes one line of what the helper said, without the beginnings
 // that name the program and what it does, which ours names too.
-func helperWords(said string) string {
+func helperWords(verb, said string) string {
 	words := strings.Join(strings.Fields(said), " ")
 	words = strings.TrimPrefix(words, "ntsagent: ")
-	return strings.TrimPrefix(words, "feed chrony: ")
+	return strings.TrimPrefix(words, verb+": ")
 }
 
 // bounded keeps the first octets written to it and drops the rest.

@@ -229,11 +229,15 @@ func (f *daemonFlags) plan(cmd *cobra.Command, g *globals) (*config.Config, setu
 
 // optionsOf is what our configuration wants of the daemon.
 func optionsOf(c *config.Config) setup.Options {
+	keys := c.Daemon.NTPsec.KeysFile
+	if keys == filepath.Join(c.StateDir, exportedKeys) { // a copy, which ntpd itself must not write
+		keys = config.Default().Daemon.NTPsec.KeysFile
+	}
 	return setup.Options{
 		ParkedKEPort: c.Daemon.Chrony.ParkedKEPort,
 		KeysDir:      filepath.Dir(c.Daemon.Chrony.KeysFile),
 		Address:      c.Daemon.Address,
-		NTPsecKeys:   c.Daemon.NTPsec.KeysFile,
+		NTPsecKeys:   keys,
 		NTPDRSKeys:   c.Daemon.NTPDRS.KeysFile,
 	}
 }

@@ -28,6 +28,9 @@ type Options struct {
 	Release parts.Release
 	// KeyFile is what it finds as key file at its first start; nil = none.
 	KeyFile []byte
+	// User is who ntpd runs as; "" = whoever runs the test. Its key file is in a
+	// folder that is closed to all others.
+	User string
 	// NoNTS leaves out `nts enable`: it then opens no cookies.
 	NoNTS bool
 	// ExtraConf are further lines of its configuration.
@@ -40,7 +43,8 @@ type Server struct {
 	// Network is where it answers, and only there: see Do.
 	*daemontest.Network
 	Dir      string
-	KeysFile string         // its nts-keys
+	KeysFile string // its nts-keys
+	PIDFile  string
 	Roots    *x509.CertPool // who its certificate for Name is good to
 	t        testing.TB
 	root     parts.Root
@@ -63,7 +67,8 @@ func Start(t testing.TB, o Options) *Server {
 		o.Release = parts.Debian12
 	}
 	dir := t.TempDir()
-	s := &Server{t: t, root: partstest.NTPsec(t, o.Release), Dir: dir, KeysFile: filepath.Join(dir, "nts-keys"), options: o}
+	s := &Server{t: t, root: partstest.NTPsec(t, o.Release), Dir: dir, PIDFile: filepath.Join(dir, "ntpd.pid"), options: o}
+	s.KeysFile = filepath.Join(s.ownDir(), "nts-keys")
 	s.Network = daemontest.NewNetwork(t)
 	s.Process = daemontest.NewProcess(t)
 	s.Roots = daemontest.WriteCertificate(t, dir, Name)
@@ -111,6 +116,15 @@ func (s *Server) WriteKeys(b []byte) {
 	if err := os.WriteFile(s.KeysFile, b, 0o600); err != nil {
 		s.t.Fatal(err)
 	}
+	dir, err := os.Stat(filepath.Dir(s.KeysFile))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if st := dir.Sys().(*syscall.Stat_t); s.options.User != "" {
+		if err := os.Chown(s.KeysFile, int(st.Uid), int(st.Gid)); err != nil {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 // Rotate brings ntpd to make a new key, as it does every hour when the time in
@@ -137,7 +151,11 @@ func (s *Server) Rotate() {
 // run starts ntpd and waits until it answers.
 func (s *Server) run() error {
 	command := func(ctx context.Context) *exec.Cmd {
-		return daemontest.WithoutClock(s.root.Command(ctx, "ntpd", "-n", "-c", filepath.Join(s.Dir, "ntp.conf")))
+		cmd := s.root.Command(ctx, "ntpd", "-n", "-p", s.PIDFile, "-c", filepath.Join(s.Dir, "ntp.conf"))
+		if s.options.User != "" {
+			return s.asUser(cmd)
+		}
+		return daemontest.WithoutClock(cmd)
 	}
 	return s.Run(command, func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
@@ -159,7 +177,7 @@ func (s *Server) writeConf() {
 		lines = append(lines, "nts enable")
 	}
 	lines = append(lines, s.options.ExtraConf...)
-	if err := os.WriteFile(filepath.Join(s.Dir, "ntp.conf"), []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.Dir, "ntp.conf"), []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
 		s.t.Fatal(err)
 	}
 }

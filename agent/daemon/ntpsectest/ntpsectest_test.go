@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"ntsagent/agent/daemon/daemontest"
@@ -132,5 +134,20 @@ func TestNtpdPassesOverWhatAnOlderOneLeftBehind(t *testing.T) {
 		if _, err := s.query(session, sealed); err != nil {
 			t.Errorf("under %v: %v", key, err)
 		}
+	}
+}
+
+func TestNtpdRunsAsAnotherUser(t *testing.T) {
+	s := Start(t, Options{User: "nobody"})
+	info, err := os.Stat(s.KeysFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if uid := info.Sys().(*syscall.Stat_t).Uid; uid == 0 || info.Mode() != 0o600 {
+		t.Errorf("its key file is user %d's, with mode %v", uid, info.Mode())
+	}
+	session, sealed := daemontest.Mint(t, format, ring(t, s).Current(), 15)
+	if _, err := s.query(session, sealed); err != nil {
+		t.Error(err)
 	}
 }
