@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -183,6 +184,44 @@ func TestARealNtpdIsFollowed(t *testing.T) {
 			d.minting("after a start with keys of another length", func(s keyring.State) bool { return proven(s) && s.Current == 17 })
 		})
 	}
+}
+
+// NTPsec up to 1.2.1 writes a shorter file over a longer one and leaves its end.
+// T: 0 is of an ntpd that never rotates.
+func TestARealNtpdWhoseFileIsWrittenInPlaceIsFollowed(t *testing.T) {
+	t.Parallel()
+	pair := func(id, fill string) string { return "I: " + id + "\nK: " + strings.Repeat(fill, 32) + "\n" }
+	const head = "T: 0\nL: 32\n"
+	before := head + pair("4000000001", "bb") + pair("4000000000", "aa")
+	after := head + pair("17", "cc") + pair("4000000001", "bb")
+	s := ntpsectest.Start(t, ntpsectest.Options{KeyFile: []byte(before)})
+	d := followNTPsec(t, s, s.KeysFile)
+	d.minting("at the start", func(s keyring.State) bool { return proven(s) && s.Current == 4000000001 })
+
+	f, err := os.OpenFile(s.KeysFile, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, step := range []struct {
+		sentence, part string
+		state          func(keyring.State) bool
+	}{
+		{"in the middle of the first key", after[:60], still(4000000001, "waiting for a whole key file")},
+		{"in the middle of the second key", after[60:140], still(4000000001, "waiting for a whole key file")},
+		{"when it is whole, with a rest behind it", after[140:], still(4000000001, "newest one")},
+	} {
+		if _, err := f.WriteString(step.part); err != nil {
+			t.Fatal(err)
+		}
+		d.minting(step.sentence, step.state)
+	}
+	if b, err := s.ReadKeys(); err != nil || string(b) != after+"aaaaaaa\n" {
+		t.Fatalf("the file is %q, %v", b, err)
+	}
+	s.Restart()
+	d.follower.Look(true, false)
+	d.minting("after a start with that file", func(s keyring.State) bool { return proven(s) && s.Current == 17 })
 }
 
 // ntpd has no NAK: silence beside answered plain queries is its refusal.
