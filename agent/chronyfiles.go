@@ -46,9 +46,10 @@ func newChronyFiles(c daemon.Chronyd, log hclog.Logger) chronyFiles {
 // read is for keyring.Config.Held.
 func (f chronyFiles) read() ([]byte, error) { return disk.ReadFile(f.keys, maxKeyFile) }
 
-// watch tells ring until ctx is done. Where we may not look, and then it returns
+// watch tells ring until ctx is done, and calls restarted first when there is
+// another chronyd. Where we may not look, and then it returns
 // at once, the keyring's own checks find out later.
-func (f chronyFiles) watch(ctx context.Context, ring *keyring.Keyring) error {
+func (f chronyFiles) watch(ctx context.Context, ring *keyring.Keyring, restarted func()) error {
 	for _, dir := range []string{filepath.Dir(f.keys), filepath.Dir(f.socket)} {
 		d, err := os.Open(dir)
 		if errors.Is(err, fs.ErrPermission) {
@@ -60,7 +61,11 @@ func (f chronyFiles) watch(ctx context.Context, ring *keyring.Keyring) error {
 		}
 	}
 	return watch.Files(ctx, []string{f.keys, f.socket}, atOnce, 0, f.log, func() {
-		ring.Look(f.look())
+		started, down := f.look()
+		if started {
+			restarted()
+		}
+		ring.Look(started, down)
 		select { // somebody may change the folder all the time
 		case <-time.After(looksApart):
 		case <-ctx.Done():

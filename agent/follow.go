@@ -14,7 +14,6 @@ import (
 	"ntsagent/agent/status"
 	"ntsagent/agent/task"
 	"ntsagent/agent/watch"
-	"ntsagent/ntske/aead"
 	"ntsagent/ntske/client"
 	"ntsagent/ntske/keyring"
 )
@@ -42,19 +41,21 @@ func (a *agent) newFollowing(cfg *config.Config, old *parts) (*keys, error) {
 		k.seen = old.keys.seen
 	}
 	observe := func(r client.Reply) { k.seen.Store(&sighting{time.Now(), r}) }
-	prove := daemon.Prove(d.Addr, observe)
+	asked := new(lastAsked)
+	prove := asked.noted(daemon.Prove(d.Addr, observe))
 	f, err := keyring.NewFollower(keyring.FollowConfig{
 		Format: d.Format, Read: d.ReadKeys, Behind: d.Behind, CheckEvery: cfg.Observe.SelfCheck,
-		Prove: prove, Plain: daemon.Plain(d.Addr, observe), Spacing: d.Spacing,
-		Help: d.Help, Rand: rand.Reader, Log: log, Changed: a.knock, After: before.Follower,
+		Prove: prove, Plain: asked.notedPlain(daemon.Plain(d.Addr, observe)), Spacing: d.Spacing,
+		Help: d.Help, Rand: rand.Reader, Log: log, Changed: func() { a.knock(); k.others.look() }, After: before.Follower,
 	})
 	if err != nil {
 		return nil, err
 	}
 	k.ring = follower{f, d}
 	k.others = &algorithms{
-		format: d.Format, await: f.Await, prove: prove, every: cfg.Observe.SelfCheck, spacing: d.Spacing, rand: rand.Reader, log: log,
-		shown: new(atomic.Pointer[[]aead.ID]),
+		format: d.Format, candidates: d.Format.AEADs(), current: f.Current, await: f.Await, prove: prove,
+		every: cfg.Observe.SelfCheck, spacing: d.Spacing, asked: asked, rand: rand.Reader, log: log,
+		shown: new(atomic.Pointer[shown]), wake: make(chan struct{}, 1),
 	}
 	if before.Follower != nil {
 		k.others.shown = old.keys.others.shown

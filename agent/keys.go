@@ -34,7 +34,7 @@ type keys struct {
 	beside  []task.Task    // what the ring is told by, and more that is asked of the daemon
 	kind    string         // of the daemon, as in daemon.kind
 	files   chronyFiles    // of a chronyd
-	others  *algorithms    // of a daemon that is followed and of the gateway; nil = none
+	others  *algorithms    // found by trial; nil = none are tried
 	address netip.AddrPort // where the daemon is asked
 	seen    *atomic.Pointer[sighting]
 }
@@ -123,6 +123,8 @@ func (a *agent) newKeys(cfg *config.Config, target daemon.Target, old *parts) (*
 	}
 	file := ringFile(filepath.Join(own, "ring"))
 	observe := func(r client.Reply) { k.seen.Store(&sighting{time.Now(), r}) }
+	asked := new(lastAsked)
+	prove := asked.noted(daemon.Prove(k.address, observe))
 	ring, err := keyring.New(keyring.Config{
 		Format: cookie.Chrony{}, RotateEvery: cfg.Keys.RotateEvery, CheckEvery: cfg.Observe.SelfCheck,
 		Load: file.load, Save: file.save,
@@ -130,15 +132,26 @@ func (a *agent) newKeys(cfg *config.Config, target daemon.Target, old *parts) (*
 			Options: feed.Options{KeysFile: target.KeysFile, CommandSocket: target.CommandSocket, ChronyConf: target.ConfigFile},
 			File:    filepath.Join(handed, "ntskeys"),
 		}),
-		Held: k.files.read, Prove: daemon.Prove(k.address, observe), Plain: daemon.Plain(k.address, observe),
-		Spacing: target.Spacing, Rand: rand.Reader, Log: a.Log.Named("keys"), Changed: a.knock, After: before,
+		Held: k.files.read, Prove: prove, Plain: asked.notedPlain(daemon.Plain(k.address, observe)),
+		Spacing: target.Spacing, Rand: rand.Reader, Log: a.Log.Named("keys"), Changed: func() { a.knock(); k.others.look() }, After: before,
 		Help: func() keyring.Help { return daemon.Help(daemon.ChronyTarget(target.Chronyd)) },
 	})
 	if err != nil {
 		return nil, err
 	}
 	k.ring = ring
-	k.beside = []task.Task{{Name: "chrony's files", Run: func(ctx context.Context) error { return k.files.watch(ctx, ring) }}}
+	k.others = &algorithms{
+		format: cookie.Chrony{}, candidates: cookie.Chrony{}.Carries(), current: ring.Current, await: ring.Await, prove: prove,
+		every: cfg.Observe.SelfCheck, spacing: target.Spacing, asked: asked, rand: rand.Reader, log: a.Log.Named("keys"),
+		shown: new(atomic.Pointer[shown]), wake: make(chan struct{}, 1),
+	}
+	if before != nil {
+		k.others.shown = old.keys.others.shown
+	}
+	k.beside = []task.Task{
+		{Name: "chrony's files", Run: func(ctx context.Context) error { return k.files.watch(ctx, ring, k.others.forget) }},
+		{Name: "the daemon's algorithms", Run: k.others.run},
+	}
 	return k, nil
 }
 
@@ -161,8 +174,7 @@ func (k *keys) start(ctx context.Context) {
 	}
 }
 
-// opens lists the AEAD algorithms that the daemon has shown to open cookies of:
-// of chronyd the one its keys are proven with.
+// opens lists the AEAD algorithms that the daemon has shown to open cookies of.
 func (k *keys) opens() []aead.ID {
 	if k.others == nil {
 		return cookie.Chrony{}.AEADs()

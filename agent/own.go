@@ -11,7 +11,6 @@ import (
 
 	"ntsagent/agent/config"
 	"ntsagent/agent/task"
-	"ntsagent/ntske/aead"
 	"ntsagent/ntske/client"
 	"ntsagent/ntske/cookie"
 	"ntsagent/ntske/keyring"
@@ -41,15 +40,16 @@ func (a *agent) newOwning(cfg *config.Config, old *parts) (*keys, error) {
 		RotateEvery: cfg.Keys.RotateEvery, Keep: cfg.Keys.Keep, CheckEvery: cfg.Observe.SelfCheck,
 		Load: file.load, Save: file.save, Aside: file.aside, Prove: prove,
 		Help: func() keyring.Help { return a.parts.Load().gateway.help() },
-		Rand: rand.Reader, Log: log, Changed: a.knock, After: before,
+		Rand: rand.Reader, Log: log, Changed: func() { a.knock(); k.others.look() }, After: before,
 	})
 	if err != nil {
 		return nil, err
 	}
 	k.ring = own
 	k.others = &algorithms{
-		format: cookie.Own{}, await: own.Await, prove: prove, every: cfg.Observe.SelfCheck, rand: rand.Reader, log: log,
-		shown: new(atomic.Pointer[[]aead.ID]),
+		format: cookie.Own{}, candidates: cookie.Own{}.Carries(), current: own.Current, await: own.Await, prove: prove,
+		every: cfg.Observe.SelfCheck, asked: new(lastAsked), rand: rand.Reader, log: log,
+		shown: new(atomic.Pointer[shown]), wake: make(chan struct{}, 1),
 	}
 	if before != nil {
 		k.others.shown = old.keys.others.shown

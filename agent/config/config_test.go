@@ -127,7 +127,7 @@ func TestValuesArriveTyped(t *testing.T) {
 		{"no rate", c.KE.Limits.PerPrefix, Rate{}},
 		{"the rate that stays at its default", Default().KE.Limits.PerPrefix, Rate{1, time.Second}},
 		{"an emptied list", len(c.ACME.HTTP01.Listen), 0},
-		{"AEADs", c.KE.AEADs[0], uint16(15)},
+		{"AEADs", c.KE.AEADs[0], uint16(30)},
 		{"auto AEADs", Default().KE.AEADs == nil, true},
 	} {
 		if v.got != v.want {

@@ -9,7 +9,7 @@ import (
 // opens lists the AEAD algorithms of the cookies that each kind of daemon can be
 // asked to open, by their IANA numbers.
 var opens = map[string][]uint16{
-	KindAuto: {15}, KindChrony: {15}, KindNTPsec: {15, 16, 17}, KindNTPDRS: {15, 17}, KindGateway: {15},
+	KindAuto: {15, 30}, KindChrony: {15, 30}, KindGateway: {15, 30}, KindNTPsec: {15, 16, 17}, KindNTPDRS: {15, 17},
 }
 
 // aeads checks ke.aeads against what the daemon opens.

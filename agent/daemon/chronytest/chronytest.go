@@ -174,11 +174,16 @@ func (s *Server) Restart() {
 	s.Reconfigure(s.options)
 }
 
-// Reconfigure is Restart with other options; User stays.
+// Reconfigure is Restart with other options, the chronyd of another release
+// maybe; User stays.
 func (s *Server) Reconfigure(o Options) {
 	s.t.Helper()
 	s.Stop()
 	o.User = s.options.User
+	if o.Release == (parts.Release{}) {
+		o.Release = s.options.Release
+	}
+	s.root = partstest.Chrony(s.t, o.Release)
 	s.options = o
 	s.writeConf()
 	s.again(lookEvery, s.ready)
