@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,23 +17,14 @@ type agentConfig struct {
 	ke         []string // addresses to listen on; port 0 = the agent chooses
 	http01     []string
 	tlsALPN01  []string
-	ntpPort    uint16
-	keysFile   string
-	command    string // chronyd's command socket
-	chronyConf string
+	daemon     string // the section of that name, as YAML
 	stateDir   string
 	socket     string
 }
 
 // text is the YAML, with every value quoted as JSON, which YAML includes.
 func (c agentConfig) text() string {
-	q := func(v any) string {
-		b, err := json.Marshal(v)
-		if err != nil {
-			panic(err) // strings and lists of strings always encode
-		}
-		return string(b)
-	}
+	q := quoted
 	return fmt.Sprintf(`# written by ntslab; every key that is not here has its default
 names: %s
 acme:
@@ -47,18 +37,10 @@ acme:
   tls_alpn01: {listen: %s}
 ke:
   listen: %s
-  ntp: {port: %d}
-daemon:
-  kind: chrony
-  address: %s
-  chrony:
-    keys_file: %s
-    command_socket: %s
-    config_file: %s
-observe: {socket: %s}
+%sobserve: {socket: %s}
 state_dir: %s
-`, q([]string{c.name}), q(c.directory), q(c.acmeCA), q(c.challenges), q(c.http01), q(c.tlsALPN01), q(c.ke), c.ntpPort,
-		q(on4(c.ntpPort)), q(c.keysFile), q(c.command), q(c.chronyConf), q(c.socket), q(c.stateDir))
+`, q([]string{c.name}), q(c.directory), q(c.acmeCA), q(c.challenges), q(c.http01), q(c.tlsALPN01), q(c.ke), c.daemon,
+		q(c.socket), q(c.stateDir))
 }
 
 // findAgent returns the absolute path of the ntsagent to run.

@@ -32,7 +32,10 @@ func startChild(name string, cmd *exec.Cmd, logPath string) (*child, error) {
 	}
 	defer logFile.Close()
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Pdeathsig = true, syscall.SIGKILL
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
@@ -63,8 +66,11 @@ func (c *child) stop() {
 }
 
 // gone returns why the process ended, with the last lines it wrote, or nil
-// while it runs.
+// while it runs. No process never ends.
 func (c *child) gone() error {
+	if c == nil {
+		return nil
+	}
 	select {
 	case <-c.ended:
 	default:
@@ -79,6 +85,9 @@ func (c *child) gone() error {
 
 // said ends an error with the last lines the process wrote.
 func (c *child) said(who string) string {
+	if c == nil {
+		return who + " has no log"
+	}
 	b, err := os.ReadFile(c.logPath)
 	if err != nil {
 		return fmt.Sprintf("what %s said is lost: %v", who, err)

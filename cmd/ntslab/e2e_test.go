@@ -53,10 +53,19 @@ func TestAChronydClientAuthenticates(t *testing.T) {
 
 func TestALabTellsItsStory(t *testing.T) {
 	t.Parallel()
-	for _, challenge := range []string{"http-01", "tls-alpn-01"} {
-		t.Run(challenge, func(t *testing.T) {
+	for name, row := range map[string]struct {
+		daemon, challenge string
+		server, keys      string // its lines about the daemon and about the keys
+	}{
+		"chrony, http-01":     {"chrony", "http-01", "chronyd 4.3, unmodified", "handed over to chronyd and proven"},
+		"chrony, tls-alpn-01": {"chrony", "tls-alpn-01", "chronyd 4.3, unmodified", "handed over to chronyd and proven"},
+		"NTPsec":              {"ntpsec", "http-01", "ntpd 1.2.2 of NTPsec, unmodified, in a network of its own", "read from ntpd's own key file and proven"},
+		"another NTPsec":      {"ntpsec", "http-01", "ntpd 1.2.2 of NTPsec, unmodified, in a network of its own", "read from ntpd's own key file and proven"},
+		"ntpd-rs":             {"ntpd-rs", "http-01", "ntp-daemon 1.4.0 of ntpd-rs, unmodified", "read from ntp-daemon's own key file and proven"},
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), filepath.Join(binaries, "ntslab"), "--once", "--challenge", challenge)
+			cmd := exec.CommandContext(t.Context(), filepath.Join(binaries, "ntslab"), "--once", "--daemon", row.daemon, "--challenge", row.challenge)
 			start := time.Now()
 			out, err := cmd.CombinedOutput()
 			if err != nil {
@@ -67,9 +76,9 @@ func TestALabTellsItsStory(t *testing.T) {
 			}
 			text := string(out)
 			for _, want := range []string{
-				" lab  ", "is 127.0.0.1 and ::1", "chronyd 4.3, unmodified", "pebble is the certificate authority", "ntsagent runs",
-				challenge + ": the authority ", "and was convinced", "obtained for " + memberName, "handed over to chronyd and proven",
-				"authenticated by the daemon's cookies", "OK ", " done  ",
+				" lab  ", "is 127.0.0.1 and ::1", row.server, "pebble is the certificate authority", "ntsagent runs",
+				row.challenge + ": the authority ", "and was convinced", "obtained for " + memberName, row.keys,
+				"authenticated by the daemon's cookies", "OK        authenticated on IPv4 and IPv6", " done  ",
 			} {
 				_, after, found := strings.Cut(text, want)
 				if !found {
@@ -121,17 +130,22 @@ func pidsIn(story string) []string {
 func TestNothingOutlivesALab(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
+		daemon   string
 		signal   syscall.Signal
 		toDaemon bool
 		code     int // exit code
 	}{
-		"Ctrl-C":        {syscall.SIGINT, false, 0},
-		"SIGKILL":       {syscall.SIGKILL, false, -1},
-		"a dead daemon": {syscall.SIGKILL, true, 1},
+		"Ctrl-C":            {"chrony", syscall.SIGINT, false, 0},
+		"SIGKILL":           {"chrony", syscall.SIGKILL, false, -1},
+		"SIGKILL, NTPsec":   {"ntpsec", syscall.SIGKILL, false, -1},
+		"SIGKILL, ntpd-rs":  {"ntpd-rs", syscall.SIGKILL, false, -1},
+		"a dead daemon":     {"chrony", syscall.SIGKILL, true, 1},
+		"a dead ntpd":       {"ntpsec", syscall.SIGKILL, true, 1},
+		"a dead ntp-daemon": {"ntpd-rs", syscall.SIGKILL, true, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			lab := startLab(t, "http-01")
+			lab := startLab(t, "http-01", "--daemon", row.daemon)
 			pids := pidsIn(lab.told.String())
 			if len(pids) != 2 || !alive(pids[0]) || !alive(pids[1]) {
 				t.Fatalf("the story names the processes %v", pids)

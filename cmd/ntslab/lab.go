@@ -88,23 +88,11 @@ func (l *lab) startNames(ctx context.Context) (err error) {
 }
 
 func (l *lab) startDaemon(ctx context.Context) error {
-	repo, err := repoDir()
-	if err != nil {
+	var err error
+	if l.daemon, err = startDaemon(ctx, l.o.daemon, l.w, l.story); err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(repo, ".parts/bookworm/chrony")); err != nil {
-		l.story.tell("daemon", "unpacking Debian 12's chrony into %s/.parts, once", repo)
-	}
-	root, err := parts.UnpackChrony(ctx, repo, parts.Debian12)
-	if err != nil {
-		return err
-	}
-	l.daemon, err = startChronyd(ctx, root, l.w.path("chrony"), l.w.chronyDir, l.w.path("log", "chronyd.log"), time.Now())
-	if err != nil {
-		return err
-	}
-	l.story.tell("daemon", "chronyd %s, unmodified, serves NTP at %s and %s (pid %d)",
-		parts.Debian12.Chrony, on4(l.daemon.port), on6(l.daemon.port), l.daemon.pid)
+	l.story.tell("daemon", "%s", l.daemon.line)
 	return nil
 }
 
@@ -167,7 +155,7 @@ func (l *lab) keep(ctx context.Context) error {
 		case <-ctx.Done():
 			l.story.tell("end", "stopping the agent, the daemon, the authority and its DNS")
 			return nil
-		case <-l.daemon.ended:
+		case <-l.daemon.over():
 			return l.daemon.gone()
 		case <-agentEnded:
 			agentEnded = nil

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -21,8 +22,6 @@ import (
 
 	"ntsagent/agent/config"
 	"ntsagent/agent/feed"
-	"ntsagent/packaging/parts"
-	"ntsagent/packaging/parts/partstest"
 )
 
 func TestAReservedPortIsKeptFromOthers(t *testing.T) {
@@ -114,27 +113,39 @@ func TestTheAuthorityLetsAnEarlyClientWait(t *testing.T) {
 	}
 }
 
-func TestChronydServesBothFamiliesAndEndsWithTheLab(t *testing.T) {
-	w, err := openWorkspace(filepath.Join(t.TempDir(), "lab"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.close()
-	d, err := startChronyd(t.Context(), partstest.Chrony(t, parts.Debian12), w.path("chrony"), w.chronyDir, w.path("log", "chronyd.log"), time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, addr := range []string{on4(d.port), on6(d.port)} {
-		if err := d.tellsTime(t.Context(), addr); err != nil {
-			t.Error(err)
-		}
-	}
-	if gone := d.gone(); gone != nil {
-		t.Errorf("chronyd is gone while it runs: %v", gone)
-	}
-	d.stop()
-	if gone := d.gone(); gone == nil {
-		t.Error("chronyd still runs")
+func TestADaemonServesBothFamiliesAndEndsWithTheLab(t *testing.T) {
+	for _, kind := range daemons {
+		t.Run(kind, func(t *testing.T) {
+			runtime.LockOSThread() // the child dies with its thread
+			defer runtime.UnlockOSThread()
+			w, err := openWorkspace(filepath.Join(t.TempDir(), "lab"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.close()
+			d, err := startDaemon(t.Context(), kind, w, newStory(io.Discard))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.stop()
+			for _, addr := range []string{on4(d.port), on6(d.port)} {
+				if err := d.tellsTime(t.Context(), addr); err != nil {
+					t.Error(err)
+				}
+			}
+			if gone := d.gone(); gone != nil {
+				t.Errorf("the daemon is gone while it runs: %v", gone)
+			}
+			d.stop()
+			if gone := d.gone(); gone == nil {
+				t.Error("the daemon still runs")
+			}
+			for _, pid := range pidsIn(d.line) {
+				if alive(pid) {
+					t.Errorf("process %s still runs", pid)
+				}
+			}
+		})
 	}
 }
 
@@ -146,21 +157,21 @@ func TestTheAgentReachesChronydInTheLongestFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(short)
-	pad := longestSocketDir - len(short+"/"+"/chrony")
+	pad := longestSocketDir - len(short+"/"+"/daemon")
 	w, err := openWorkspace(filepath.Join(short, strings.Repeat("d", pad)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.close()
-	if w.chronyDir != w.path("chrony") || len(w.chronyDir) != longestSocketDir {
-		t.Fatalf("chronyd's folder is %s (%d octets)", w.chronyDir, len(w.chronyDir))
+	if w.daemonDir != w.path("daemon") || len(w.daemonDir) != longestSocketDir {
+		t.Fatalf("the daemon's folder is %s (%d octets)", w.daemonDir, len(w.daemonDir))
 	}
-	d, err := startChronyd(t.Context(), partstest.Chrony(t, parts.Debian12), w.path("chrony"), w.chronyDir, w.path("log", "chronyd.log"), time.Now())
+	d, err := startDaemon(t.Context(), "chrony", w, newStory(io.Discard))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.stop()
-	if err := feed.Rekey(t.Context(), d.socket); err != nil {
+	if err := feed.Rekey(t.Context(), filepath.Join(w.daemonDir, "chronyd.sock")); err != nil {
 		t.Error(err)
 	}
 }
@@ -232,14 +243,25 @@ func TestTheAgentAcceptsWhatTheLabWrites(t *testing.T) {
 	c := agentConfig{
 		name: memberName, directory: "https://127.0.0.1:1/dir", acmeCA: "/a b/acme-ca.pem", challenges: []string{"tls-alpn-01", "http-01"},
 		ke: []string{"127.0.0.1:0", "[::1]:0"}, http01: []string{"127.0.0.1:0"}, tlsALPN01: []string{"[::1]:7"},
-		ntpPort: 1123, keysFile: "/c/ntskeys", command: "/c/chronyd.sock", chronyConf: "/c/chrony.conf", stateDir: "/s", socket: "/s/control.sock",
+		stateDir: "/s", socket: "/s/control.sock",
 	}
-	got, err := config.Parse("lab", []byte(c.text()))
-	if err != nil {
-		t.Fatalf("%v\n%s", err, c.text())
-	}
-	if got.ACME.CAFile != c.acmeCA || got.KE.NTP.Port != c.ntpPort || got.Daemon.Chrony.CommandSocket != c.command ||
-		got.StateDir != c.stateDir || len(got.KE.Listen) != 2 || got.ACME.Challenges[0] != "tls-alpn-01" {
-		t.Errorf("read back as %+v", got)
+	for kind, row := range map[string]struct {
+		section string
+		keys    func(config.Daemon) string
+	}{
+		"chrony": {section("chrony", 1123, "chrony", "keys_file", "/c/it's: #1", "command_socket", "/c/chronyd.sock", "config_file", "/c/chrony.conf"),
+			func(d config.Daemon) string { return d.Chrony.KeysFile }},
+		"ntpsec":  {section("ntpsec", 1123, "ntpsec", "keys_file", "/c/it's: #1"), func(d config.Daemon) string { return d.NTPsec.KeysFile }},
+		"ntpd-rs": {section("ntpd-rs", 1123, "ntpd_rs", "keys_file", "/c/it's: #1"), func(d config.Daemon) string { return d.NTPDRS.KeysFile }},
+	} {
+		c.daemon = row.section
+		got, err := config.Parse("lab", []byte(c.text()))
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", kind, err, c.text())
+		}
+		if got.ACME.CAFile != c.acmeCA || got.Daemon.Kind != kind || got.Daemon.Address.String() != on4(1123) || row.keys(got.Daemon) != "/c/it's: #1" ||
+			got.StateDir != c.stateDir || len(got.KE.Listen) != 2 || got.ACME.Challenges[0] != "tls-alpn-01" {
+			t.Errorf("%s is read back as %+v", kind, got)
+		}
 	}
 }

@@ -17,36 +17,43 @@ const (
 	triesPort = 20
 )
 
+// listenUDP opens a UDP port that is free on 127.0.0.1 and ::1.
+func listenUDP(ctx context.Context) (port uint16, c4, c6 *net.UDPConn, err error) {
+	for range triesPort {
+		var lc net.ListenConfig
+		var four, six net.PacketConn
+		if four, err = lc.ListenPacket(ctx, "udp4", loopback4+":0"); err != nil {
+			break
+		}
+		port = portOf(four.LocalAddr())
+		if six, err = lc.ListenPacket(ctx, "udp6", on6(port)); err == nil {
+			return port, four.(*net.UDPConn), six.(*net.UDPConn), nil
+		}
+		four.Close()
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			break
+		}
+	}
+	return 0, nil, nil, fmt.Errorf("find a UDP port free on %s and %s: %w", loopback4, loopback6, err)
+}
+
 // reserveUDP takes a UDP port that is free on 127.0.0.1 and ::1 and keeps others
 // off it. A process of the same user that sets SO_REUSEPORT, as chronyd does,
 // can still bind it and gets every packet: the sockets that hold the port are
 // connected to the discard port, so no packet of a client is theirs.
 func reserveUDP(ctx context.Context) (port uint16, release func(), err error) {
-	for range triesPort {
-		var c4, c6 net.PacketConn
-		var lc net.ListenConfig
-		if c4, err = lc.ListenPacket(ctx, "udp4", loopback4+":0"); err != nil {
-			break
-		}
-		port = portOf(c4.LocalAddr())
-		if c6, err = lc.ListenPacket(ctx, "udp6", netip.AddrPortFrom(netip.IPv6Loopback(), port).String()); err != nil {
-			c4.Close()
-			if errors.Is(err, syscall.EADDRINUSE) {
-				continue
-			}
-			break
-		}
-		err = errors.Join(
-			share(c4.(*net.UDPConn), &unix.SockaddrInet4{Port: 9, Addr: [4]byte{127, 0, 0, 1}}),
-			share(c6.(*net.UDPConn), &unix.SockaddrInet6{Port: 9, Addr: netip.IPv6Loopback().As16()}))
-		release = func() { c4.Close(); c6.Close() }
-		if err != nil {
-			release()
-			break
-		}
-		return port, release, nil
+	port, c4, c6, err := listenUDP(ctx)
+	if err != nil {
+		return 0, nil, err
 	}
-	return 0, nil, fmt.Errorf("find a UDP port free on %s and %s: %w", loopback4, loopback6, err)
+	release = func() { c4.Close(); c6.Close() }
+	if err := errors.Join(
+		share(c4, &unix.SockaddrInet4{Port: 9, Addr: [4]byte{127, 0, 0, 1}}),
+		share(c6, &unix.SockaddrInet6{Port: 9, Addr: netip.IPv6Loopback().As16()})); err != nil {
+		release()
+		return 0, nil, fmt.Errorf("hold UDP port %d of %s and %s: %w", port, loopback4, loopback6, err)
+	}
+	return port, release, nil
 }
 
 func share(c *net.UDPConn, peer unix.Sockaddr) error {

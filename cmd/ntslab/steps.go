@@ -23,7 +23,7 @@ func (l *lab) startAgent(ctx context.Context) error {
 	l.config = agentConfig{
 		name: memberName, directory: l.ca.directory, acmeCA: l.w.path("acme-ca.pem"), challenges: challenges,
 		ke: anyPort, http01: anyPort, tlsALPN01: anyPort,
-		ntpPort: l.daemon.port, keysFile: l.daemon.keysFile, command: l.daemon.socket, chronyConf: l.daemon.config,
+		daemon:   l.daemon.section,
 		stateDir: l.w.path("state"), socket: filepath.Join(l.w.socketDir, "control.sock"),
 	}
 	configFile := l.w.path("ntsagent.yaml")
@@ -106,8 +106,12 @@ func (l *lab) awaitKeys(ctx context.Context) error {
 		if k.State != status.KeysProven {
 			return fmt.Errorf("the cookie keys are %s: %s", k.State, k.Why)
 		}
-		l.story.tell("keys", "handed over to chronyd and proven: it opened cookies made under %d of our keys (current %s, next %s)",
-			len(k.Held), k.Current.ID, k.Next.ID)
+		if k.Mode == "follow" {
+			l.story.tell("keys", "read from %s's own key file and proven: it opened cookies made under its key %s", l.daemon.name, k.Current.ID)
+		} else {
+			l.story.tell("keys", "handed over to %s and proven: it opened cookies made under %d of our keys (current %s, next %s)",
+				l.daemon.name, len(k.Held), k.Current.ID, k.Next.ID)
+		}
 		return nil
 	})
 }

@@ -13,7 +13,7 @@ import (
 type workspace struct {
 	dir       string // absolute
 	socketDir string // for the agent's control socket
-	chronyDir string // for chronyd's command socket
+	daemonDir string // for the daemon's command socket
 	lock      *os.File
 	remove    []string // at the end
 }
@@ -46,7 +46,7 @@ func (w *workspace) open() error {
 		return fmt.Errorf("find the lab's folder: %w", err)
 	}
 	if strings.ContainsAny(w.dir, " \t\n\"'#!%;") {
-		return fmt.Errorf("lab folder %q: chrony's configuration cannot hold such a path; choose one without blanks and quotes", w.dir)
+		return fmt.Errorf("lab folder %q: a daemon's configuration cannot hold such a path; choose one without blanks and quotes", w.dir)
 	}
 	if err := os.MkdirAll(w.dir, 0o700); err != nil {
 		return fmt.Errorf("make the lab's folder: %w", err)
@@ -55,14 +55,14 @@ func (w *workspace) open() error {
 		return err
 	}
 	short := w.dir
-	if len(w.path("chrony")) > longestSocketDir {
+	if len(w.path("daemon")) > longestSocketDir {
 		if short, err = os.MkdirTemp("", "ntslab-"); err != nil {
 			return fmt.Errorf("make a folder with a short path for sockets: %w", err)
 		}
 		w.remove = append(w.remove, short)
 	}
-	w.socketDir, w.chronyDir = short, filepath.Join(short, "chrony")
-	for _, d := range []string{w.path("chrony"), w.chronyDir, w.path("state"), w.path("log")} {
+	w.socketDir, w.daemonDir = short, filepath.Join(short, "daemon")
+	for _, d := range []string{w.path("daemon"), w.daemonDir, w.path("state"), w.path("log")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return fmt.Errorf("make the lab's folder: %w", err)
 		}
@@ -95,7 +95,7 @@ func (w *workspace) take() error {
 	if err != nil {
 		return fmt.Errorf("lock the lab's folder: %w", err)
 	}
-	for _, name := range []string{envName, "ca.pem", "acme-ca.pem", "ntsagent.yaml", "control.sock", "chrony", "state", "log"} {
+	for _, name := range []string{envName, "ca.pem", "acme-ca.pem", "ntsagent.yaml", "control.sock", "daemon", "state", "log"} {
 		if err := os.RemoveAll(w.path(name)); err != nil {
 			return fmt.Errorf("clear what an earlier lab left: %w", err)
 		}

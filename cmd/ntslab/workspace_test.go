@@ -69,8 +69,8 @@ func TestSocketsStayShortInALongFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	short := w.socketDir
-	if len(w.chronyDir) > longestSocketDir {
-		t.Errorf("chronyd's socket would be in %s (%d octets)", w.chronyDir, len(w.chronyDir))
+	if len(w.daemonDir) > longestSocketDir {
+		t.Errorf("the daemon's socket would be in %s (%d octets)", w.daemonDir, len(w.daemonDir))
 	}
 	w.close()
 	if _, err := os.Stat(short); err == nil {
@@ -101,7 +101,7 @@ func TestAShellReadsTheEnvAsItIs(t *testing.T) {
 func TestWrongUsageIsToldInOneLine(t *testing.T) {
 	for name, args := range map[string][]string{
 		"a challenge that is none":  {"--challenge", "dns-01"},
-		"a daemon that is not here": {"--daemon", "ntpsec"},
+		"a daemon that is not here": {"--daemon", "openntpd"},
 		"a flag that is none":       {"--twice"},
 		"a word that is no flag":    {"once"},
 	} {
