@@ -23,6 +23,9 @@ type answerer struct {
 	format cookie.Chrony // its layout, so that moving to chronyd keeps cookies valid
 	plain  bool          // answer plain NTP
 	clock  func() Instant
+	// relay is asked, if not nil, for the State to answer from once a request is known to deserve an answer. It
+	// gets the one at hand.
+	relay  func(*State) (*State, Outcome)
 	nonces nonces
 
 	c2s, s2c aead.Box
@@ -56,6 +59,10 @@ func (a *answerer) answer(dst []byte, in arrival, ring *cookie.Ring, state *Stat
 	if !a.plain {
 		return dst, SilentPlain
 	}
+	state, _, outcome := a.latest(state, in.seen)
+	if outcome != Served {
+		return dst, outcome
+	}
 	h, outcome := state.respond(&r.Header, in.t2, state.read(a.clock), in.lead)
 	if outcome != Served {
 		return dst, outcome
@@ -82,9 +89,13 @@ func (a *answerer) answerNTS(dst []byte, r *packet.Request, in arrival, ring *co
 	case err != nil:
 		return dst, refused(err)
 	}
+	state, seen, outcome := a.latest(state, in.seen)
+	if outcome != Served {
+		return dst, outcome
+	}
 	// A look before the work; what counts is the one with the clock read last.
-	if c := state.Condition(in.seen); c >= Uncertain {
-		_, outcome := state.respond(&r.Header, in.t2, in.seen, in.lead)
+	if c := state.Condition(seen); c >= Uncertain {
+		_, outcome := state.respond(&r.Header, in.t2, seen, in.lead)
 		return dst, outcome
 	}
 	if a.s2c.Reset(session.AEAD, session.S2C) != nil {
@@ -107,6 +118,19 @@ func (a *answerer) answerNTS(dst []byte, r *packet.Request, in arrival, ring *co
 		return dst, SilentRoom
 	}
 	return out, Served
+}
+
+// latest returns the State to answer from, and an instant not long ago and not before it. If the Outcome is not
+// Served there is none.
+func (a *answerer) latest(s *State, seen Instant) (*State, Instant, Outcome) {
+	if a.relay == nil {
+		return s, seen, Served
+	}
+	s, outcome := a.relay(s)
+	if outcome == Served && s != nil && s.at.Mono > seen.Mono {
+		seen = s.at
+	}
+	return s, seen, outcome
 }
 
 // refused turns the error of package packet into the outcome.

@@ -33,7 +33,9 @@ type worker struct {
 	mirror *Mirror
 	clock  func() Instant // that of the mirror: its states refer to it
 
+	mode   Mode
 	answer *answerer
+	relay  *relay
 	limit  *limiter
 	tally  *tally
 	pace   pace
@@ -44,6 +46,17 @@ type worker struct {
 	heads   struct{ in, out []mmsghdr }
 	serve   func(fd uintptr) bool // made once: a closure per call would be an allocation
 	fault   error                 // that ends reading
+
+	batch batch
+}
+
+// batch is what there is to know for all datagrams that are answered together.
+type batch struct {
+	mirrored bool    // the Mirror's State does, the daemon need not be asked
+	asked    bool    // it was, and said:
+	state    *State  // nil: nothing
+	outcome  Outcome // of all that need it
+	detour   int64   // ns that took
 }
 
 // slot is the memory of one datagram.
@@ -75,13 +88,18 @@ func (g *Gateway) newWorker(conn *net.UDPConn, t *tally) (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	r, err := newRelay(g.conf.Mirror, t)
+	if err != nil {
+		return nil, err
+	}
 	w := &worker{
-		raw: raw, ring: g.conf.Ring, mirror: g.conf.Mirror, clock: g.conf.Mirror.clock,
+		raw: raw, mode: g.conf.Mode, relay: r, ring: g.conf.Ring, mirror: g.conf.Mirror, clock: g.conf.Mirror.clock,
 		answer: newAnswerer(g.conf.Plain, g.conf.Mirror.clock), limit: g.limit, tally: t, depth: shallow,
 		in: make([]slot, deepest), out: make([]slot, deepest),
 	}
 	w.heads.in, w.heads.out = heads(w.in), heads(w.out)
 	w.serve = w.turns
+	w.answer.relay = w.latest
 	return w, nil
 }
 
@@ -163,6 +181,7 @@ func (w *worker) receive(fd uintptr) (int, syscall.Errno) {
 func (w *worker) turn(fd uintptr, n int) {
 	ring, state := w.ring(), w.mirror.State()
 	begin := state.read(w.clock)
+	w.batch = batch{mirrored: w.mode == MirrorMode && state.Condition(begin) != RelayWanted}
 	sent := 0
 	for i := range n {
 		in, head := &w.in[i], &w.heads.in[i]
@@ -200,7 +219,22 @@ func (w *worker) turn(fd uintptr, n int) {
 	}
 	sealed := w.clock()
 	w.transmit(fd, sent)
-	w.pace.learn(n, sent, begin.Mono, sealed.Mono, w.clock().Mono)
+	w.pace.learn(n, sent, begin.Mono+w.batch.detour, sealed.Mono, w.clock().Mono)
+}
+
+// latest returns what to answer from: the State at hand if that does, else what the daemon says now. It is asked when the
+// first request of a batch has proven to deserve an answer.
+func (w *worker) latest(s *State) (*State, Outcome) {
+	b := &w.batch
+	if b.mirrored {
+		return s, Served
+	}
+	if !b.asked {
+		from := w.clock().Mono
+		b.state, b.outcome = w.relay.ask()
+		b.asked, b.detour = true, w.clock().Mono-from
+	}
+	return b.state, b.outcome
 }
 
 // transmit sends the first n of w.out. What the system does not take now is lost, as on any network: its time

@@ -24,6 +24,7 @@ type Config struct {
 	Mirror *Mirror             // of the daemon; it runs apart
 	Plain  bool                // answer plain NTP too
 	Limit  Limit               // per network
+	Mode   Mode                // how the daemon's time is known
 }
 
 // Gateway answers NTP requests.
@@ -66,6 +67,11 @@ func (g *Gateway) Serve(ctx context.Context, conns ...*net.UDPConn) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var workers []*worker
+	defer func() {
+		for _, w := range workers {
+			w.relay.close()
+		}
+	}()
 	for i, conn := range conns {
 		w, err := g.newWorker(conn, &g.tallies[i%len(g.tallies)])
 		if err != nil {

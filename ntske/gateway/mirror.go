@@ -39,7 +39,7 @@ const (
 
 // Why a poll brought nothing.
 var (
-	errNoAnswer = errors.New("no answer in time")
+	errNoAnswer = errors.New("no answer in time: if it runs, look whether it limits the rate of loopback")
 	errKiss     = errors.New("answer is a kiss of death")
 	errRate     = errors.New("answer is the kiss code RATE: exempt loopback from the daemon's rate limit")
 	errStep     = errors.New("clock was stepped during the poll")
@@ -178,22 +178,25 @@ func (m *Mirror) exchange(conn *net.UDPConn) (exchange, error) {
 		if stepped(begin, at) {
 			return exchange{}, errStep
 		}
-		return exchange{got, t1, t4, at}, judge(got)
+		return exchange{got, t1, t4, at}, judge(&got)
 	}
 }
 
 // judge says why an answer is none. A daemon that says it is not synchronised has answered.
-func judge(h packet.Header) error {
+func judge(h *packet.Header) error {
 	switch {
-	case h.Kiss() == "RATE":
+	case kissed(h, "RATE"):
 		return errRate
-	case h.Kiss() == "DENY" || h.Kiss() == "RSTR":
+	case kissed(h, "DENY") || kissed(h, "RSTR"):
 		return errKiss
 	case h.Version < 3 || h.Receive == 0 || h.Transmit == 0 || h.Transmit.Sub(h.Receive) < 0 || h.Transmit.Sub(h.Receive) > time.Second:
 		return errNonsense
 	}
 	return nil
 }
+
+// kissed reports whether h is the kiss of death with a code.
+func kissed(h *packet.Header, code string) bool { return h.Stratum == 0 && string(h.RefID[:]) == code }
 
 // sample returns the bounds on the offset.
 func (e *exchange) sample() sample {

@@ -19,9 +19,11 @@ const (
 	SilentStep                     // the clock was stepped
 	SilentLate                     // the request waited too long, or the clock was stepped ahead meanwhile
 	SilentRoom                     // no cookie fits into a response that is no longer than the request: only if the keys went from AEAD 30 back to 15
+	SilentRate                     // the daemon, asked for this request, says that it is asked too often
 	SilentLimit                    // its prefix asks too often
 	SilentLong                     // longer than any request
 	Unsent                         // counted besides the outcome of the request: the system did not take the response
+	Asked                          // counted besides the outcomes of requests: the daemon was asked for a batch of them
 	Refused                        // + packet.Refusal
 
 	outcomes = int(Refused) + int(packet.BadEncrypted) + 1
@@ -29,7 +31,7 @@ const (
 
 var outcomeText = [Refused]string{
 	"served", "served plain", "NAK: unknown key", "NAK: not a cookie", "NAK: not authentic", "plain NTP is off", "no cookie keys",
-	"daemon silent", "time uncertain", "clock stepped", "too late", "no room for a cookie", "too many requests", "too long", "not sent",
+	"daemon silent", "time uncertain", "clock stepped", "too late", "no room for a cookie", "daemon limits our rate", "too many requests", "too long", "not sent", "daemon asked",
 }
 
 // String says it in words.

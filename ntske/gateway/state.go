@@ -136,7 +136,8 @@ func (s *State) respond(q *packet.Header, t2 int64, now Instant, lead int64) (pa
 	}
 	h.Leap, h.Stratum, h.RefID = s.header.Leap, s.header.Stratum, s.header.RefID
 	h.RootDelay = s.header.RootDelay
-	h.RootDispersion = addDispersion(s.header.RootDispersion, agePPB*float64(age)+s.spread(age))
+	// Of a State that is younger than the request the receive timestamp is what is known less well.
+	h.RootDispersion = addDispersion(s.header.RootDispersion, agePPB*float64(age)+s.spread(max(age, dwell-age)))
 	return h, Served
 }
 

@@ -79,6 +79,9 @@ func (t track) add(s sample) track {
 	return track{samples: [trackLen]sample{s}, n: 1, gap: gap, reach: max(slopeLimit, reach)}
 }
 
+// age returns how long the samples reach back, in ns.
+func (t *track) age() int64 { return t.samples[t.n-1].mono - t.samples[0].mono }
+
 // slopes returns the least and the greatest slope of a line through all samples. There is none if lo > hi.
 func (t *track) slopes() (lo, hi float64) {
 	lo, hi = -t.reach, t.reach
