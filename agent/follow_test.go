@@ -50,7 +50,7 @@ func followNTPDRS(t *testing.T, o ntpdrstest.Options) *following {
 func followNTPsec(t *testing.T, release debian.Release) (*following, *ntpsectest.Server) {
 	keys := fmt.Sprintf("T: 1700000000\nL: 32\nI: 17\nK: %s\n", strings.Repeat("5c", 32))
 	s := ntpsectest.Start(t, ntpsectest.Options{Release: release, KeyFile: []byte(keys), ExtraConf: []string{"restrict 127.0.0.1"}})
-	return newFollowing(t, s, fmt.Sprintf("daemon: {kind: ntpsec, address: %q, ntpsec: {keys_file: %s}}\n", relay(t, s.Network, ntpsectest.Addr), s.KeysFile)), s
+	return newFollowing(t, s, fmt.Sprintf("daemon: {kind: ntpsec, address: %q, ntpsec: {keys_file: %s}}\n", relay(t, netip.AddrFrom4([4]byte{127, 0, 0, 1}), s.Network, ntpsectest.Addr), s.KeysFile)), s
 }
 
 func newFollowing(t *testing.T, s owner, daemon string) *following {
@@ -82,11 +82,11 @@ state_dir: %s
 %s`, memberName, f.cert, f.key, cookies, f.socket, selfCheck, f.state, f.daemon))
 }
 
-// relay hands datagrams on into a network and the answer to each back. It
-// returns where.
-func relay(t *testing.T, n *daemontest.Network, to netip.AddrPort) netip.AddrPort {
+// relay hands datagrams for at on into a network and the answer to each back. It
+// returns the port too.
+func relay(t *testing.T, at netip.Addr, n *daemontest.Network, to netip.AddrPort) netip.AddrPort {
 	t.Helper()
-	in, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	in, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(at, 0)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,6 +58,10 @@ func newAuthority(t *testing.T) *authority {
 
 // issue makes a certificate that ends after life, as PEM, and its serial.
 func (a *authority) issue(life time.Duration) (cert, key []byte, serial string) {
+	return a.issueFor(memberName, life)
+}
+
+func (a *authority) issueFor(name string, life time.Duration) (cert, key []byte, serial string) {
 	a.last++
 	own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -65,7 +69,7 @@ func (a *authority) issue(life time.Duration) (cert, key []byte, serial string) 
 	}
 	now := time.Now()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(a.last), DNSNames: []string{memberName}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(life),
+		SerialNumber: big.NewInt(a.last), DNSNames: []string{name}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(life),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &own.PublicKey, a.key)

@@ -133,27 +133,37 @@ func (s *Server) Freeze() (thaw func()) {
 // dropped for its rate limit.
 func (s *Server) Dropped() (received, dropped int) {
 	s.t.Helper()
+	n := s.counters("NTP packets received", "NTP packets dropped")
+	return n[0], n[1]
+}
+
+// Authenticated is how many queries chronyd has answered with NTS.
+func (s *Server) Authenticated() int {
+	s.t.Helper()
+	return s.counters("Authenticated NTP packets")[0]
+}
+
+// counters are those of `chronyc serverstats` with these names.
+func (s *Server) counters(names ...string) []int {
+	s.t.Helper()
 	out, err := s.root.Command(s.t.Context(), "chronyc", "-h", s.Socket, "serverstats").Output()
 	if err != nil {
 		s.t.Fatalf("ask chronyd for its counters: %v", err)
 	}
-	found := 0
+	values := map[string]string{}
 	for line := range strings.Lines(string(out)) {
 		name, value, _ := strings.Cut(line, ":")
-		for want, n := range map[string]*int{"NTP packets received": &received, "NTP packets dropped": &dropped} {
-			if strings.TrimSpace(name) != want {
-				continue
-			}
-			if *n, err = strconv.Atoi(strings.TrimSpace(value)); err != nil {
-				s.t.Fatal(err)
-			}
-			found++
+		values[strings.TrimSpace(name)] = strings.TrimSpace(value)
+	}
+	var all []int
+	for _, name := range names {
+		n, err := strconv.Atoi(values[name])
+		if err != nil {
+			s.t.Fatalf("no counter %s: %s", name, out)
 		}
+		all = append(all, n)
 	}
-	if found != 2 {
-		s.t.Fatalf("no such counters: %s", out)
-	}
-	return received, dropped
+	return all
 }
 
 // RestartFrozen is Restart, but freezes chronyd as soon as it has its command

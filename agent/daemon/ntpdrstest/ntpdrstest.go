@@ -1,6 +1,7 @@
 // Package ntpdrstest runs a real, unmodified ntp-daemon of ntpd-rs for tests: a
 // server with NTS on the loopback that rotates its keys itself. It has no time
-// sources and no right to touch the host's clock. It needs no root.
+// sources unless it is given one, and no right to touch the host's clock. It
+// needs no root.
 package ntpdrstest
 
 import (
@@ -12,6 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,6 +32,12 @@ type Options struct {
 	StaleKeys   int
 	// KeyFile is what it finds as key file at its first start; nil = none.
 	KeyFile []byte
+	// Host is where it answers; zero = 127.0.0.1.
+	Host netip.Addr
+	// Source is what it takes its time from, believing that it may set the clock;
+	// zero = none, and it is not synchronised. It takes none from 127.0.0.1, which
+	// it knows to be itself.
+	Source netip.AddrPort
 	// Deny makes it answer nobody.
 	Deny bool
 }
@@ -36,11 +45,12 @@ type Options struct {
 // Server is a running ntp-daemon.
 type Server struct {
 	*daemontest.Process
-	Addr     netip.AddrPort // where it answers NTP, 127.0.0.1
+	Addr     netip.AddrPort // where it answers NTP
 	KE       netip.AddrPort // where it answers NTS-KE
 	Dir      string
 	KeysFile string         // its key-storage-path
 	Roots    *x509.CertPool // who its certificate for Name is good to
+	socket   string         // where it is asked for its counters
 	t        testing.TB
 	root     parts.Root
 	options  Options
@@ -48,6 +58,8 @@ type Server struct {
 
 // Name is the one its certificate is for.
 const Name = "ntpdrs.test"
+
+const confName = "ntp.toml"
 
 // tries is how often a start is repeated when a port was taken in between.
 const tries = 5
@@ -61,14 +73,23 @@ func Start(t testing.TB, o Options) *Server {
 	}
 	s := &Server{t: t, root: partstest.NTPDRS(t, parts.Debian13), Dir: dir, KeysFile: filepath.Join(dir, "keys"), options: o}
 	s.Process = daemontest.NewProcess(t)
+	short, err := os.MkdirTemp("", "ntpdrs") // the names of sockets are limited to 107 octets
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(short) })
+	s.socket = filepath.Join(short, "observe")
 	s.Roots = daemontest.WriteCertificate(t, dir, Name)
 	if o.KeyFile != nil {
 		s.WriteKeys(o.KeyFile)
 	}
+	host := o.Host
+	if !host.IsValid() {
+		host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
 	for range tries {
-		loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-		s.Addr = netip.AddrPortFrom(loopback, freePort(t, "udp"))
-		s.KE = netip.AddrPortFrom(loopback, freePort(t, "tcp"))
+		s.Addr = netip.AddrPortFrom(host, freePort(t, "udp"))
+		s.KE = netip.AddrPortFrom(host, freePort(t, "tcp"))
 		s.writeConf()
 		if s.run() == nil {
 			return s
@@ -110,10 +131,37 @@ func (s *Server) WriteKeys(b []byte) {
 	}
 }
 
+// Authenticated is how many queries it has answered with NTS.
+func (s *Server) Authenticated() int {
+	s.t.Helper()
+	out, err := s.root.Command(s.t.Context(), "ntp-ctl", "status", "-f", "prometheus", "-c", filepath.Join(s.Dir, confName)).Output()
+	if err != nil {
+		s.t.Fatalf("ask ntp-daemon for its counters: %v: %s", err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if strings.HasPrefix(line, "ntp_server_nts_accepted_packets_total{") {
+			n, err := strconv.Atoi(strings.TrimSpace(line[strings.LastIndexByte(strings.TrimSpace(line), ' ')+1:]))
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			return n
+		}
+	}
+	s.t.Fatalf("no such counter: %s", out)
+	return 0
+}
+
 // run starts it and waits until it answers.
 func (s *Server) run() error {
+	if s.options.Source.IsValid() {
+		return daemontest.PretendClock(s.runAsIs)
+	}
+	return s.runAsIs()
+}
+
+func (s *Server) runAsIs() error {
 	command := func(ctx context.Context) *exec.Cmd {
-		return daemontest.WithoutClock(s.root.Command(ctx, "ntp-daemon", "-c", filepath.Join(s.Dir, "ntp.toml")))
+		return daemontest.WithoutClock(s.root.Command(ctx, "ntp-daemon", "-c", filepath.Join(s.Dir, confName)))
 	}
 	return s.Run(command, func() bool {
 		if _, err := os.Stat(s.KeysFile); err != nil {
@@ -141,9 +189,16 @@ func (s *Server) writeConf() {
 	if s.options.Deny {
 		filter = "denylist = { filter = [\"0.0.0.0/0\"], action = \"ignore\" }\n"
 	}
+	source := ""
+	if s.options.Source.IsValid() {
+		source = fmt.Sprintf("[synchronization]\nminimum-agreeing-sources = 1\n"+
+			"[source-defaults]\npoll-interval-limits = { min = 0, max = 0 }\ninitial-poll-interval = 0\n"+
+			"[[source]]\nmode = \"server\"\naddress = \"%s\"\n", s.options.Source)
+	}
 	conf := fmt.Sprintf(`[observability]
 log-level = "warn"
-[[server]]
+observation-path = "%s"
+%s[[server]]
 listen = "%s"
 %s[[nts-ke-server]]
 listen = "%s"
@@ -153,9 +208,9 @@ private-key-path = "%s"
 key-storage-path = "%s"
 key-rotation-interval = %d
 stale-key-count = %d
-`, s.Addr, filter, s.KE, filepath.Join(s.Dir, daemontest.CertFile), filepath.Join(s.Dir, daemontest.KeyFile),
+`, s.socket, source, s.Addr, filter, s.KE, filepath.Join(s.Dir, daemontest.CertFile), filepath.Join(s.Dir, daemontest.KeyFile),
 		s.KeysFile, int(every/time.Second), stale)
-	if err := os.WriteFile(filepath.Join(s.Dir, "ntp.toml"), []byte(conf), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.Dir, confName), []byte(conf), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -108,6 +109,24 @@ func (s *Server) Remove() {
 	if err := os.Remove(s.KeysFile); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// Authenticated is how many queries ntpd has answered with NTS; its ExtraConf
+// must let 127.0.0.1 ask.
+func (s *Server) Authenticated() int {
+	s.t.Helper()
+	const name = "nts_server_recv_good"
+	var v map[string]string
+	var err error
+	s.Do(func() { v, err = daemontest.Variables(Addr, 0, name) })
+	if err != nil {
+		s.t.Fatalf("ask ntpd for its counters: %v", err)
+	}
+	n, err := strconv.Atoi(v[name])
+	if err != nil {
+		s.t.Fatalf("ntpd's counters %q: %v", v, err)
+	}
+	return n
 }
 
 // WriteKeys replaces its key file, which it reads only at a start.
