@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,9 +28,10 @@ type column struct {
 	title         string
 	host          string // name
 	addr          netip.Addr
-	port          uint16     // of the key exchange
-	ntp           string     // of ke.ntp, YAML
-	daemon        string     // YAML
+	port          uint16 // of the key exchange
+	ntp           string // of ke.ntp, YAML
+	daemon        string // YAML
+	opens         []aead.ID
 	authenticated func() int // queries the daemon has answered with NTS
 	*member
 }
@@ -37,6 +39,7 @@ type column struct {
 // row is a client of the matrix and what it says of each column, by host.
 type row struct {
 	title string
+	likes []aead.ID // best first
 	said  func(context.Context) (map[string]clienttest.Said, error)
 	log   func() string
 	cells map[string]clienttest.Said
@@ -46,24 +49,24 @@ type row struct {
 // answers at the port everybody knows, and one of them at another address than
 // its key exchange: clients must follow.
 func columns(t *testing.T, hosts map[string]netip.Addr) []*column {
-	chrony := func(s *chronytest.Server, r debian.Release, host string) *column {
-		return &column{title: r.String(), host: host, authenticated: s.Authenticated, daemon: fmt.Sprintf(
+	chrony := func(s *chronytest.Server, r debian.Release, host string, opens ...aead.ID) *column {
+		return &column{title: r.String(), host: host, opens: opens, authenticated: s.Authenticated, daemon: fmt.Sprintf(
 			"daemon: {kind: chrony, address: %q, chrony: {keys_file: %s, command_socket: %s, config_file: %s}}\n", s.Addr, s.KeysFile, s.Socket, s.Conf)}
 	}
 	old := chronytest.Start(t, chronytest.Options{})
 	all := []*column{
-		chrony(old, debian.Debian12, "chrony-4-3.test"),
-		chrony(chronytest.Start(t, chronytest.Options{Release: debian.Debian13}), debian.Debian13, "chrony-4-6.test"),
+		chrony(old, debian.Debian12, "chrony-4-3.test", 15),
+		chrony(chronytest.Start(t, chronytest.Options{Release: debian.Debian13}), debian.Debian13, "chrony-4-6.test", 15, 30),
 	}
 
 	ntpsec := ntpsectest.Start(t, ntpsectest.Options{ExtraConf: []string{"restrict 127.0.0.1", "tos orphan 8 orphanwait 1"}})
-	all = append(all, &column{title: "NTPsec " + debian.Debian12.NTPsec, host: "ntpsec.test", authenticated: ntpsec.Authenticated, daemon: fmt.Sprintf(
+	all = append(all, &column{title: "NTPsec " + debian.Debian12.NTPsec, host: "ntpsec.test", opens: []aead.ID{15, 16, 17}, authenticated: ntpsec.Authenticated, daemon: fmt.Sprintf(
 		"daemon: {kind: ntpsec, address: %q, ntpsec: {keys_file: %s}}\n", relay(t, hosts["ntpsec.test"], ntpsec.Network, ntpsectest.Addr), ntpsec.KeysFile)})
 
 	rs := ntpdrstest.Start(t, ntpdrstest.Options{
 		Host: netip.MustParseAddr("127.0.2.4"), Source: netip.AddrPortFrom(hosts["chrony-4-3.test"], old.Addr.Port()),
 	})
-	all = append(all, &column{title: "ntpd-rs " + debian.Debian13.NTPDRS, host: "ntpd-rs.test", authenticated: rs.Authenticated,
+	all = append(all, &column{title: "ntpd-rs " + debian.Debian13.NTPDRS, host: "ntpd-rs.test", opens: []aead.ID{15, 17}, authenticated: rs.Authenticated,
 		ntp: fmt.Sprintf(", ntp: {host: %s}", rs.Addr.Addr()), daemon: fmt.Sprintf(
 			"daemon: {kind: ntpd-rs, address: %q, ntpd_rs: {keys_file: %s}}\n", rs.Addr, rs.KeysFile)})
 	return all
@@ -88,7 +91,9 @@ func TestEveryClientGetsAuthenticTimeFromEveryDaemon(t *testing.T) {
 		servers = append(servers, clienttest.Server{Name: c.host, Port: c.port})
 	}
 	for _, c := range all {
-		c.wait(c.title+" serves", func(d status.Document) bool { return provenAndOpen(c.member)(d) && d.Daemon.Synchronised })
+		c.wait(c.title+" serves all it can", func(d status.Document) bool {
+			return provenAndOpen(c.member)(d) && d.Daemon.Synchronised && len(d.Daemon.Opens) == len(c.opens)
+		})
 	}
 	rows := clientRows(t, ca, servers, all)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -149,13 +154,14 @@ func clientRows(t *testing.T, ca *authority, servers []clienttest.Server, all []
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	all[0].write(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}))
 	var rows []*row
-	for _, c := range []*clienttest.Client{
-		clienttest.Chrony(t, debian.Debian12, file, servers), clienttest.Chrony(t, debian.Debian13, file, servers),
-		clienttest.NTPsec(t, debian.Debian12, file, servers), clienttest.NTPDRS(t, file, servers),
-	} {
-		rows = append(rows, &row{title: c.Name, said: c.Said, log: c.Log})
+	add := func(c *clienttest.Client, likes ...aead.ID) {
+		rows = append(rows, &row{title: c.Name, likes: likes, said: c.Said, log: c.Log})
 	}
-	own := &row{title: "our own", log: func() string { return "" }}
+	add(clienttest.Chrony(t, debian.Debian12, file, servers), 15)
+	add(clienttest.Chrony(t, debian.Debian13, file, servers), 30, 15)
+	add(clienttest.NTPsec(t, debian.Debian12, file, servers), 15)
+	add(clienttest.NTPDRS(t, file, servers), 17, 15)
+	own := &row{title: "our own", likes: ownLikes, log: func() string { return "" }}
 	own.said = func(ctx context.Context) (map[string]clienttest.Said, error) {
 		said := map[string]clienttest.Said{}
 		for _, c := range all {
@@ -170,10 +176,12 @@ func clientRows(t *testing.T, ca *authority, servers []clienttest.Server, all []
 	return append(rows, own)
 }
 
+var ownLikes = []aead.ID{30, 17, 16, 15}
+
 // ask is our own client: it offers every algorithm alone, and asks twice with
 // each that is agreed to.
 func (c *column) ask(ctx context.Context) (said clienttest.Said, err error) {
-	for _, alg := range []aead.ID{30, 17, 16, 15} {
+	for _, alg := range ownLikes {
 		r, err := client.KeyExchange(ctx, client.Config{
 			Addr: netip.AddrPortFrom(c.addr, c.port), Name: c.host, Roots: c.ca.roots, AEADs: []aead.ID{alg},
 		})
@@ -215,7 +223,7 @@ func (r *row) fill(ctx context.Context, t *testing.T, all []*column) {
 		}
 		well := err == nil
 		for _, c := range all {
-			well = well && good(said[c.host])
+			well = well && r.good(c, said[c.host])
 		}
 		if well {
 			return
@@ -229,16 +237,20 @@ func (r *row) fill(ctx context.Context, t *testing.T, all []*column) {
 	}
 }
 
-// good tells that an authentic answer came, and for each cookie that was spent
+// good tells that an authentic answer came, with the algorithm that the client
+// likes best of those that the daemon opens, and for each cookie that was spent
 // another one.
-func good(s clienttest.Said) bool { return s.AEAD != 0 && s.Cookies == 8 && s.NAKs == 0 && s.Reached }
+func (r *row) good(c *column, s clienttest.Said) bool {
+	best := slices.IndexFunc(r.likes, func(alg aead.ID) bool { return slices.Contains(c.opens, alg) })
+	return s.AEAD == r.likes[best] && s.Cookies == 8 && s.NAKs == 0 && s.Reached
+}
 
 func (r *row) text(t *testing.T, all []*column) string {
 	text := "| " + r.title + " |"
 	for _, c := range all {
 		s := r.cells[c.host]
 		text += fmt.Sprintf(" AEAD %d, %d cookies, NAK %d, %s", uint16(s.AEAD), s.Cookies, s.NAKs, s.Words)
-		if !good(s) {
+		if !r.good(c, s) {
 			text += ": NOT AUTHENTIC"
 			t.Errorf("%s has no authentic time from %s: %+v", r.title, c.title, s)
 		}
