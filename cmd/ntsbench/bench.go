@@ -96,9 +96,8 @@ type bench struct {
 
 	agent, daemon, chronyd, tlsFloor, udpFloor server
 
-	harness              *harness
-	gateway, plainDaemon server // the agent as a gateway and the daemon without NTS behind it
-	chronyd13, nakFloor  server // chronyd 4.6.1, an echo of as few octets as an NTS NAK has
+	gateway             agentServer // the agent in front of a daemon without NTS
+	chronyd13, nakFloor server      // chronyd 4.6.1, an echo of as few octets as an NTS NAK has
 }
 
 // group is what is measured together: the rows it fills and how. What run

@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
+	"ntsagent/agent/status"
 	"ntsagent/cmd/ntsbench/load"
 	"ntsagent/ntske/aead"
 	"ntsagent/packaging/parts"
@@ -63,16 +67,11 @@ func (b *bench) gatewayRuns(ctx context.Context) error {
 	if b.gateway.child != nil {
 		return nil
 	}
-	plain, err := b.servers.startChronyd(ctx, b.servers.chrony, "the plain chronyd", func(string) string { return "bindcmdaddress /\n" })
-	if err != nil {
-		return err
+	a, err := b.servers.startGateway(ctx)
+	if err == nil {
+		b.gateway = a
 	}
-	h, err := b.servers.startHarness(ctx, plain.ntp)
-	if err != nil {
-		return err
-	}
-	b.harness, b.gateway, b.plainDaemon = h, h.server, plain.server
-	return nil
+	return err
 }
 
 // saturated is the schedule of closed loops: at their rates half the time tells as much.
@@ -107,7 +106,7 @@ func echoes(s server, octets, reply int) func(context.Context, time.Duration, fu
 
 // gatewayTurn is the gateway among contestants, loaded so.
 func (b *bench) gatewayTurn(c load.NTSConfig) contestant {
-	return contestant{server: b.gateway, column: agentColumn, load: asks(b.gateway, c), behind: b.plainDaemon.child, judged: true}
+	return contestant{server: b.gateway.server, column: agentColumn, load: asks(b.gateway.server, c), behind: b.gateway.daemon.child, judged: true}
 }
 
 // against alternates the gateway with chronyd 4.3 under the same load.
@@ -118,9 +117,62 @@ func (b *bench) against(ctx context.Context, name string, plan schedule, c load.
 	if err := b.chronydRuns(ctx); err != nil {
 		return all, err
 	}
-	return b.alternateFor(ctx, name, plan, []contestant{
+	return b.gatewayRounds(ctx, name, plan, []contestant{
 		b.gatewayTurn(c), {server: b.chronyd, column: chronydColumn, load: asks(b.chronyd, c)},
 	})
+}
+
+// gatewayRounds is alternateFor. Where queries failed on the gateway it says why
+// the gateway was silent.
+func (b *bench) gatewayRounds(ctx context.Context, name string, plan schedule, list []contestant) (all [columns]*series, err error) {
+	before, err := b.gateway.silent(ctx)
+	if err != nil {
+		return all, err
+	}
+	if all, err = b.alternateFor(ctx, name, plan, list); err != nil || all[agentColumn].failed == 0 {
+		return all, err
+	}
+	after, err := b.gateway.silent(ctx)
+	if err != nil {
+		return all, err
+	}
+	all[agentColumn].firstErr = fmt.Errorf("%w; the gateway was silent for: %s", all[agentColumn].firstErr, reasons(before, after))
+	return all, nil
+}
+
+// offersGCM says why the agent does not offer AEAD 30.
+func (a *agentServer) offersGCM(ctx context.Context) error {
+	doc, err := status.NewClient(a.socket).Status(ctx)
+	if err == nil && !slices.Contains(doc.Daemon.Opens, uint16(aead.GCMSIV128)) {
+		err = fmt.Errorf("it offers only AEAD %v", doc.Daemon.Opens)
+	}
+	return err
+}
+
+// silent is how many queries the gateway has not answered so far, by reason.
+func (a *agentServer) silent(ctx context.Context) (map[string]uint64, error) {
+	doc, err := status.NewClient(a.socket).Status(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask the agent why it is silent: %w", err)
+	}
+	if doc.Daemon.Gateway == nil {
+		return nil, errors.New("ask the agent why it is silent: it is no gateway")
+	}
+	return doc.Daemon.Gateway.Silent, nil
+}
+
+// reasons are what has been counted between before and after.
+func reasons(before, after map[string]uint64) string {
+	var list []string
+	for _, why := range slices.Sorted(maps.Keys(after)) {
+		if n := after[why] - before[why]; n > 0 {
+			list = append(list, fmt.Sprintf("%s %d", why, n))
+		}
+	}
+	if len(list) == 0 {
+		return "nothing that it knows of"
+	}
+	return strings.Join(list, ", ")
 }
 
 func (b *bench) gatewayFull(ctx context.Context) ([]row, error) {
@@ -134,7 +186,7 @@ func (b *bench) gatewayFull(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	c := load.NTSConfig{AEAD: aead.SIVCMAC256}
-	all, err := b.alternateFor(ctx, "gateway, AEAD 15", b.saturated(), []contestant{
+	all, err := b.gatewayRounds(ctx, "gateway, AEAD 15", b.saturated(), []contestant{
 		b.gatewayTurn(c), {server: b.chronyd, column: chronydColumn, load: asks(b.chronyd, c)},
 		{server: b.udpFloor, column: floorColumn, load: echoes(b.udpFloor, ntsOctets, ntsOctets)},
 	})
@@ -212,8 +264,12 @@ func (b *bench) gatewayGCM(ctx context.Context) ([]row, error) {
 			return nil, err
 		}
 	}
+	// The agent offers what it has tried.
+	if err := b.gateway.wait(ctx, "to offer AEAD 30", b.gateway.offersGCM); err != nil {
+		return nil, err
+	}
 	c := load.NTSConfig{AEAD: aead.GCMSIV128}
-	all, err := b.alternateFor(ctx, "gateway, AEAD 30", b.saturated(), []contestant{
+	all, err := b.gatewayRounds(ctx, "gateway, AEAD 30", b.saturated(), []contestant{
 		b.gatewayTurn(c), {server: b.chronyd13, column: chronydColumn, load: asks(b.chronyd13, c)},
 	})
 	if err != nil {
@@ -249,7 +305,7 @@ func (b *bench) gatewayNAK(ctx context.Context) ([]row, error) {
 		}
 		b.nakFloor = floor
 	}
-	all, err := b.alternateFor(ctx, "gateway, NTS NAKs", b.saturated(), []contestant{
+	all, err := b.gatewayRounds(ctx, "gateway, NTS NAKs", b.saturated(), []contestant{
 		b.gatewayTurn(load.NTSConfig{UnknownKey: true}),
 		{server: b.nakFloor, column: floorColumn, load: echoes(b.nakFloor, ntsOctets, nakOctets)},
 	})
@@ -280,12 +336,17 @@ func (b *bench) gatewayMemory(ctx context.Context) ([]row, error) {
 }
 
 // gatewayAllocated counts what the gateway allocates while it answers queries of
-// every kind.
+// every kind. The agent does not tell that, so the same gateway is measured
+// without the agent.
 func (b *bench) gatewayAllocated(ctx context.Context) ([]row, error) {
 	if err := b.gatewayRuns(ctx); err != nil {
 		return nil, err
 	}
-	h := b.harness
+	h, err := b.servers.startHarness(ctx, b.gateway.daemon.ntp)
+	if err != nil {
+		return nil, err
+	}
+	defer h.close()
 	b.say("gateway, allocations")
 	objects, packets := 0, 0
 	for _, c := range []load.NTSConfig{

@@ -144,6 +144,17 @@ func TestCPUTimeIsPerOperation(t *testing.T) {
 	}
 }
 
+func TestTheReasonsOfSilenceAreThoseOfTheRounds(t *testing.T) {
+	before := map[string]uint64{"clock stepped": 3, "too late": 1}
+	for want, after := range map[string]map[string]uint64{
+		"nothing that it knows of": before, "daemon silent 2, too late 4": {"clock stepped": 3, "too late": 5, "daemon silent": 2},
+	} {
+		if got := reasons(before, after); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 func TestOnlyPicksGroupsByTheirRows(t *testing.T) {
 	for name, tt := range map[string]struct {
 		table string
