@@ -38,6 +38,11 @@ func UnpackOpenNTPD(ctx context.Context, repoDir string, r Release) (Root, error
 	})
 }
 
+// UnpackNFTables is UnpackChrony for nft, of any version.
+func UnpackNFTables(ctx context.Context, repoDir string, r Release) (Root, error) {
+	return unpack(ctx, filepath.Join(repoDir, ".parts"), r, "nftables")
+}
+
 // unpackDaemon unpacks pkg and holds its upstream version against want.
 func unpackDaemon(ctx context.Context, repoDir string, r Release, pkg, want string, version func(context.Context, Root) (string, error)) (Root, error) {
 	if want == "" {

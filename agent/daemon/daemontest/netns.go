@@ -27,7 +27,7 @@ func NewNetwork(t testing.TB) *Network {
 		runtime.LockOSThread() // for ever: the thread ends with this goroutine, and is never used by another
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		if err == nil {
-			err = loopbackUp()
+			err = linkUp("lo")
 		}
 		made <- err
 		for f := range n.do {
@@ -53,13 +53,13 @@ func (n *Network) Do(f func()) {
 	<-done
 }
 
-func loopbackUp() error {
+func linkUp(name string) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	r, err := unix.NewIfreq("lo")
+	r, err := unix.NewIfreq(name)
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,8 @@ type Options struct {
 	// User is who ntpd runs as; "" = whoever runs the test. Its key file is in a
 	// folder that is closed to all others.
 	User string
+	// Network is where it runs; nil = one of its own.
+	Network *daemontest.Network
 	// NoNTS leaves out `nts enable`: it then opens no cookies.
 	NoNTS bool
 	// ExtraConf are further lines of its configuration.
@@ -70,7 +72,9 @@ func Start(t testing.TB, o Options) *Server {
 	dir := t.TempDir()
 	s := &Server{t: t, root: partstest.NTPsec(t, o.Release), Dir: dir, PIDFile: filepath.Join(dir, "ntpd.pid"), options: o}
 	s.KeysFile = filepath.Join(s.ownDir(), "nts-keys")
-	s.Network = daemontest.NewNetwork(t)
+	if s.Network = o.Network; s.Network == nil {
+		s.Network = daemontest.NewNetwork(t)
+	}
 	s.Process = daemontest.NewProcess(t)
 	s.Roots = daemontest.WriteCertificate(t, dir, Name)
 	if o.KeyFile != nil {

@@ -1,4 +1,4 @@
-// Package partstest gives tests the daemons of package parts.
+// Package partstest gives tests the programs of package parts.
 package partstest
 
 import (
@@ -32,6 +32,12 @@ func NTPDRS(t testing.TB, r parts.Release) parts.Root {
 func OpenNTPD(t testing.TB, r parts.Release) parts.Root {
 	t.Helper()
 	return unpacked(t, r, parts.UnpackOpenNTPD)
+}
+
+// NFTables is Chrony for nft.
+func NFTables(t testing.TB, r parts.Release) parts.Root {
+	t.Helper()
+	return unpacked(t, r, parts.UnpackNFTables)
 }
 
 func unpacked(t testing.TB, r parts.Release, unpack func(context.Context, string, parts.Release) (parts.Root, error)) parts.Root {
