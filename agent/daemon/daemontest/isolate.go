@@ -65,7 +65,7 @@ func Isolated(t *testing.T, hosts map[string]netip.Addr) bool {
 
 // settle changes nothing outside of this process's own mount namespace.
 func settle(t *testing.T, hosts map[string]netip.Addr) error {
-	if err := loopbackUp(); err != nil {
+	if err := linkUp("lo"); err != nil {
 		return err
 	}
 	b := []byte("127.0.0.1 localhost\n")
