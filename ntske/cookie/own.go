@@ -14,7 +14,7 @@ import (
 )
 
 // Own is how we write cookies and keys where the keys are ours alone: cookies as chronyd writes them, so that
-// moving to chronyd can keep them valid, and a list of any number of keys from LeastKeys to MostKeys. The last key of a ring mints.
+// moving to chronyd can keep them valid, and a list of up to MostKeys keys. The last key of a ring mints.
 //
 //	keys 2
 //	1a2b3c4c 15 5c5c…
@@ -23,11 +23,14 @@ import (
 // A row is the id in 8 hex digits, the IANA number of the AEAD and the key in hex, oldest first.
 type Own struct{ Chrony }
 
-// How many keys a ring of Own may hold.
+// How many keys a ring of Own is kept at, once there have been so many rotations.
 const (
 	LeastKeys = 2
 	MostKeys  = 64
 )
+
+// AEADs lists the algorithms of sessions that cookies can carry: a server of ours speaks them all.
+func (o Own) AEADs() []aead.ID { return o.Carries() }
 
 // NewRing makes a fresh ring of one random key.
 func (Own) NewRing(rand io.Reader) (*Ring, error) {
