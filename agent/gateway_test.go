@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -10,7 +11,10 @@ import (
 	"time"
 
 	"ntsagent/agent/daemon/chronytest"
+	"ntsagent/agent/daemon/openntpdtest"
 	"ntsagent/agent/status"
+	"ntsagent/ntske/aead"
+	"ntsagent/ntske/client"
 )
 
 // fronting is an agent that runs in this process with its gateway in front of a
@@ -80,4 +84,53 @@ func TestTheGatewayServesForADaemonWithoutNTS(t *testing.T) {
 	for _, ke := range f.kes(d) {
 		f.serves(ke, "", 8)
 	}
+}
+
+// frontOpenNTPD is a gateway in front of a real OpenNTPD, which is in a network of
+// its own, through a relay. It never says that it is synchronised.
+func frontOpenNTPD(t *testing.T) (*fronting, *openntpdtest.Server) {
+	s := openntpdtest.Start(t)
+	f := newFronting(t, relay(t, s.Network, openntpdtest.Addr))
+	f.start()
+	return f, s
+}
+
+func TestTheGatewaySpeaksNTSForOpenNTPD(t *testing.T) {
+	t.Parallel()
+	f, s := frontOpenNTPD(t)
+	d := f.wait("the key exchange listens on both families", func(d status.Document) bool {
+		return len(f.kes(d)) == 2 && len(d.Daemon.Opens) == 2
+	})
+	if d.State != status.NotSynchronised || d.Daemon.Gateway.Condition != "unsynchronised" {
+		t.Errorf("state %s, %+v: OpenNTPD without a source has no time to give", d.State, d.Daemon)
+	}
+	for _, ke := range f.kes(d) {
+		for _, alg := range []aead.ID{aead.SIVCMAC256, aead.GCMSIV128} {
+			if err := f.asks(ke, alg); err != nil {
+				t.Errorf("%v, %v: %v", ke, alg, err)
+			}
+		}
+	}
+	s.Stop()
+	d = f.wait("its silence is told", func(d status.Document) bool { return d.Keys.State == status.KeysUnseen })
+	if d.Daemon.Gateway.Condition != "stale" || !strings.Contains(d.Keys.Why, f.addr.String()) || len(f.kes(d)) != 2 {
+		t.Errorf("%+v, %+v", d.Daemon.Gateway, d.Keys)
+	}
+	s.Restart()
+	f.wait("it is back", func(d status.Document) bool { return d.Keys.State == status.KeysProven })
+}
+
+// asks exchanges keys for one algorithm and asks the gateway with a cookie.
+func (f *fronting) asks(ke netip.AddrPort, alg aead.ID) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	r, err := client.KeyExchange(ctx, client.Config{Addr: ke, Name: memberName, Roots: f.ca.roots, AEADs: []aead.ID{alg}})
+	if err != nil {
+		return err
+	}
+	if r.Keys.AEAD != alg {
+		return fmt.Errorf("agreed to %v", r.Keys.AEAD)
+	}
+	_, err = client.Query(ctx, netip.AddrPortFrom(ke.Addr(), r.Port), r.Keys, r.Cookies[0], 3)
+	return err
 }
