@@ -72,8 +72,12 @@ func (a *agent) newGateway(ctx context.Context, old *parts, cfg *config.Config) 
 	if rate.Count > 0 {
 		limit.Rate = float64(rate.Count) / rate.Per.Seconds()
 	}
-	var err error
-	if g.server, err = gateway.New(gateway.Config{Ring: a.heldKeys, Mirror: g.behind.Mirror, Plain: g.conf.Plain, Limit: limit}); err != nil {
+	mode, err := gateway.ParseMode(g.conf.Mode)
+	if err != nil {
+		return nil, err
+	}
+	g.server, err = gateway.New(gateway.Config{Ring: a.heldKeys, Mirror: g.behind.Mirror, Plain: g.conf.Plain, Limit: limit, Mode: mode})
+	if err != nil {
 		return nil, err
 	}
 	socks, err := openSockets(ctx, g.conf.Listen, held)
@@ -133,7 +137,7 @@ func (b *behind) start(ctx context.Context) {
 func (b *behind) known(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin/2)
 	defer cancel()
-	for !b.Condition().Answers() {
+	for b.Condition() == gateway.Stale {
 		if !pause(ctx, 5*time.Millisecond) {
 			return false
 		}
@@ -284,6 +288,8 @@ func (g *gatewayPart) report(d *status.Daemon) {
 			d.Gateway.Served += n
 		case o == gateway.ServedPlain:
 			d.Gateway.ServedPlain += n
+		case o == gateway.Asked:
+			d.Gateway.Asked += n
 		case o.Silent():
 			d.Gateway.Silent[o.String()] += n
 		default:
@@ -299,7 +305,7 @@ type traffic24 struct{ all, silent status.Daily }
 func (t *traffic24) day(g *gatewayPart, now time.Time) (requests, silent uint64) {
 	var all, mute uint64
 	for o, n := range g.counts() {
-		if o == gateway.Unsent { // counted besides
+		if o == gateway.Unsent || o == gateway.Asked { // counted besides
 			continue
 		}
 		all += n
@@ -326,10 +332,10 @@ func (g *gatewayPart) listeners() (out []status.Listener) {
 	return out
 }
 
-// tell has ring look whenever the gateway begins or ends to answer.
+// tell calls look whenever the daemon behind comes or goes.
 func (g *gatewayPart) tell(ctx context.Context, look func()) error {
-	for was := g.behind.Condition().Answers(); pause(ctx, 250*time.Millisecond); {
-		if is := g.behind.Condition().Answers(); is != was {
+	for was := g.behind.Condition() == gateway.Stale; pause(ctx, 250*time.Millisecond); {
+		if is := g.behind.Condition() == gateway.Stale; is != was {
 			was = is
 			look()
 		}

@@ -205,13 +205,16 @@ type KeysFile struct {
 // Gateway configures the UDP gateway for daemons without NTS.
 type Gateway struct {
 	Listen []netip.AddrPort `yaml:"listen"` // UDP; one port for all, or 0 for all
-	Mode   string           `yaml:"mode"`   // ModeMirror
+	Mode   string           `yaml:"mode"`   // ModeMirror, ModeRelay
 	Plain  bool             `yaml:"plain"`  // answer NTP without NTS too
 	Limits GatewayLimits    `yaml:"limits"`
 }
 
-// ModeMirror polls the daemon and answers by the clock that it disciplines.
-const ModeMirror = "mirror"
+// How the gateway knows the daemon's time.
+const (
+	ModeMirror = "mirror" // by the clock that the daemon disciplines; as with ModeRelay while that does not explain it
+	ModeRelay  = "relay"  // by asking the daemon for each request
+)
 
 // GatewayLimits bound how often one network is answered: an IPv4 /24, an IPv6 /56.
 type GatewayLimits struct {

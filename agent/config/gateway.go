@@ -16,7 +16,7 @@ const (
 func (v validator) gateway(c *Config) {
 	g := &c.Daemon.Gateway
 	v.listen("daemon.gateway.listen", g.Listen)
-	v.oneOf("daemon.gateway.mode", g.Mode, ModeMirror)
+	v.oneOf("daemon.gateway.mode", g.Mode, ModeMirror, ModeRelay)
 	v.between("daemon.gateway.limits.burst", g.Limits.Burst, 1, mostBurst)
 	v.between("keys.keep", c.Keys.Keep, leastKept, mostKept)
 	for i, a := range g.Listen {

@@ -10,7 +10,7 @@ import (
 
 // Gateway is our own NTP server in front of a daemon without NTS.
 type Gateway struct {
-	Mode      string `json:"mode"`      // mirror
+	Mode      string `json:"mode"`      // mirror, relay
 	Condition string `json:"condition"` // good, relay wanted, unsynchronised; uncertain and stale: it is silent
 	// OffsetUS is how far the time the daemon serves is ahead of this host's clock,
 	// in µs, and UncertaintyUS the bound on the error of that.
@@ -20,16 +20,18 @@ type Gateway struct {
 	ServedPlain   uint64            `json:"served_plain"` // with time, without NTS
 	NAK           uint64            `json:"nak"`          // NTS NAKs: the client needs a new key exchange
 	Silent        map[string]uint64 `json:"silent"`       // requests without an answer, by reason
+	Asked         uint64            `json:"asked"`        // queries to the daemon for the sake of requests
 	RequestsDay   uint64            `json:"requests_24h"`
 	SilentDay     uint64            `json:"silent_24h"`
 }
 
 // text is what follows the daemon's address on its line.
 func (g *Gateway) text(d Document) string {
-	text := fmt.Sprintf("gateway for %s on %s", d.Daemon.Address, strings.Join(open(d.Listeners, ServiceNTP), " "))
-	if len(open(d.Listeners, ServiceNTP)) == 0 {
-		text = fmt.Sprintf("gateway for %s, closed", d.Daemon.Address)
+	where := "closed"
+	if at := open(d.Listeners, ServiceNTP); len(at) > 0 {
+		where = "on " + strings.Join(at, " ")
 	}
+	text := fmt.Sprintf("gateway for %s %s", d.Daemon.Address, where)
 	if !d.Daemon.Known {
 		return text + "   no answer yet"
 	}

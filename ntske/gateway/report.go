@@ -29,6 +29,3 @@ func (m *Mirror) Report() Report {
 	r.Offset, r.Uncertainty = s.Offset(now)
 	return r
 }
-
-// Answers reports whether requests are answered with this condition, be it only to say that there is no time.
-func (c Condition) Answers() bool { return c < Uncertain }
