@@ -5,7 +5,7 @@ help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 build: ## put the programs into bin/
 	@CGO_ENABLED=0 go build -trimpath -o $(BIN)/ ./cmd/...
-run: build ## the whole line on loopback; ONCE=1 ends after the check, CHALLENGE=tls-alpn-01, DAEMON=ntpsec, DIR=lab keeps all
+run: build ## the whole line on loopback; ONCE=1 ends after the check, CHALLENGE=tls-alpn-01, DAEMON=chrony|ntpsec|ntpd-rs, DIR=lab keeps all
 	@$(BIN)/ntslab $(if $(ONCE),--once) $(if $(CHALLENGE),--challenge $(CHALLENGE)) $(if $(DAEMON),--daemon $(DAEMON)) $(if $(DIR),--dir $(DIR))
 test:  ## all tests, real daemons included
 	@go test -count=1 -timeout 5m -json ./... | go run ./packaging/tally

@@ -17,7 +17,7 @@ func (d *daemon) startChronyd(ctx context.Context, root parts.Root, w *workspace
 	if err != nil {
 		return err
 	}
-	d.port = port
+	d.ntp = both(port)
 	d.atEnd(release)
 	certPEM, keyPEM, err := newCert("chronyd's own, for nobody", time.Now())
 	if err != nil {
@@ -44,7 +44,7 @@ func (d *daemon) startChronyd(ctx context.Context, root parts.Root, w *workspace
 		return err
 	}
 	d.line = fmt.Sprintf("chronyd %s, unmodified, serves NTP at %s and %s (pid %d)", parts.Debian12.Chrony, on4(port), on6(port), d.pid)
-	d.section = section("chrony", port, "chrony", "keys_file", filepath.Join(dir, "ntskeys"), "command_socket", socket, "config_file", conf)
+	d.section = section("chrony", d.ntp[0], "chrony", "keys_file", filepath.Join(dir, "ntskeys"), "command_socket", socket, "config_file", conf)
 	return nil
 }
 

@@ -22,6 +22,7 @@ type chronyClient struct {
 	root   parts.Root
 	dir    string
 	socket string
+	aead   string // its IANA number: what is agreed on
 	done   chan struct{}
 }
 
@@ -62,7 +63,7 @@ func startChronyClient(t *testing.T, lab *runningLab, release parts.Release, add
 		t.Fatal(err)
 	}
 	_, kePort, _ := strings.Cut(lab.env["KE"], ":")
-	c := &chronyClient{root: partstest.Chrony(t, release), dir: dir, socket: filepath.Join(dir, "run/chronyd.sock"), done: make(chan struct{})}
+	c := &chronyClient{aead: "15", root: partstest.Chrony(t, release), dir: dir, socket: filepath.Join(dir, "run/chronyd.sock"), done: make(chan struct{})}
 	files := map[string]string{
 		"hosts": fmt.Sprintf("%s %s\n", address, lab.env["NAME"]),
 		"chrony.conf": fmt.Sprintf(`server %s nts ntsport %s iburst minpoll 0 maxpoll 1
@@ -128,7 +129,7 @@ func (c *chronyClient) authenticated(ctx context.Context, address, ntpPort strin
 	}
 	// Name/IP, Mode, KeyID, Type, KLen, Last, Atmp, NAK, Cook, CLen
 	f := strings.Split(auth, ",")
-	if len(f) != 10 || f[0] != address || f[1] != "NTS" || f[3] != "15" || f[6] != "0" || f[7] != "0" || f[8] != "8" {
+	if len(f) != 10 || f[0] != address || f[1] != "NTS" || f[3] != c.aead || f[6] != "0" || f[7] != "0" || f[8] != "8" {
 		return fmt.Errorf("authdata is %s", auth)
 	}
 	data, err := c.chronyc(ctx, "ntpdata")

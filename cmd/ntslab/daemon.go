@@ -17,21 +17,23 @@ import (
 
 // daemon is the NTP server of the lab, running.
 type daemon struct {
-	*child          // nil = it is in this process
-	port     uint16 // where it answers NTP, on 127.0.0.1 and ::1
-	line     string // of the story
-	section  string // `daemon:` of the agent's configuration
+	*child            // nil = it is in this process
+	ntp      []string // where it answers
+	line     string   // of the story
+	section  string   // `daemon:` of the agent's configuration
 	releases []func()
 }
 
 // daemons are what --daemon takes.
-var daemons = []string{"chrony", "ntpsec", "ntpd-rs"}
+var daemons = []string{"gateway", "chrony", "ntpsec", "ntpd-rs"}
 
 // startDaemon starts one of daemons, which writes only below w.
 func startDaemon(ctx context.Context, kind string, w *workspace, s *story) (*daemon, error) {
 	d := &daemon{}
 	var err error
 	switch kind {
+	case "gateway":
+		err = d.startPlain(ctx)
 	case "chrony":
 		var root parts.Root
 		if root, err = unpacked(ctx, s, parts.Debian12, "chrony", parts.UnpackChrony); err == nil {
@@ -73,9 +75,9 @@ func unpacked(ctx context.Context, s *story, r parts.Release, pkg string, unpack
 	return unpack(ctx, repo, r)
 }
 
-// awaitTime waits until the daemon tells the time in both families.
+// awaitTime waits until the daemon tells the time at all its addresses.
 func (d *daemon) awaitTime(ctx context.Context) error {
-	for _, addr := range []string{on4(d.port), on6(d.port)} {
+	for _, addr := range d.ntp {
 		if err := eventually(ctx, 30*time.Second, func(ctx context.Context) error { return d.tellsTime(ctx, addr) }); err != nil {
 			return err
 		}
@@ -139,12 +141,31 @@ func quoted(v any) string {
 	return string(b)
 }
 
+// startPlain is for the gateway: a server without NTS, in this process, so that
+// the lab needs no package.
+func (d *daemon) startPlain(ctx context.Context) error {
+	source, err := startSource(ctx, loopback4)
+	if err != nil {
+		return err
+	}
+	d.atEnd(source.stop)
+	d.ntp = []string{source.addr()}
+	d.line = fmt.Sprintf("a plain NTP server without NTS, in this process, tells this host's time at %s", source.addr())
+	d.section = gatewaySection(source.addr(), []string{loopback4 + ":0", "[" + loopback6 + "]:0"})
+	return nil
+}
+
+// gatewaySection is section for the agent's own gateway, which listens.
+func gatewaySection(daemon string, listen []string) string {
+	return fmt.Sprintf("daemon:\n  kind: gateway\n  address: %s\n  gateway: {listen: %s}\n", quoted(daemon), quoted(listen))
+}
+
 // section is `daemon:` of the agent's configuration: the kind, where the daemon is
 // asked, and the kind's own keys and values.
-func section(kind string, port uint16, name string, pairs ...string) string {
+func section(kind, address, name string, pairs ...string) string {
 	var own strings.Builder
 	for i := 0; i < len(pairs); i += 2 {
 		fmt.Fprintf(&own, "    %s: %s\n", pairs[i], quoted(pairs[i+1]))
 	}
-	return fmt.Sprintf("daemon:\n  kind: %s\n  address: %s\n  %s:\n%s", kind, quoted(on4(port)), name, &own)
+	return fmt.Sprintf("daemon:\n  kind: %s\n  address: %s\n  %s:\n%s", kind, quoted(address), name, &own)
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,13 +21,17 @@ import (
 )
 
 // The main job: a real chronyd client gets its cookies from the agent, and an
-// unmodified chronyd server opens them.
+// unmodified chronyd server or the agent's gateway opens them.
 func TestAChronydClientAuthenticates(t *testing.T) {
 	needNamespaces(t)
-	for _, challenge := range []string{"http-01", "tls-alpn-01"} {
-		t.Run(challenge, func(t *testing.T) {
+	for name, way := range map[string]struct{ daemon, challenge string }{
+		"chrony, http-01":     {"chrony", "http-01"},
+		"chrony, tls-alpn-01": {"chrony", "tls-alpn-01"},
+		"the gateway":         {"gateway", "http-01"},
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			lab := startLab(t, challenge)
+			lab := startLab(t, way.challenge, "--daemon", way.daemon)
 			_, ntpPort, _ := strings.Cut(lab.env["NTP"], ":")
 			for _, row := range []struct {
 				release parts.Release
@@ -35,6 +40,9 @@ func TestAChronydClientAuthenticates(t *testing.T) {
 				t.Run(row.release.String()+" "+row.address, func(t *testing.T) {
 					address := row.address
 					client := startChronyClient(t, lab, row.release, address)
+					if way.daemon == "gateway" && row.release == parts.Debian13 {
+						client.aead = "30" // both like it better
+					}
 					await(t, 60*time.Second, "authenticated answers", func(ctx context.Context) error {
 						return client.authenticated(ctx, address, ntpPort, 4)
 					})
@@ -43,7 +51,7 @@ func TestAChronydClientAuthenticates(t *testing.T) {
 						if err != nil {
 							t.Error(err)
 						}
-						t.Logf("chronyc %s, certificate by %s:\n%s", report, challenge, text)
+						t.Logf("chronyc %s, %s:\n%s", report, name, text)
 					}
 				})
 			}
@@ -57,11 +65,13 @@ func TestALabTellsItsStory(t *testing.T) {
 		daemon, challenge string
 		server, keys      string // its lines about the daemon and about the keys
 	}{
-		"chrony, http-01":     {"chrony", "http-01", "chronyd 4.3, unmodified", "handed over to chronyd and proven"},
-		"chrony, tls-alpn-01": {"chrony", "tls-alpn-01", "chronyd 4.3, unmodified", "handed over to chronyd and proven"},
-		"NTPsec":              {"ntpsec", "http-01", "ntpd 1.2.2 of NTPsec, unmodified, in a network of its own", "read from ntpd's own key file and proven"},
-		"another NTPsec":      {"ntpsec", "http-01", "ntpd 1.2.2 of NTPsec, unmodified, in a network of its own", "read from ntpd's own key file and proven"},
-		"ntpd-rs":             {"ntpd-rs", "http-01", "ntp-daemon 1.4.0 of ntpd-rs, unmodified", "read from ntp-daemon's own key file and proven"},
+		"gateway, http-01":     {"gateway", "http-01", "a plain NTP server without NTS, in this process", "made by the agent for its gateway and proven"},
+		"gateway, tls-alpn-01": {"gateway", "tls-alpn-01", "a plain NTP server without NTS, in this process", "made by the agent for its gateway and proven"},
+		"chrony, http-01":      {"chrony", "http-01", "chronyd 4.3, unmodified", "handed over to chronyd and proven"},
+		"chrony, tls-alpn-01":  {"chrony", "tls-alpn-01", "chronyd 4.3, unmodified", "handed over to chronyd and proven"},
+		"NTPsec":               {"ntpsec", "http-01", "ntpd 1.2.2 of NTPsec, unmodified, in a network of its own", "read from ntpd's own key file and proven"},
+		"another NTPsec":       {"ntpsec", "http-01", "ntpd 1.2.2 of NTPsec, unmodified, in a network of its own", "read from ntpd's own key file and proven"},
+		"ntpd-rs":              {"ntpd-rs", "http-01", "ntp-daemon 1.4.0 of ntpd-rs, unmodified", "read from ntp-daemon's own key file and proven"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -78,7 +88,7 @@ func TestALabTellsItsStory(t *testing.T) {
 			for _, want := range []string{
 				" lab  ", "is 127.0.0.1 and ::1", row.server, "pebble is the certificate authority", "ntsagent runs",
 				row.challenge + ": the authority ", "and was convinced", "obtained for " + memberName, row.keys,
-				"authenticated by the daemon's cookies", "OK        authenticated on IPv4 and IPv6", " done  ",
+				"authenticated by cookies of that key", "OK        authenticated on IPv4 and IPv6", " done  ",
 			} {
 				_, after, found := strings.Cut(text, want)
 				if !found {
@@ -92,6 +102,24 @@ func TestALabTellsItsStory(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Nothing is unpacked and no program is run but ours: there is neither a
+// repository nor a path to look in.
+func TestAGatewayNeedsNoPackage(t *testing.T) {
+	t.Parallel()
+	nowhere := t.TempDir()
+	for daemon, good := range map[string]bool{"gateway": true, "chrony": false, "ntpsec": false, "ntpd-rs": false} {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(binaries, "ntslab"), "--once", "--daemon", daemon)
+		cmd.Dir, cmd.Env = nowhere, []string{"PATH=" + nowhere}
+		out, err := cmd.CombinedOutput()
+		if (err == nil) != good {
+			t.Errorf("%s: %v\n%s", daemon, err, out)
+		}
+		if !good && !strings.Contains(string(out), "ntslab: find the repository: no go.mod in ") {
+			t.Errorf("%s does not say what is missing:\n%s", daemon, out)
+		}
 	}
 }
 
@@ -131,23 +159,25 @@ func TestNothingOutlivesALab(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
 		daemon   string
+		pids     int // in the story
 		signal   syscall.Signal
 		toDaemon bool
 		code     int // exit code
 	}{
-		"Ctrl-C":            {"chrony", syscall.SIGINT, false, 0},
-		"SIGKILL":           {"chrony", syscall.SIGKILL, false, -1},
-		"SIGKILL, NTPsec":   {"ntpsec", syscall.SIGKILL, false, -1},
-		"SIGKILL, ntpd-rs":  {"ntpd-rs", syscall.SIGKILL, false, -1},
-		"a dead daemon":     {"chrony", syscall.SIGKILL, true, 1},
-		"a dead ntpd":       {"ntpsec", syscall.SIGKILL, true, 1},
-		"a dead ntp-daemon": {"ntpd-rs", syscall.SIGKILL, true, 1},
+		"Ctrl-C":            {"chrony", 2, syscall.SIGINT, false, 0},
+		"SIGKILL":           {"chrony", 2, syscall.SIGKILL, false, -1},
+		"SIGKILL, gateway":  {"gateway", 1, syscall.SIGKILL, false, -1},
+		"SIGKILL, NTPsec":   {"ntpsec", 2, syscall.SIGKILL, false, -1},
+		"SIGKILL, ntpd-rs":  {"ntpd-rs", 2, syscall.SIGKILL, false, -1},
+		"a dead daemon":     {"chrony", 2, syscall.SIGKILL, true, 1},
+		"a dead ntpd":       {"ntpsec", 2, syscall.SIGKILL, true, 1},
+		"a dead ntp-daemon": {"ntpd-rs", 2, syscall.SIGKILL, true, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			lab := startLab(t, "http-01", "--daemon", row.daemon)
 			pids := pidsIn(lab.told.String())
-			if len(pids) != 2 || !alive(pids[0]) || !alive(pids[1]) {
+			if len(pids) != row.pids || slices.ContainsFunc(pids, func(pid string) bool { return !alive(pid) }) {
 				t.Fatalf("the story names the processes %v", pids)
 			}
 			victim := lab.cmd.Process.Pid
@@ -179,7 +209,15 @@ func TestNothingOutlivesALab(t *testing.T) {
 func TestAKilledAgentComesBackWithWhatItHad(t *testing.T) {
 	t.Parallel()
 	needNamespaces(t)
-	lab := startLab(t, "http-01")
+	for _, daemon := range []string{"chrony", "gateway"} {
+		t.Run(daemon, func(t *testing.T) {
+			t.Parallel()
+			killedAgent(t, startLab(t, "http-01", "--daemon", daemon))
+		})
+	}
+}
+
+func killedAgent(t *testing.T, lab *runningLab) {
 	client := startChronyClient(t, lab, parts.Debian12, loopback4)
 	_, ntpPort, _ := strings.Cut(lab.env["NTP"], ":")
 	await(t, 60*time.Second, "authenticated answers", func(ctx context.Context) error {

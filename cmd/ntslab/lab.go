@@ -27,6 +27,7 @@ type lab struct {
 	teller *narrator
 	agent  *child
 	config agentConfig
+	ntp    []string // where clients find the time
 	caFile string
 }
 
@@ -115,7 +116,7 @@ func (l *lab) announce(context.Context) error {
 		return err
 	}
 	e := env{
-		Name: memberName, KE: l.config.ke[0], NTP: on4(l.daemon.port), HTTP: l.config.http01[0], TLSALPN: l.config.tlsALPN01[0], DNS: l.names.addr,
+		Name: memberName, KE: l.config.ke[0], NTP: l.ntp[0], HTTP: l.config.http01[0], TLSALPN: l.config.tlsALPN01[0], DNS: l.names.addr,
 		CA: l.caFile, ACME: l.ca.directory, ACMECA: l.config.acmeCA,
 		Config: configFile, Socket: l.config.socket, AgentPID: l.agent.pid,
 	}

@@ -79,7 +79,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	f.SetOutput(io.Discard)
 	f.BoolVar(&o.once, "once", false, "end after a successful check: exit code 0, or 1 with the reason")
 	f.StringVar(&o.challenge, "challenge", "http-01", "how the name is proven: http-01 or tls-alpn-01")
-	f.StringVar(&o.daemon, "daemon", "chrony", "the NTP server beside the agent: "+strings.Join(daemons, ", "))
+	f.StringVar(&o.daemon, "daemon", "gateway", "the NTP server beside the agent: "+strings.Join(daemons, ", "))
 	f.StringVar(&o.dir, "dir", "", "keep everything in `DIR` and write DIR/lab.env when all is ready (default: a temporary folder)")
 	f.StringVar(&o.agent, "agent", "", "the ntsagent `PROGRAM` (default: the one beside ntslab)")
 	err := f.Parse(args)

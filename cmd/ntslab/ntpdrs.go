@@ -36,7 +36,7 @@ func (d *daemon) startNTPDRS(ctx context.Context, root parts.Root, w *workspace)
 		}
 		c4.Close()
 		c6.Close()
-		d.port = port
+		d.ntp = both(port)
 		if err := writeFiles(map[string][]byte{conf: []byte(ntpdrsConfig(dir, port, source.addr()))}); err != nil {
 			return err
 		}
@@ -53,8 +53,8 @@ func (d *daemon) startNTPDRS(ctx context.Context, root parts.Root, w *workspace)
 	if err := d.gone(); err != nil {
 		return err
 	}
-	d.line = fmt.Sprintf("ntp-daemon %s of ntpd-rs, unmodified, serves NTP at %s and %s (pid %d)", parts.Debian13.NTPDRS, on4(d.port), on6(d.port), d.pid)
-	d.section = section("ntpd-rs", d.port, "ntpd_rs", "keys_file", filepath.Join(dir, "keys"))
+	d.line = fmt.Sprintf("ntp-daemon %s of ntpd-rs, unmodified, serves NTP at %s and %s (pid %d)", parts.Debian13.NTPDRS, d.ntp[0], d.ntp[1], d.pid)
+	d.section = section("ntpd-rs", d.ntp[0], "ntpd_rs", "keys_file", filepath.Join(dir, "keys"))
 	return nil
 }
 

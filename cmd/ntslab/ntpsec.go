@@ -34,9 +34,11 @@ func (d *daemon) startNTPsec(ctx context.Context, root parts.Root, w *workspace)
 	if program.Err != nil {
 		return program.Err
 	}
-	if d.child, d.port, err = startInNetwork(ctx, "ntpd", program.Args, w.path("log", "ntpd.log")); err != nil {
+	var port uint16
+	if d.child, port, err = startInNetwork(ctx, "ntpd", program.Args, w.path("log", "ntpd.log")); err != nil {
 		return err
 	}
+	d.ntp = both(port)
 	if err := d.awaitTime(ctx); err != nil {
 		return err
 	}
@@ -45,8 +47,8 @@ func (d *daemon) startNTPsec(ctx context.Context, root parts.Root, w *workspace)
 		return err
 	}
 	d.line = fmt.Sprintf("ntpd %s of NTPsec, unmodified, in a network of its own where it has ports 123 and 4460, serves NTP through %s and %s (pid %d)",
-		parts.Debian12.NTPsec, on4(d.port), on6(d.port), pid)
-	d.section = section("ntpsec", d.port, "ntpsec", "keys_file", keys)
+		parts.Debian12.NTPsec, d.ntp[0], d.ntp[1], pid)
+	d.section = section("ntpsec", d.ntp[0], "ntpsec", "keys_file", keys)
 	return nil
 }
 

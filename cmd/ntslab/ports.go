@@ -102,3 +102,5 @@ func portOf(a net.Addr) uint16 {
 
 func on4(port uint16) string { return fmt.Sprintf("%s:%d", loopback4, port) }
 func on6(port uint16) string { return fmt.Sprintf("[%s]:%d", loopback6, port) }
+
+func both(port uint16) []string { return []string{on4(port), on6(port)} }

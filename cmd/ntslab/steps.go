@@ -82,9 +82,17 @@ func (l *lab) awaitCertificate(ctx context.Context) error {
 		if len(ke) < 2 {
 			return fmt.Errorf("the certificate is there, but key exchange listens at %v", ke)
 		}
-		l.config.ke = ke
+		ntp, err := l.servesAt(doc)
+		if err != nil {
+			return err
+		}
+		l.config.ke, l.ntp = ke, ntp
 		l.story.tell("certificate", "obtained for %s from %s, good until %s", c.Name, c.Issuer, c.NotAfter.Format(time.DateOnly))
 		l.story.tell("agent", "key exchange (NTS-KE) listens at %s", strings.Join(ke, " "))
+		if l.o.daemon == "gateway" {
+			l.config.daemon = gatewaySection(l.daemon.ntp[0], ntp)
+			l.story.tell("agent", "its gateway speaks NTS for that server at %s", strings.Join(ntp, " "))
+		}
 		return nil
 	})
 	if err != nil {
@@ -94,6 +102,19 @@ func (l *lab) awaitCertificate(ctx context.Context) error {
 		return fmt.Errorf("the certificate was obtained with %v instead of %s; %s", used, l.o.challenge, l.agent.said("the agent"))
 	}
 	return nil
+}
+
+// servesAt is where clients find the time: at the agent's gateway, or at the
+// daemon itself.
+func (l *lab) servesAt(doc status.Document) ([]string, error) {
+	if l.o.daemon != "gateway" {
+		return l.daemon.ntp, nil
+	}
+	ntp := listening(doc, status.ServiceNTP)
+	if len(ntp) < 2 {
+		return nil, fmt.Errorf("the certificate is there, but the gateway listens at %v", ntp)
+	}
+	return ntp, nil
 }
 
 func (l *lab) awaitKeys(ctx context.Context) error {
@@ -106,9 +127,12 @@ func (l *lab) awaitKeys(ctx context.Context) error {
 		if k.State != status.KeysProven {
 			return fmt.Errorf("the cookie keys are %s: %s", k.State, k.Why)
 		}
-		if k.Mode == "follow" {
+		switch k.Mode {
+		case "own":
+			l.story.tell("keys", "made by the agent for its gateway and proven: it opened cookies made under its key %s", k.Current.ID)
+		case "follow":
 			l.story.tell("keys", "read from %s's own key file and proven: it opened cookies made under its key %s", l.daemon.name, k.Current.ID)
-		} else {
+		default:
 			l.story.tell("keys", "handed over to %s and proven: it opened cookies made under %d of our keys (current %s, next %s)",
 				l.daemon.name, len(k.Held), k.Current.ID, k.Next.ID)
 		}
@@ -130,7 +154,7 @@ func (l *lab) check(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ntsagent check: %w; %s", err, said("it", out))
 	}
-	l.story.tell("reply", "authenticated by the daemon's cookies; ntsagent check, as a stranger, saw:")
+	l.story.tell("reply", "authenticated by cookies of that key; ntsagent check, as a stranger, saw:")
 	l.story.show(string(out))
 	return nil
 }
