@@ -240,6 +240,9 @@ func ofThisHost(at netip.AddrPort) netip.AddrPort {
 	return at
 }
 
+// missed is how old the last answer of the daemon is when several have failed to come.
+const missed = 3 * time.Second
+
 // help says why the gateway does not answer its own agent.
 func (g *gatewayPart) help() keyring.Help {
 	h := keyring.Help{Refused: fmt.Sprintf("another program answers at UDP port %d of this host and cannot open our cookies: `ss -lunp` names it", g.port())}
@@ -250,13 +253,13 @@ func (g *gatewayPart) help() keyring.Help {
 	case report.Condition == gateway.Uncertain:
 		h.Unseen = fmt.Sprintf("the time of the NTP server at %s is not known to %s, so the gateway is silent: see that it answers without delay",
 			g.behind.addr, gateway.MaxUncertainty)
-	case report.Condition == gateway.Stale && report.Known:
-		h.Unseen = fmt.Sprintf("the NTP server at %s has given no answer for %s, so the gateway is silent: see that it runs",
-			g.behind.addr, gateway.StaleAfter)
+	case report.Known && (report.Condition == gateway.Stale || report.Age > missed):
+		h.Unseen = fmt.Sprintf("the NTP server at %s gives no answer any more, so the gateway is silent: see that it runs", g.behind.addr)
 	case report.Condition == gateway.Stale:
 		h.Unseen = fmt.Sprintf("the NTP server at %s does not answer: see that it runs, that it lets this host in, and that daemon.address is right", g.behind.addr)
 	default:
-		h.Unseen = fmt.Sprintf("the gateway cannot be asked at UDP port %d from this host: see that no firewall drops that", g.port())
+		h.Unseen = fmt.Sprintf("the gateway cannot be asked at UDP port %d from this host: see that no firewall drops that, and that the NTP server at %s does not limit our rate",
+			g.port(), g.behind.addr)
 	}
 	return h
 }

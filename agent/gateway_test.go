@@ -82,7 +82,7 @@ func TestTheGatewayServesForADaemonWithoutNTS(t *testing.T) {
 		t.Fatalf("listeners %+v", d.Listeners)
 	}
 	for _, ke := range f.kes(d) {
-		f.serves(ke, "", 8)
+		f.attends(ke)
 	}
 }
 
@@ -131,6 +131,5 @@ func (f *fronting) asks(ke netip.AddrPort, alg aead.ID) error {
 	if r.Keys.AEAD != alg {
 		return fmt.Errorf("agreed to %v", r.Keys.AEAD)
 	}
-	_, err = client.Query(ctx, netip.AddrPortFrom(ke.Addr(), r.Port), r.Keys, r.Cookies[0], 3)
-	return err
+	return (&visitor{keys: r.Keys, cookies: r.Cookies}).ask(netip.AddrPortFrom(ke.Addr(), r.Port))
 }
