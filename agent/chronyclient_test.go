@@ -78,10 +78,11 @@ func startChronyClient(t *testing.T, r debian.Release, servers ...source) *chron
 // authData is what `chronyc authdata` and `ntpdata` say of one server.
 type authData struct {
 	mode            string
-	aead            int // that cookies are for
-	attempts, naks  int // of key exchange since it last worked, in a row
-	cookies, length int // held, and of how many octets
-	reached         int // of the last eight queries
+	aead            int           // that cookies are for
+	attempts, naks  int           // of key exchange since it last worked, in a row
+	cookies, length int           // held, and of how many octets
+	reached         int           // of the last eight queries
+	since           time.Duration // the last key exchange
 	words           string
 }
 
@@ -121,6 +122,8 @@ func (c *chronyClient) knows(name string) (a authData, err error) {
 	for column, n := range map[int]*int{3: &a.aead, 6: &a.attempts, 7: &a.naks, 8: &a.cookies, 9: &a.length} {
 		*n, _ = strconv.Atoi(auth[column]) // "-": none yet
 	}
+	last, _ := strconv.Atoi(auth[5])
+	a.since = time.Duration(last) * time.Second
 	return a, nil
 }
 

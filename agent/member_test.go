@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -130,16 +131,18 @@ func newMember(t *testing.T, life time.Duration, o chronytest.Options) *member {
 	return m
 }
 
-// start runs the agent until the test ends.
-func (m *member) start() {
+// start runs the agent until stop, or the end of the test.
+func (m *member) start() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { m.ended <- Run(ctx, Options{ConfigPath: m.conf, Log: hclog.New(m.logTo()), Version: "test"}) }()
-	m.t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-m.ended; err != nil {
 			m.t.Errorf("the agent ended with %v", err)
 		}
 	})
+	m.t.Cleanup(stop)
+	return stop
 }
 
 // logTo writes the agent's log into the test's, which shows it on a failure.

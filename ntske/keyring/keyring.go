@@ -119,8 +119,8 @@ type Keyring struct {
 	asker   asker
 }
 
-// New loads the key file, or makes the first four keys and saves them when
-// there is none. It asks the daemon nothing, and publishes nothing but what the
+// New loads the key file. When there is none it takes over the keys of a daemon
+// that has some, or makes the first four, and saves them. It asks the daemon nothing, and publishes nothing but what the
 // Keyring before published. While that one runs New fails: a rotation of it
 // would leave us with old keys.
 func New(cfg Config) (*Keyring, error) {
@@ -164,6 +164,12 @@ func (k *Keyring) load() error {
 			err = k.replaceKeys(err, time.Now())
 		}
 	case errors.Is(err, os.ErrNotExist):
+		if ring, _ := k.daemonsKeys(); ring != nil {
+			k.cfg.Log.Info("taking over the daemon's keys", "current", hexID(ring.Current().ID()), "aead", ring.Current().AEAD().String())
+			k.lead.file = file{ring: ring, rotated: wall(time.Now())}
+			err = k.save(k.lead.file)
+			break
+		}
 		err = k.firstKeys(time.Now())
 	default:
 		err = fmt.Errorf("load own key file: %w", err)
@@ -250,14 +256,10 @@ func (k *Keyring) firstKeys(now time.Time) error {
 // what ours had, and clients keep their cookies. Fresh keys cost each client one
 // key exchange; staying down would cost new clients everything.
 func (k *Keyring) replaceKeys(damage error, now time.Time) error {
-	if k.cfg.Held != nil {
-		if b, err := k.cfg.Held(); err == nil {
-			if ring, err := k.cfg.Format.ParseKeys(b); err == nil {
-				k.cfg.Log.Error("own key file is damaged, taking the daemon's", "error", damage)
-				k.lead.file = file{ring: ring, rotated: wall(now)}
-				return k.save(k.lead.file)
-			}
-		}
+	if ring, _ := k.daemonsKeys(); ring != nil {
+		k.cfg.Log.Error("own key file is damaged, taking the daemon's", "error", damage)
+		k.lead.file = file{ring: ring, rotated: wall(now)}
+		return k.save(k.lead.file)
 	}
 	k.cfg.Log.Error("own key file is damaged, making new keys", "error", damage)
 	return k.firstKeys(now)

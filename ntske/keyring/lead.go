@@ -106,7 +106,7 @@ func (k *Keyring) believe(v verdict) {
 		if k.ring.Swap(nil) != nil { // before anything that takes time
 			l.failures, l.tryAt = 0, time.Time{}
 		}
-		l.standing, l.why = Refuses, k.help().Refused
+		l.standing, l.why = Refuses, hintOf(k.help().Refused, l.file.ring)
 		if v == noNTS {
 			l.why = k.help().NoNTS
 		}
@@ -139,6 +139,7 @@ func (k *Keyring) logStanding() {
 func (k *Keyring) handOver(ctx context.Context) error {
 	l := &k.lead
 	k.saveLate()
+	k.adopt()
 	heeded := k.heeded
 	handErr := k.handOverFile(ctx)
 	l.lost = !k.held()

@@ -188,7 +188,7 @@ func TestADamagedKeyFileIsMadeUpForByTheDaemons(t *testing.T) {
 		"ours is empty":                            {func(d *fakeDaemon) { d.disk = []byte{} }, true},
 		"the daemon's is damaged":                  {func(d *fakeDaemon) { d.disk, d.file = d.disk[:40], d.file[:40] }, false},
 		"the daemon's is missing":                  {func(d *fakeDaemon) { d.disk, d.file = d.disk[:40], nil }, false},
-		"ours is missing, as before a first start": {func(d *fakeDaemon) { d.disk = nil }, false},
+		"ours is missing, as before a first start": {func(d *fakeDaemon) { d.disk = nil }, true},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

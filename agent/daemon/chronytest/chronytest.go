@@ -52,6 +52,7 @@ type Server struct {
 	KeysFile  string         // its ntskeys; not there until something installs it
 	Socket    string         // its command socket
 	Roots     *x509.CertPool // who its certificate for Name is good to
+	CA        string         // the same as a file
 	t         testing.TB
 	root      parts.Root
 	stop      func()
@@ -189,6 +190,19 @@ func (s *Server) Restart() {
 func (s *Server) Reconfigure(o Options) {
 	s.t.Helper()
 	s.Stop()
+	s.reconfigure(o)
+	s.again(lookEvery, s.ready)
+}
+
+// StartAgain is Restart with the configuration as somebody may have changed it.
+func (s *Server) StartAgain() {
+	s.t.Helper()
+	s.Stop()
+	s.again(lookEvery, s.ready)
+}
+
+func (s *Server) reconfigure(o Options) {
+	s.t.Helper()
 	o.User = s.options.User
 	if o.Release == (parts.Release{}) {
 		o.Release = s.options.Release
@@ -196,7 +210,6 @@ func (s *Server) Reconfigure(o Options) {
 	s.root = partstest.Chrony(s.t, o.Release)
 	s.options = o
 	s.writeConf()
-	s.again(lookEvery, s.ready)
 }
 
 // again starts chronyd where it was.
@@ -352,6 +365,7 @@ func (s *Server) writeCertificate() {
 		s.write("cert.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})),
 		s.write("key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})),
 	}
+	s.CA = s.certFiles[0]
 }
 
 func (s *Server) write(name string, data []byte) string {
