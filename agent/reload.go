@@ -24,8 +24,9 @@ type reloadOutcome struct {
 // parts is what one configuration amounts to. It never changes; a reload makes
 // a new one that keeps every part whose configuration is the same.
 type parts struct {
-	cfg    *config.Config
-	target daemon.Target // as chrony.conf, if any, said when the keys part was built
+	cfg    *config.Config // with a kind of daemon in place of auto
+	chosen *choice        // how auto was decided; nil = the file names the kind
+	target daemon.Target  // as chrony.conf, if any, said when the keys part was built
 	certs  *certs
 	keys   *keys
 	ke     *ke
@@ -98,6 +99,14 @@ func (a *agent) reload(ctx context.Context) error {
 // exchangeKeys).
 func (a *agent) exchange(ctx context.Context, cfg *config.Config) error {
 	old := a.parts.Load()
+	var before *choice
+	if old != nil {
+		before = old.chosen
+	}
+	cfg, chosen, err := a.resolve(ctx, cfg, before)
+	if err != nil {
+		return err
+	}
 	if old != nil {
 		if err := needsRestart(a.ConfigPath, old.cfg, cfg); err != nil {
 			return err
@@ -111,6 +120,7 @@ func (a *agent) exchange(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	next.chosen = chosen
 	a.swap(ctx, old, next)
 	return nil
 }

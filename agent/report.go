@@ -97,6 +97,9 @@ func (k *keys) reportDaemon() status.Daemon {
 // behind: that is newer than the last answer to a query of ours.
 func (a *agent) reportDaemon(p *parts, now time.Time) status.Daemon {
 	d := p.keys.reportDaemon()
+	if c := p.chosen; c != nil {
+		d.Auto = &status.Auto{Found: c.found, Why: c.why}
+	}
 	if g := p.gateway; g != nil {
 		g.report(&d)
 		d.Gateway.RequestsDay, d.Gateway.SilentDay = a.traffic.day(g, now)

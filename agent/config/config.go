@@ -164,7 +164,7 @@ type Limits struct {
 
 // The values of daemon.kind that this version acts on.
 const (
-	KindAuto   = "auto" // chrony
+	KindAuto   = "auto" // what is found at the start: see WithKind
 	KindChrony = "chrony"
 	KindNTPsec = "ntpsec"
 	KindNTPDRS = "ntpd-rs"
@@ -188,6 +188,22 @@ func (d *Daemon) Follows() bool { return d.Kind == KindNTPsec || d.Kind == KindN
 
 // Leads says whether the daemon is chrony, which takes its cookie keys from us.
 func (d *Daemon) Leads() bool { return d.Kind == KindAuto || d.Kind == KindChrony }
+
+// WithKind is c beside a daemon of that kind, which is what auto has turned out
+// to be. What the file says against it is an error, as if the kind stood there; the
+// name stands for the file. c is not changed.
+func (c *Config) WithKind(name, kind string) (*Config, error) {
+	next := *c
+	next.Daemon.Kind = kind
+	d := &decoder{file: name, lines: map[string]int{}}
+	v := validator{d}
+	v.follows(&next)
+	v.gateway(&next)
+	if err := d.errs.sorted(); err != nil {
+		return nil, err
+	}
+	return &next, nil
+}
 
 // Chrony holds chronyd's paths.
 type Chrony struct {

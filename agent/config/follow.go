@@ -7,9 +7,9 @@ import (
 )
 
 // opens lists the AEAD algorithms of the cookies that each kind of daemon can be
-// asked to open, by their IANA numbers.
+// asked to open, by their IANA numbers; auto may turn out to be any.
 var opens = map[string][]uint16{
-	KindAuto: {15, 30}, KindChrony: {15, 30}, KindGateway: {15, 30}, KindNTPsec: {15, 16, 17}, KindNTPDRS: {15, 17},
+	KindAuto: {15, 16, 17, 30}, KindChrony: {15, 30}, KindGateway: {15, 30}, KindNTPsec: {15, 16, 17}, KindNTPDRS: {15, 17},
 }
 
 // aeads checks ke.aeads against what the daemon opens.

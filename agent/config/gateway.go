@@ -27,7 +27,7 @@ func (v validator) gateway(c *Config) {
 		}
 	}
 	if c.Daemon.Kind != KindGateway || !v.d.trusts("daemon.kind") {
-		if c.Keys.Keep != Default().Keys.Keep && v.d.trusts("daemon.kind") {
+		if c.Daemon.Kind != KindAuto && c.Keys.Keep != Default().Keys.Keep && v.d.trusts("daemon.kind") {
 			v.fail("keys.keep", "only the gateway keeps keys of its own: a daemon decides that itself", "remove the key, or set daemon.kind: gateway")
 		}
 		return

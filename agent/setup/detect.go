@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,16 +24,20 @@ type Ports struct {
 
 // Daemon is what Detect found.
 type Daemon struct {
-	Kind    Kind      `json:"daemon"`
-	Program string    `json:"program"`
-	Version string    `json:"version"` // "" = it could not be told
-	PID     int       `json:"pid"`     // 0 = it does not run
-	Unit    string    `json:"unit"`    // of systemd; "" = none
-	Serves  bool      `json:"serves"`  // it holds the NTP port
-	Config  string    `json:"configuration"`
-	Mode    Mode      `json:"mode"`
-	Why     string    `json:"why"`
-	InWay   []Finding `json:"in_the_way"`
+	Kind    Kind   `json:"daemon"`
+	Program string `json:"program"`
+	Version string `json:"version"`           // "" = it could not be told
+	PID     int    `json:"pid"`               // 0 = it does not run
+	Unit    string `json:"unit"`              // of systemd; "" = none
+	Serves  bool   `json:"serves"`            // it holds the NTP port
+	Assumed bool   `json:"assumed,omitempty"` // no more is known than that it runs and that a process hidden from us holds the port
+	Config  string `json:"configuration"`
+	Mode    Mode   `json:"mode"`
+	Why     string `json:"why"`
+	// Stranger is who holds the NTP port though no daemon we know: a server without
+	// NTS, as far as can be told. "" = nobody, or one that cannot be seen.
+	Stranger string    `json:"stranger,omitempty"`
+	InWay    []Finding `json:"in_the_way"`
 
 	noNTS bool
 	holds process // who has the KE port
@@ -95,22 +100,50 @@ func (h Host) holder(ctx context.Context, all []process, ntp []uint64, ports Por
 	d, ok = h.known(ctx, all, all)
 	switch {
 	case unseen && slices.ContainsFunc(all, func(p process) bool { return p.hidden }):
-		if !ok {
-			return Daemon{}, &Failure{What: fmt.Sprintf("find who holds UDP port %d", ports.NTP), Kind: ErrNotPermitted,
+		who := servers(all)
+		if len(who) != 1 {
+			return Daemon{}, &Failure{What: strings.TrimSpace(fmt.Sprintf("find who holds UDP port %d %s", ports.NTP, oneOf(who))), Kind: ErrNotPermitted,
 				Fix: "run as root: the sockets of other users are not shown to this one"}
 		}
-		d.Serves = true // as far as can be told
+		d.Serves, d.Assumed = true, true
 	case unseen:
 		inWay = []Finding{{fmt.Sprintf("UDP port %d is held by a process that is not to be seen here, of a container perhaps", ports.NTP),
 			"run this where that process runs"}}
 	case len(holders) > 0:
 		inWay = []Finding{h.stranger(holders[0], ports.NTP)}
 	}
-	if !ok {
-		d = h.installed()
+	if installed := h.installed(); !ok || d.Kind == Timesyncd && installed.Kind != None && installed.Kind != Timesyncd { // a server that has not started yet
+		d = installed
 	}
 	d.InWay = inWay
+	if len(holders) > 0 && holders[0].pid != 1 && holders[0].comm != "ntsagent" {
+		d.Stranger = holders[0].String()
+	}
 	return d, nil
+}
+
+// servers are the names of the server programs that run, and a process of each.
+func servers(all []process) map[string]process {
+	who := map[string]process{}
+	for _, p := range all {
+		prog, _, ok := p.program()
+		if _, met := who[prog.name]; ok && !met && prog.kinds[0] != Timesyncd {
+			who[prog.name] = p
+		}
+	}
+	return who
+}
+
+// oneOf lists them for people; "" = there are none.
+func oneOf(who map[string]process) string {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(who)) {
+		names = append(names, who[name].String())
+	}
+	if names == nil {
+		return ""
+	}
+	return "among " + strings.Join(names, ", ")
 }
 
 // stranger tells of a holder of the NTP port that is no daemon we know.

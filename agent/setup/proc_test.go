@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // fakeProcess is one of a /proc that cannot be had here.
@@ -140,5 +143,64 @@ func TestOurRestartNamesWhatFailed(t *testing.T) {
 	err := Restart(t.Context(), h, [][]string{{"systemctl", "daemon-reload"}, {"systemctl", "restart", "a.service"}, {"never"}})
 	if err == nil || len(ran) != 2 || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "a.service") {
 		t.Errorf("%v, %q", err, ran)
+	}
+}
+
+// asNobody calls f with another user's access to files. It needs root.
+func asNobody(t *testing.T, f func()) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("this test needs root: it becomes another user")
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for ever: the thread ends with this goroutine
+		if _, err := unix.SetfsuidRetUid(65534); err != nil {
+			t.Error(err)
+			return
+		}
+		f()
+	}()
+	<-done
+}
+
+func TestWithoutRootWhoRunsIsTakenForTheHolderIfThereIsOneServer(t *testing.T) {
+	chronyd := fakeProcess{pid: 812, parent: 1, comm: "chronyd", argv: "/usr/sbin/chronyd|-F|1", unit: "chrony.service", socket: 7}
+	helper := fakeProcess{pid: 813, parent: 812, comm: "chronyd", argv: "/usr/sbin/chronyd|-F|1", unit: "chrony.service"}
+	ntpd := fakeProcess{pid: 423, parent: 1, comm: "ntpd", argv: "/usr/sbin/ntpd|-p|/run/ntpd.pid", unit: "ntpsec.service"}
+	client := fakeProcess{pid: 90, parent: 1, comm: "systemd-timesyn", argv: "/lib/systemd/systemd-timesyncd"}
+	for name, c := range map[string]struct {
+		all  []fakeProcess
+		kind Kind
+		says string // in the error
+	}{
+		"chronyd, its helper and a client": {[]fakeProcess{client, helper, chronyd}, Chrony, ""},
+		"chronyd and ntpd":                 {[]fakeProcess{chronyd, ntpd}, None, "find who holds UDP port 123 among chronyd (pid 812), ntpd (pid 423): not permitted"},
+		"a client":                         {[]fakeProcess{client}, None, "find who holds UDP port 123: not permitted"},
+	} {
+		h := image(t, map[string]string{"/etc/chrony/chrony.conf": "", "/var/lib/chrony/": ""})
+		h.Proc = fakeProc(t, []int{7}, c.all...)
+		h.Run = func(context.Context, ...string) ([]byte, error) { return nil, errors.New("no such program here") }
+		if err := os.Chmod(filepath.Dir(h.Proc), 0o755); err != nil { // the test's own folder is for root alone
+			t.Fatal(err)
+		}
+		for _, p := range c.all {
+			if err := os.Chmod(filepath.Join(h.Proc, fmt.Sprint(p.pid), "fd"), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		asNobody(t, func() {
+			d, err := Detect(t.Context(), h, Ports{NTP: 123, KE: 4460}, Options{})
+			if c.says != "" {
+				if !errors.Is(err, ErrNotPermitted) || !strings.Contains(err.Error(), c.says) {
+					t.Errorf("%s: %v, want %q", name, err, c.says)
+				}
+				return
+			}
+			if err != nil || d.Kind != c.kind || !d.Serves || !d.Assumed || d.PID != 812 {
+				t.Errorf("%s: %+v, %v", name, d, err)
+			}
+		})
 	}
 }

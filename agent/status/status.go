@@ -102,7 +102,8 @@ type Key struct {
 
 // Daemon is what we know of the NTP daemon.
 type Daemon struct {
-	Kind         string    `json:"kind"` // chrony, ntpsec, ntpd-rs, gateway
+	Kind         string    `json:"kind"`           // chrony, ntpsec, ntpd-rs, gateway
+	Auto         *Auto     `json:"auto,omitempty"` // how the kind was chosen; nil = the configuration names it
 	Address      string    `json:"address"`
 	Seen         time.Time `json:"seen,omitzero"`        // last answer
 	Known        bool      `json:"known"`                // whether the three below were ever read
@@ -112,6 +113,12 @@ type Daemon struct {
 	Opens        []uint16  `json:"opens,omitempty"`      // IANA numbers of the AEADs that it has shown to open cookies of
 	LastError    string    `json:"last_error,omitempty"` // why it was not seen
 	Gateway      *Gateway  `json:"gateway,omitempty"`    // of kind gateway alone
+}
+
+// Auto is how daemon.kind: auto was decided.
+type Auto struct {
+	Found bool   `json:"found"` // an NTP server runs that was looked at; else the kind is a guess
+	Why   string `json:"why"`
 }
 
 // The services a Listener belongs to.

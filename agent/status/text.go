@@ -24,6 +24,9 @@ func Text(d Document) string {
 	line(&b, "Key exchange", keyExchangeText(d))
 	line(&b, "Listeners", listenersText(d.Listeners))
 	line(&b, "Daemon", daemonText(d, now))
+	if auto := d.Daemon.Auto; auto != nil && !auto.Found {
+		line(&b, "", fmt.Sprintf("taken for %s: %s; reload when it runs, or write daemon.kind", d.Daemon.Kind, auto.Why))
+	}
 	if g := d.Daemon.Gateway; g != nil {
 		line(&b, "", g.traffic(d))
 	}
@@ -138,6 +141,9 @@ func daemonText(doc Document, now time.Time) string {
 			sync = "synchronised"
 		}
 		text += fmt.Sprintf("   stratum %d, %s, offset %+.2f ms", d.Stratum, sync, d.OffsetMS)
+	}
+	if d.Auto != nil {
+		text = "auto: " + text
 	}
 	if len(d.Opens) > 0 {
 		text += "   opens AEAD " + strings.Join(strings.Fields(strings.Trim(fmt.Sprint(d.Opens), "[]")), ", ")
