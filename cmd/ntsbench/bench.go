@@ -239,8 +239,9 @@ func selected(all []group, table string, only words) []group {
 func conditions(o options, c cpus, versions, load string) string {
 	return machine() + fmt.Sprintf(`versions: %s
 conditions: %s; load average before the run %s
-Rounds: %d; in each, every server is loaded for %v after %v of warm-up, in rotating order; half as long for the gateway at
-  saturation. CPU is of the server and its children, from /proc. A ratio is paired within a round: the median of the rounds, with the least and the greatest.
+Rounds: %d; in each, every server is loaded for %v after %v of warm-up, in rotating order; half as long for the
+  gateway at saturation. CPU is of the server and its children, from /proc. A ratio is paired within a round: the median of
+  the rounds, with the least and the greatest.
 Key exchanges: %d clients, every session verified whole; one that fails on the agent is a MISS. Queries: closed loop, %d sockets
   with %d in flight each, every reply verified. A round in which another server fails, or a datagram is lost, is repeated twice at most.
 Gateway: CPU and memory are of the agent alone; offsets are ((T2-T1)+(T3-T4))/2 with T4 stamped by the kernel, without their

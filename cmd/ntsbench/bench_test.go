@@ -127,7 +127,7 @@ func TestATinyBenchHasEveryRow(t *testing.T) {
 		}
 	}
 	result := regexp.MustCompile(`  (PASS|PASS\+goal|MISS)$`)
-	figure := regexp.MustCompile(`^(-?\d+(\.\d+)?( (µs|ms|MB|KiB|s|/s))?|never|\d+/20)$`)
+	figure := regexp.MustCompile(`^(-?\d+(\.\d+)?( (µs|ms|MB|KiB|s|/s|%))?|never|\d+/20)$`)
 	gap := regexp.MustCompile(`  +`)
 	for _, what := range names.all() {
 		line := strings.TrimSpace(rows[what])
@@ -262,6 +262,7 @@ func TestWrongUsageIsTold(t *testing.T) {
 		"no NTP server":             {[]string{"nts", "--ke", here}, `--addr ""`},
 		"no key-exchange server":    {[]string{"nts", "--addr", here}, `--ke ""`},
 		"too many placeholders":     {[]string{"nts", "--addr", here, "--ke", here, "--placeholders", "8"}, "--placeholders 8: it is 0 to 7"},
+		"an AEAD nobody knows":      {[]string{"nts", "--addr", here, "--ke", here, "--aead", "65551"}, "--aead 65551: it is 15, 16, 17 or 30"},
 		"a window of NTS queries":   {[]string{"nts", "--addr", here, "--ke", here, "--window", "65537"}, "--window 65537: it is 1 to 65536"},
 		"a floor by itself":         {[]string{"floor", "odd"}, "wrong usage of floor"},
 		"a floor without a socket":  {[]string{"floor"}, "wrong usage of floor"},

@@ -29,6 +29,7 @@ const (
 	rowGatewayAllocated = "objects allocated per packet"
 	rowGatewayMemory    = "memory after load (RSS)"
 	rowGatewaySpeed     = "gateway: queries answered per second, AEAD 15"
+	rowGatewayBusy      = "gateway: share of a CPU that the server uses meanwhile"
 	rowGatewayLatency   = "gateway: 99 % of queries answered within"
 )
 
@@ -51,7 +52,7 @@ const nakOctets = 84
 // gatewayGroups are in the order in which they run.
 func gatewayGroups() []group {
 	return []group{
-		{table: "gateway", rows: []string{rowGateway, rowGatewayEcho, rowGatewayOffset, rowGatewaySpeed, rowGatewayLatency}, run: (*bench).gatewayFull},
+		{table: "gateway", rows: []string{rowGateway, rowGatewayEcho, rowGatewayOffset, rowGatewaySpeed, rowGatewayBusy, rowGatewayLatency}, run: (*bench).gatewayFull},
 		{table: "gateway", rows: []string{rowGatewayMany}, run: (*bench).gatewayMany},
 		{table: "gateway", rows: []string{rowGatewayGCM}, run: (*bench).gatewayGCM},
 		{table: "gateway", rows: []string{rowGatewayQuiet}, run: (*bench).gatewayQuiet},
@@ -201,7 +202,7 @@ func (b *bench) gatewayFull(ctx context.Context) ([]row, error) {
 	offset.notes = append(offset.notes, farthest(all)...)
 	return []row{
 		cpu, echo, offset,
-		reading(rowGatewaySpeed, all, rates, "/s", nil), latency99(rowGatewayLatency, all),
+		reading(rowGatewaySpeed, all, rates, "/s", nil), reading(rowGatewayBusy, all, shares, "%", nil), latency99(rowGatewayLatency, all),
 	}, nil
 }
 
@@ -377,6 +378,7 @@ func (b *bench) gatewayAllocated(ctx context.Context) ([]row, error) {
 
 func micros(s *series) []float64  { return s.micros }
 func offsets(s *series) []float64 { return s.offset }
+func shares(s *series) []float64  { return s.busy }
 func rates(s *series) []float64   { return s.rate }
 
 // behindNote says what the daemon behind a gateway used besides.

@@ -26,6 +26,7 @@ type series struct {
 	result load.Result
 	offset []float64 // the median of clock offsets without their signs, in µs, one per round; NaN: there was none
 	rate   []float64 // verified operations per second, one per round
+	busy   []float64 // percent of one CPU that the server used, one per round
 	behind []float64 // CPU-µs of the daemon behind it per verified operation, one per round
 
 	failed, tried int   // operations of a judged one, those of the warm-up included
@@ -131,6 +132,7 @@ func (s *series) add(m measured) {
 	s.micros = append(s.micros, perOperation(m.cpu, r.Done))
 	s.behind = append(s.behind, perOperation(m.behind, r.Done))
 	s.rate = append(s.rate, float64(r.Done)/r.Took.Seconds())
+	s.busy = append(s.busy, 100*m.cpu.Seconds()/r.Took.Seconds())
 	offset := math.NaN()
 	if r.Offset.Len() > 0 {
 		offset = microseconds(r.Offset.Magnitudes().Quantile(0.5))

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ntsagent/cmd/ntsbench/load"
+	"ntsagent/ntske/aead"
 )
 
 // aim are the flags that say which NTS-KE server is loaded.
@@ -120,6 +121,8 @@ func runNTS(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	f.IntVar(&c.Sockets, "sockets", ntpSockets, "sockets, each with keys of its own")
 	f.IntVar(&c.Window, "window", ntpWindow, "queries in flight on each")
 	f.IntVar(&c.Placeholders, "placeholders", 0, "cookie placeholders in each query, up to 7")
+	alg := f.Uint("aead", uint(aead.SIVCMAC256), "IANA `NUMBER` of the AEAD algorithm: 15, 16, 17 or 30")
+	f.BoolVar(&c.UnknownKey, "unknown-key", false, "ask with cookies under a key the server does not have; NTS NAKs are the good replies")
 	f.Float64Var(&c.Rate, "rate", 0, "queries per second in all; 0: as fast as they are answered")
 	f.DurationVar(&c.For, "for", 10*time.Second, "how long; 0: until Ctrl-C")
 	if err := parse(f, args, stdout); err != nil {
@@ -134,6 +137,9 @@ func runNTS(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	}
 	if err := (queries{c.Sockets, c.Window, c.Rate, c.For}).valid(); err != nil {
 		return err
+	}
+	if c.AEAD = aead.ID(*alg); *alg > 0xffff || c.AEAD.KeyLen() == 0 {
+		return fmt.Errorf("%w: --aead %d: it is 15, 16, 17 or 30", errUsage, *alg)
 	}
 	if c.Placeholders < 0 || c.Placeholders > 7 {
 		return fmt.Errorf("%w: --placeholders %d: it is 0 to 7", errUsage, c.Placeholders)
