@@ -88,11 +88,17 @@ func good(a *answer) [][]byte { return [][]byte{a.datagram()} }
 // startFake runs a fake until the test ends.
 func startFake(t *testing.T, reply func(*answer) [][]byte) *fake {
 	t.Helper()
+	return startFakeFor(t, false, reply)
+}
+
+// startFakeFor is startFake with fake.unknown.
+func startFakeFor(t *testing.T, unknown bool, reply func(*answer) [][]byte) *fake {
+	t.Helper()
 	ring, err := cookie.Chrony{}.NewRing(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{ring: ring, reply: reply, seen: map[string]int{}}
+	f := &fake{ring: ring, unknown: unknown, reply: reply, seen: map[string]int{}}
 	f.exchangeKeys(t)
 	f.ntp = respond(t, func(b []byte) [][]byte {
 		f.mu.Lock()

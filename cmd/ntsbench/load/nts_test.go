@@ -50,15 +50,14 @@ func TestAGoodReplyIsDone(t *testing.T) {
 func TestARightNAKToACookieUnderAnUnknownKeyIsDone(t *testing.T) {
 	t.Parallel()
 	for _, alg := range []aead.ID{aead.SIVCMAC256, aead.GCMSIV128} {
-		f := startFake(t, func(a *answer) [][]byte { nak(a); return good(a) })
-		f.unknown = true
+		f := startFakeFor(t, true, func(a *answer) [][]byte { nak(a); return good(a) })
 		c := f.load()
 		c.UnknownKey, c.AEAD = true, alg
 		r, err := NTS(t.Context(), c)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.Done == 0 || r.Failed != 0 || r.Done != f.asked() || r.Exchanges != 2 || r.Offset.Len() != 0 || r.Reply != nakLen {
+		if r.Done == 0 || r.Failed != 0 || r.Done != f.asked() || r.Exchanges != 2 || r.Offset.Len() != 0 || r.Reply != nakLen || r.Request <= nakLen {
 			t.Errorf("%v: %d done of %d, %d failed (%v), %d key exchanges, %d offsets", alg, r.Done, f.asked(), r.Failed, r.FirstErr, r.Exchanges, r.Offset.Len())
 		}
 		f.wantAllFresh(t)
@@ -90,8 +89,7 @@ func TestAnythingElseThanANAKToAnUnknownKeyIsNeverDone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := startFake(t, func(a *answer) [][]byte { c.twist(a); return good(a) })
-			f.unknown = true
+			f := startFakeFor(t, true, func(a *answer) [][]byte { c.twist(a); return good(a) })
 			load := f.load()
 			load.UnknownKey = true
 			r, err := NTS(t.Context(), load)
