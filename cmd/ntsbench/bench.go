@@ -243,7 +243,8 @@ Rounds: %d; in each, every server is loaded for %v after %v of warm-up, in rotat
   gateway at saturation. CPU is of the server and its children, from /proc. A ratio is paired within a round: the median of
   the rounds, with the least and the greatest.
 Key exchanges: %d clients, every session verified whole; one that fails on the agent is a MISS. Queries: closed loop, %d sockets
-  with %d in flight each, every reply verified. A round in which another server fails, or a datagram is lost, is repeated twice at most.
+  with %d in flight each, every reply verified; a wrong one of the gateway is a MISS. A round in which another server fails, or a
+  datagram is lost, is repeated twice at most.
 Gateway: CPU and memory are of the agent alone; offsets are ((T2-T1)+(T3-T4))/2 with T4 stamped by the kernel, without their
   signs; 1,000 and 10,000 queries/s are open loops, the rest is closed. chronyd there serves NTS itself.
 Silent connections: no rounds. %d are opened; when the server has taken them (its CPU rests), %d new clients come one after

@@ -107,7 +107,7 @@ func echoes(s server, octets, reply int) func(context.Context, time.Duration, fu
 
 // gatewayTurn is the gateway among contestants, loaded so.
 func (b *bench) gatewayTurn(c load.NTSConfig) contestant {
-	return contestant{server: b.gateway.server, column: agentColumn, load: asks(b.gateway.server, c), behind: b.gateway.daemon.child, judged: true}
+	return contestant{server: b.gateway.server, column: agentColumn, load: asks(b.gateway.server, c), behind: b.gateway.daemon.child, judged: true, lossy: true}
 }
 
 // against alternates the gateway with chronyd 4.3 under the same load.
@@ -123,21 +123,30 @@ func (b *bench) against(ctx context.Context, name string, plan schedule, c load.
 	})
 }
 
-// gatewayRounds is alternateFor. Where queries failed on the gateway it says why
-// the gateway was silent.
+// gatewayRounds is alternateFor. Where queries failed or were lost on the gateway
+// it says why the gateway was silent.
 func (b *bench) gatewayRounds(ctx context.Context, name string, plan schedule, list []contestant) (all [columns]*series, err error) {
 	before, err := b.gateway.silent(ctx)
 	if err != nil {
 		return all, err
 	}
-	if all, err = b.alternateFor(ctx, name, plan, list); err != nil || all[agentColumn].failed == 0 {
+	if all, err = b.alternateFor(ctx, name, plan, list); err != nil {
 		return all, err
+	}
+	g := all[agentColumn]
+	if g.failed+g.repeated == 0 || g.err != nil {
+		return all, nil
 	}
 	after, err := b.gateway.silent(ctx)
 	if err != nil {
 		return all, err
 	}
-	all[agentColumn].firstErr = fmt.Errorf("%w; the gateway was silent for: %s", all[agentColumn].firstErr, reasons(before, after))
+	why := "the gateway was silent for: " + reasons(before, after)
+	if g.failed > 0 {
+		g.firstErr = fmt.Errorf("%w; %s", g.firstErr, why)
+	} else {
+		g.repeatErr = fmt.Errorf("%w; %s", g.repeatErr, why)
+	}
 	return all, nil
 }
 
@@ -198,6 +207,7 @@ func (b *bench) gatewayFull(ctx context.Context) ([]row, error) {
 	echo.notes = append(echo.notes, sizes(all)...)
 	cpu := compare(rowGateway, all, agentColumn, chronydColumn, &limits{0.85, 0.70})
 	cpu.notes = append(cpu.notes, all[agentColumn].behindNote()...)
+	cpu.notes = append(cpu.notes, all[agentColumn].unsaturated()...)
 	offset := reading(rowGatewayOffset, all, offsets, "µs", &limits{40, 10})
 	offset.notes = append(offset.notes, farthest(all)...)
 	return []row{
@@ -380,6 +390,17 @@ func micros(s *series) []float64  { return s.micros }
 func offsets(s *series) []float64 { return s.offset }
 func shares(s *series) []float64  { return s.busy }
 func rates(s *series) []float64   { return s.rate }
+
+// fullShare is what a server at saturation uses of its CPU at least, in percent.
+const fullShare = 75
+
+// unsaturated says when others took the CPU that a closed loop should fill.
+func (s *series) unsaturated() []string {
+	if m := summarize(numbers(s.busy)).median; m < fullShare {
+		return []string{fmt.Sprintf("no saturation: %s got %s %% of its CPU; others used the machine", s.name, figure(m))}
+	}
+	return nil
+}
 
 // behindNote says what the daemon behind a gateway used besides.
 func (s *series) behindNote() []string {

@@ -119,6 +119,55 @@ func TestWhatFailsOnTheAgentIsCountedAndNotRepeated(t *testing.T) {
 	}
 }
 
+func TestALostDatagramIsNoVerdictUntilItHappensAgainAndAgain(t *testing.T) {
+	loses := func(lost, wrong int, numbers ...int) func(time.Duration) load.Result {
+		n := 0
+		return func(time.Duration) load.Result {
+			if n++; slices.Contains(numbers, n) {
+				return load.Result{Done: 8, Failed: lost + wrong, Lost: lost, FirstErr: errLoad}
+			}
+			return load.Result{Done: 10}
+		}
+	}
+	for name, tt := range map[string]struct {
+		work             func(time.Duration) load.Result
+		repeated, failed int
+	}{
+		"in a warm-up":           {loses(2, 0, 1), 1, 0},
+		"in a measurement":       {loses(2, 0, 2), 1, 0},
+		"twice":                  {loses(1, 0, 2, 4), 2, 0},
+		"three times":            {loses(1, 0, 2, 4, 6), 2, 1},
+		"and another is wrong":   {loses(1, 1, 2), 1, 1},
+		"none, but one is wrong": {loses(0, 1, 2), 0, 1},
+		"all is well":            {done, 0, 0},
+	} {
+		var notes []string
+		c := pretender("a", &notes, tt.work)
+		c.judged, c.lossy = true, true
+		all, err := alternate(t.Context(), schedule{rounds: 2, measure: 2, warm: 1}, []contestant{c}, silent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := all[0]
+		if s.err != nil || len(s.micros) != 2 || s.repeated != tt.repeated || s.failed != tt.failed || (s.firstErr == errLoad) != (tt.failed > 0) {
+			t.Errorf("%s: %d rounds, %d repeated, %d failed (%v, %v), want 2, %d and %d", name, len(s.micros), s.repeated, s.failed, s.firstErr, s.err, tt.repeated, tt.failed)
+		}
+		if n := len(s.notes()); n != min(tt.repeated, 1)+min(tt.failed, 1) {
+			t.Errorf("%s: notes %q", name, s.notes())
+		}
+	}
+}
+
+func TestItIsToldWhenOthersHadTheCPU(t *testing.T) {
+	s := figuresOf("the gateway")
+	for share, want := range map[float64]int{95: 0, 75: 0, 20: 1} {
+		s.busy = []float64{share, share}
+		if got := s.unsaturated(); len(got) != want {
+			t.Errorf("%v %%: %q", share, got)
+		}
+	}
+}
+
 func TestAServerThatIsGoneIsGivenUpAtOnce(t *testing.T) {
 	var notes []string
 	gone := pretender("a", &notes, done)

@@ -233,9 +233,9 @@ func (l *lane) expire(then, now time.Time) {
 		l.lost[s.token] = struct{}{}
 		l.ended = now
 		if s.fault != nil {
-			l.result.Fail(fmt.Errorf("send a request: %w", s.fault))
+			l.result.lose(fmt.Errorf("send a request: %w", s.fault))
 		} else {
-			l.result.Fail(errSilent)
+			l.result.lose(errSilent)
 		}
 		l.release(i)
 	}
@@ -254,7 +254,7 @@ func (l *lane) drop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for range l.backlog {
-		l.result.Fail(errUnsent)
+		l.result.lose(errUnsent)
 	}
 	l.backlog = nil
 	l.tellIfIdle()

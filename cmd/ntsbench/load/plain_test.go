@@ -178,7 +178,7 @@ func TestWhatWasDueAndNeverSentHasFailed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Done != 0 || r.Failed != 100 {
+	if r.Done != 0 || r.Failed != 100 || r.Lost != 100 {
 		t.Errorf("%d done, %d failed (%v), want all 100 that were due", r.Done, r.Failed, r.FirstErr)
 	}
 }

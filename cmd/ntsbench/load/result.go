@@ -55,6 +55,7 @@ func (d *Dist) Magnitudes() *Dist {
 type Result struct {
 	Done     int           // operations that ended well and were verified whole
 	Failed   int           // all others
+	Lost     int           // those of the failed that nobody answered; queries only
 	FirstErr error         // why the first of them failed; nil if none did
 	Took     time.Duration // from the first operation's start to the last one's end
 
@@ -75,11 +76,18 @@ func (r *Result) Fail(err error) {
 	}
 }
 
+// lose counts a failed operation that nobody has answered.
+func (r *Result) lose(err error) {
+	r.Lost++
+	r.Fail(err)
+}
+
 // Merge adds all of o. Took becomes the longer of both, which is the time of loads that ran side by side; of
 // loads that ran one after another it says nothing.
 func (r *Result) Merge(o *Result) {
 	r.Done += o.Done
 	r.Failed += o.Failed
+	r.Lost += o.Lost
 	r.Exchanges += o.Exchanges
 	r.Request, r.Reply = max(r.Request, o.Request), max(r.Reply, o.Reply)
 	if r.FirstErr == nil {
