@@ -32,9 +32,11 @@ type Mirror struct {
 }
 
 const (
-	firstPolls = 4                // come four times as fast, so that the slope is soon known
-	rateFactor = 4                // intervals to wait after the kiss code RATE
-	maxBlur    = time.Microsecond // by which daemons blur their timestamps beyond their precision
+	firstPolls = 4 // come four times as fast, so that the slope is soon known
+	rateFactor = 4 // intervals to wait after the kiss code RATE
+	// maxBlur is by how much daemons blur their timestamps beyond the precision they tell: OpenNTPD adds two
+	// times that were cut to microseconds in a float64, which holds half a microsecond, and tells 2 ns.
+	maxBlur = 3 * time.Microsecond
 )
 
 // Why a poll brought nothing.
@@ -140,7 +142,7 @@ func (m *Mirror) ask(conn *net.UDPConn, t track) (track, error) {
 type exchange struct {
 	header packet.Header
 	t1, t4 int64   // on the clock of the system, ns
-	at     Instant // when the answer was read
+	at     Instant // t4
 }
 
 // exchange sends one request and waits for its answer. What is not one is passed over.
@@ -167,19 +169,25 @@ func (m *Mirror) exchange(conn *net.UDPConn) (exchange, error) {
 			return exchange{}, fmt.Errorf("%w: %w", errNoAnswer, err)
 		}
 		at := steady(m.clock)
-		t4 := arrivalStamp(control[:size])
-		if t4 == 0 {
-			t4 = at.Wall
-		}
 		got, err := packet.ParseHeader(in[:n])
 		if err != nil || got.Mode != packet.ModeServer || got.Origin != h.Transmit {
 			continue
 		}
-		if stepped(begin, at) {
-			return exchange{}, errStep
-		}
-		return exchange{got, t1, t4, at}, judge(&got)
+		return answered(got, begin, t1, at, control[:size])
 	}
+}
+
+// answered makes the exchange from an answer, the clock before it was asked for and after it was read, t1 and the
+// control messages the answer came with.
+func answered(h packet.Header, begin Instant, t1 int64, at Instant, control []byte) (exchange, error) {
+	if stepped(begin, at) {
+		return exchange{}, errStep
+	}
+	// On a busy machine an answer is read long after it came, when θ is no longer what it tells.
+	if t4 := arrivalStamp(control); t4 != 0 {
+		at = Instant{Wall: t4, Mono: at.Mono - max(0, at.Wall-t4)}
+	}
+	return exchange{h, t1, at.Wall, at}, judge(&h)
 }
 
 // judge says why an answer is none. A daemon that says it is not synchronised has answered.
@@ -206,5 +214,7 @@ func (e *exchange) sample() sample {
 	if p := e.header.Precision; p < 0 && p > -30 {
 		slack += min(time.Second>>-p, 10*time.Millisecond)
 	}
+	// And θ may have changed since the daemon read its clock.
+	slack += time.Duration(slopeLimit * float64(e.t4-e.t1))
 	return makeSample(e.at.Mono, e.t1, t2, t3, e.t4, slack)
 }

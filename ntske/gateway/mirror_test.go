@@ -2,11 +2,14 @@ package gateway
 
 import (
 	"context"
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ntsagent/ntske/packet"
 )
@@ -55,10 +58,10 @@ func startDaemon(t testing.TB) *daemon {
 
 func (d *daemon) set(f func(h *packet.Header, send func([]byte)) bool) { d.change.Store(&f) }
 
-// startMirror polls d every 20 ms until the test ends.
-func startMirror(t testing.TB, d *daemon) *Mirror {
+// startMirror polls a daemon until the test ends.
+func startMirror(t testing.TB, daemon netip.AddrPort, interval time.Duration) *Mirror {
 	t.Helper()
-	m := NewMirror(MirrorConfig{Daemon: d.addr, Interval: 20 * time.Millisecond})
+	m := NewMirror(MirrorConfig{Daemon: daemon, Interval: interval})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
@@ -74,7 +77,7 @@ func startMirror(t testing.TB, d *daemon) *Mirror {
 // until waits for a condition.
 func until(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !f(); {
+	for deadline := time.Now().Add(30 * time.Second); !f(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}
@@ -84,7 +87,7 @@ func until(t testing.TB, what string, f func() bool) {
 
 func TestTheMirrorFollowsTheDaemon(t *testing.T) {
 	d := startDaemon(t)
-	m := startMirror(t, d)
+	m := startMirror(t, d.addr, 20*time.Millisecond)
 	if m.Condition() != Stale && m.State() == nil {
 		t.Error("time before the daemon has answered")
 	}
@@ -140,7 +143,7 @@ func TestTheMirrorBelievesNothingElse(t *testing.T) {
 			t.Parallel()
 			d := startDaemon(t)
 			d.set(f)
-			m := startMirror(t, d)
+			m := startMirror(t, d.addr, 20*time.Millisecond)
 			until(t, "three polls", func() bool { return d.asked.Load() >= 3 })
 			if s := m.State(); s != nil {
 				t.Fatalf("believed %+v", s.header)
@@ -203,7 +206,7 @@ func TestAStepOfTheClockDuringAPollIsNoOffset(t *testing.T) {
 func TestAMirrorWithoutADaemonEnds(t *testing.T) {
 	d := startDaemon(t)
 	d.conn.Close()
-	m := startMirror(t, d) // the port refuses; the cleanup sees it end
+	m := startMirror(t, d.addr, 20*time.Millisecond) // the port refuses; the cleanup sees it end
 	if m.Condition() != Stale {
 		t.Error("time from nowhere")
 	}
@@ -211,5 +214,37 @@ func TestAMirrorWithoutADaemonEnds(t *testing.T) {
 	cancel()
 	if err := NewMirror(MirrorConfig{Daemon: d.addr}).Run(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAnAnswerIsDatedWhenItCameAndNotWhenItWasRead(t *testing.T) {
+	const came, late = int64(1_790_000_000e9), int64(80e6)
+	stamp := func(ns int64) []byte {
+		var b [16]byte
+		binary.NativeEndian.PutUint64(b[:], uint64(ns/1e9))
+		binary.NativeEndian.PutUint64(b[8:], uint64(ns%1e9))
+		return message(unix.SOL_SOCKET, unix.SCM_TIMESTAMPNS, b[:]...)
+	}
+	h := daemonHeader
+	h.Receive, h.Transmit = timestamp(came-20e3), timestamp(came-20e3)
+	begin, read := Instant{came - 90e6, 7e9 - 90e6}, Instant{came + late, 7e9 + late}
+	for _, c := range []struct {
+		name    string
+		control []byte
+		want    Instant
+	}{
+		{"with the kernel's stamp", stamp(came), Instant{came, 7e9}},
+		{"without", nil, read},
+		{"with one that is not yet", stamp(came + late + 1e6), Instant{came + late + 1e6, read.Mono}},
+	} {
+		e, err := answered(h, begin, begin.Wall, read, c.control)
+		if err != nil || e.at != c.want || e.t4 != c.want.Wall || e.sample().mono != c.want.Mono {
+			t.Errorf("%s: %+v, %v", c.name, e, err)
+		}
+	}
+	e, _ := answered(h, begin, begin.Wall, read, stamp(came))
+	s := e.sample() // 90 ms there and back: by 54 µs θ may have changed meanwhile
+	if lo, hi := s.lo+20e3, s.hi-(90e6-20e3); lo > -54e3 || hi < 54e3 || lo < -60e3 || hi > 60e3 {
+		t.Errorf("%.0f and %.0f ns", lo, hi)
 	}
 }

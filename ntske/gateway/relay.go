@@ -161,18 +161,11 @@ func (r *relay) exchange() (exchange, error) {
 			break
 		}
 		at := steady(r.clock)
-		t4 := arrivalStamp(r.control[:r.head.Controllen])
-		if t4 == 0 {
-			t4 = at.Wall
-		}
 		got, err := packet.ParseHeader(r.in[:r.n])
 		if err != nil || got.Mode != packet.ModeServer || got.Origin != origin {
 			continue
 		}
-		if stepped(begin, at) {
-			return exchange{}, errStep
-		}
-		return exchange{got, begin.Wall, t4, at}, judge(&got)
+		return answered(got, begin, begin.Wall, at, r.control[:r.head.Controllen])
 	}
 	return exchange{}, errRelay
 }
