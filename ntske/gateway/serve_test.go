@@ -29,9 +29,17 @@ type site struct {
 
 func newSite(t testing.TB, listen string, sockets int, change func(*Config)) *site {
 	t.Helper()
-	s := &site{desk: newDesk(t), daemon: startDaemon(t)}
+	d := startDaemon(t)
+	s := siteBefore(t, startMirror(t, d.addr, 20*time.Millisecond), listen, sockets, change)
+	s.daemon = d
+	return s
+}
+
+// siteBefore is a gateway in front of a daemon that is mirrored.
+func siteBefore(t testing.TB, m *Mirror, listen string, sockets int, change func(*Config)) *site {
+	t.Helper()
+	s := &site{desk: newDesk(t), mirror: m}
 	s.key.Store(s.ring)
-	s.mirror = startMirror(t, s.daemon)
 	conf := Config{Ring: s.key.Load, Mirror: s.mirror, Plain: true}
 	if change != nil {
 		change(&conf)

@@ -1,0 +1,277 @@
+package gateway
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ntsagent/agent/daemon/chronytest"
+	"ntsagent/agent/daemon/daemontest"
+	"ntsagent/ntske/client"
+	"ntsagent/ntske/packet"
+	"ntsagent/packaging/parts"
+	"ntsagent/packaging/parts/partstest"
+)
+
+// openNTPD is a real, synchronised OpenNTPD that believes in an adjustment of the clock which the test makes up.
+type openNTPD struct {
+	addr netip.AddrPort
+	slew *os.File // for testdata/slew.c
+
+	start, outstanding int64 // ns: CLOCK_MONOTONIC, and what was outstanding then
+}
+
+func startOpenNTPD(t *testing.T) *openNTPD {
+	t.Helper()
+	dir := t.TempDir()
+	shim, conf := filepath.Join(dir, "slew.so"), filepath.Join(dir, "ntpd.conf")
+	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-O1", "-o", shim, "testdata/slew.c").CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v: %s", err, out)
+	}
+	if err := os.WriteFile(conf, []byte("listen on 127.0.0.1\nserver 127.0.0.1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o := new(openNTPD)
+	var err error
+	if o.slew, err = os.Create(filepath.Join(dir, "slew")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { o.slew.Close() })
+	o.adjust(t, 0)
+
+	root := partstest.OpenNTPD(t, parts.Debian12)
+	source := startDaemon(t)
+	p := daemontest.NewProcess(t)
+	for range 5 { // somebody may take the port before it does
+		o.addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), freePort(t))
+		err = p.Run(func(ctx context.Context) *exec.Cmd {
+			cmd := root.Command(ctx, "ntpd", "-d", "-f", conf)
+			if cmd.Err != nil {
+				return cmd
+			}
+			// It starts itself again for each of its processes, by name: the shim must know how that is done.
+			cmd.Env = append(os.Environ(), "SLEW_FILE="+o.slew.Name(), "SLEW_SHIM="+shim, "SLEW_LOADER="+cmd.Path, "SLEW_LIBRARIES="+cmd.Args[2],
+				"SLEW_PROGRAM="+cmd.Args[5], "SLEW_PORT="+strconv.Itoa(int(o.addr.Port())), "SLEW_SOURCE="+strconv.Itoa(int(source.addr.Port())))
+			cmd.Args = slices.Insert(cmd.Args, 1, "--preload", shim)
+			return daemontest.WithoutClock(cmd)
+		}, func() bool { _, ok := o.ask(); return ok })
+		if err == nil {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatalf("OpenNTPD: %v\n%s", err, p.Log())
+	}
+	until(t, "that OpenNTPD is synchronised", func() bool {
+		r, ok := o.ask()
+		return ok && r.Header.Leap != 3 && r.Header.Stratum == daemonHeader.Stratum+1
+	})
+	return o
+}
+
+func freePort(t *testing.T) uint16 {
+	t.Helper()
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+}
+
+// ask is a plain query past the gateway.
+func (o *openNTPD) ask() (client.Reply, bool) { return askPlain(o.addr) }
+
+func askPlain(addr netip.AddrPort) (client.Reply, bool) {
+	h := clientHeader()
+	h.Transmit = packet.Timestamp(binary.NativeEndian.Uint64(random(8)))
+	return exact(addr, h.AppendTo(nil), func(b []byte) (packet.Header, bool) {
+		got, err := packet.ParseHeader(b)
+		return got, err == nil && got.Origin == h.Transmit
+	})
+}
+
+// ask is an NTS query.
+func (s *site) ask(t *testing.T) (client.Reply, bool) {
+	b, uid := s.request(t, 0)
+	return exact(s.addr, b, func(b []byte) (packet.Header, bool) {
+		h, _, err := packet.ParseNTSResponse(b, uid, s.s2c.Open)
+		return h, err == nil
+	})
+}
+
+// exact sends a request and waits for the answer a moment. It reads the clock with more care than clients do, for on a busy
+// machine a client whose clock is read while it is interrupted is wrong by more than its delay.
+func exact(addr netip.AddrPort, out []byte, parse func([]byte) (packet.Header, bool)) (client.Reply, bool) {
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr))
+	if err != nil {
+		return client.Reply{}, false
+	}
+	defer c.Close()
+	if err := stampArrivals(c); err != nil {
+		return client.Reply{}, false
+	}
+	c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	sent := time.Unix(0, steady(systemClock()).Wall)
+	if _, err := c.Write(out); err != nil {
+		return client.Reply{}, false
+	}
+	var in, control [maxDatagram]byte
+	for {
+		n, size, _, _, err := c.ReadMsgUDPAddrPort(in[:], control[:])
+		if err != nil {
+			return client.Reply{}, false
+		}
+		if h, ok := parse(in[:n]); ok {
+			r := client.Reply{Header: h}
+			got := time.Unix(0, arrivalStamp(control[:size]))
+			r.Offset, r.Delay = packet.OffsetDelay(packet.FromTime(sent), h.Receive, h.Transmit, packet.FromTime(got))
+			return r, true
+		}
+	}
+}
+
+func monotonic() int64 {
+	var t unix.Timespec
+	unix.ClockGettime(unix.CLOCK_MONOTONIC, &t)
+	return t.Nano()
+}
+
+// adjust makes OpenNTPD believe that so much is outstanding from now on, and worked off at 500 ppm.
+func (o *openNTPD) adjust(t *testing.T, outstanding time.Duration) {
+	t.Helper()
+	o.start, o.outstanding = monotonic(), int64(outstanding)
+	for _, w := range []struct{ value, at int64 }{{0, 8}, {o.start, 0}, {o.outstanding, 8}} {
+		if _, err := o.slew.WriteAt(binary.NativeEndian.AppendUint64(nil, uint64(w.value)), w.at); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// ahead returns how far the time OpenNTPD serves is ahead of the clock, in ns.
+func (o *openNTPD) ahead(mono int64) int64 {
+	done := (mono - o.start) / 2000
+	if o.outstanding > 0 {
+		return max(0, o.outstanding-done)
+	}
+	return min(0, o.outstanding+done)
+}
+
+// bound is how far a client may be wrong about what a server says, if that knows its time to its root dispersion.
+func bound(r client.Reply) time.Duration {
+	return max(r.Delay, 0)/2 + time.Duration(int64(r.Header.RootDispersion)*1e9>>16) + 2*time.Microsecond
+}
+
+func TestOpenNTPDsTimeIsServedThroughoutASlew(t *testing.T) {
+	t.Parallel()
+	o := startOpenNTPD(t)
+	const interval = 250 * time.Millisecond
+	m := startMirror(t, o.addr, interval)
+	mirrored, byRelay := siteBefore(t, m, "127.0.0.1:0", 1, nil), siteBefore(t, m, "127.0.0.1:0", 1, relayed)
+	for _, amount := range []time.Duration{0, time.Millisecond, -800 * time.Microsecond} {
+		o.adjust(t, amount)
+		known := m.clock().Mono + int64(interval) // the mirror has asked since
+		told := map[string]int{}                  // answers that cannot be of the clock alone
+		for i := 0; i < 10 || o.ahead(monotonic()) != 0; i++ {
+			for _, c := range []struct {
+				name string
+				ask  func() (client.Reply, bool)
+			}{
+				{"asked directly", func() (client.Reply, bool) { r, ok := o.ask(); r.Header.RootDispersion = 0; return r, ok }},
+				{"mirrored", func() (client.Reply, bool) { return mirrored.ask(t) }},
+				{"by relay", func() (client.Reply, bool) { return byRelay.ask(t) }},
+			} {
+				if s := m.State(); c.name == "mirrored" && s.at.Mono < known {
+					continue
+				}
+				from := o.ahead(monotonic())
+				r, ok := c.ask()
+				to := o.ahead(monotonic())
+				if !ok {
+					continue // a busy machine
+				}
+				lo, hi := time.Duration(min(from, to))-bound(r), time.Duration(max(from, to))+bound(r)
+				if r.Offset < lo || r.Offset > hi {
+					t.Errorf("%v, %s: %v ahead, want %v to %v; %v", amount, c.name, r.Offset, lo, hi, m.Condition())
+				}
+				if lo > 0 || hi < 0 {
+					told[c.name]++
+				}
+			}
+			<-time.After(5 * time.Millisecond)
+		}
+		t.Logf("%v: %v told from the clock", amount, told)
+		if len(told) < 3 && amount != 0 {
+			t.Errorf("%v: only %v answers could be told from the clock's", amount, told)
+		}
+	}
+	t.Logf("mirrored %v; by relay %v", mirrored.g.Counts(), byRelay.g.Counts())
+}
+
+func TestChronydsTimeIsServedThoughItDisciplinesNoClock(t *testing.T) {
+	t.Parallel()
+	source := startDaemon(t)
+	shift := func(by time.Duration) {
+		source.set(func(h *packet.Header, _ func([]byte)) bool { shifted(h, by); return true })
+	}
+	shift(300 * time.Millisecond)
+	chronyd := chronytest.Start(t, chronytest.Options{ExtraConf: []string{
+		"server 127.0.0.1 minpoll -4 maxpoll -4 port " + strconv.Itoa(int(source.addr.Port())),
+		"smoothtime 400 100",
+	}})
+	near := func(want time.Duration) func() bool {
+		return func() bool {
+			r, ok := askPlain(chronyd.Addr)
+			return ok && (r.Offset-want).Abs() < 20*time.Millisecond && r.Header.Stratum == daemonHeader.Stratum+1
+		}
+	}
+	until(t, "the source's time", near(300*time.Millisecond))
+	m := startMirror(t, chronyd.Addr, 250*time.Millisecond)
+	s := siteBefore(t, m, "127.0.0.1:0", 1, nil)
+	follows := func(what string, until time.Time) (first, last time.Duration) {
+		t.Helper()
+		n := 0
+		for deadline := time.Now().Add(30 * time.Second); n < 20 || time.Now().Before(until); {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: only %d answers", what, n)
+			}
+			before, ok1 := askPlain(chronyd.Addr)
+			r, ok2 := s.ask(t)
+			after, ok3 := askPlain(chronyd.Addr)
+			if !ok1 || !ok2 || !ok3 {
+				continue // a busy machine
+			}
+			if n++; n == 1 {
+				first = before.Offset
+			}
+			last = after.Offset
+			// Both are seen through delays of their own.
+			lo := min(before.Offset-before.Delay/2, after.Offset-after.Delay/2) - bound(r)
+			hi := max(before.Offset+before.Delay/2, after.Offset+after.Delay/2) + bound(r)
+			if r.Offset < lo || r.Offset > hi {
+				t.Errorf("%s: %v ahead, chronyd between %v and %v; %v", what, r.Offset, lo, hi, m.Condition())
+			}
+			<-time.After(5 * time.Millisecond)
+		}
+		return first, last
+	}
+	follows("-x", time.Now().Add(time.Second))
+	until(t, "that chronyd smooths its time", func() bool { return strings.Contains(chronyd.Log(), "Time smoothing activated") })
+	shift(310 * time.Millisecond)
+	first, last := follows("smoothtime", time.Now().Add(3*time.Second))
+	t.Logf("smoothed from %v to %v", first, last)
+	if last < first+20*time.Microsecond || last > 309*time.Millisecond {
+		t.Errorf("the time was not smoothed: from %v to %v", first, last)
+	}
+}
