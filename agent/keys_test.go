@@ -215,6 +215,7 @@ func TestTheStatusNamesTheLineOfChronysConfiguration(t *testing.T) {
 	t.Parallel()
 	m := newMember(t, time.Hour, chronytest.Options{ExtraConf: []string{"ntsrotate 604800"}})
 	m.configure("")
+	m.until("chronyd has written its keys", func() bool { return os.Remove(m.chronyd.KeysFile) == nil }) // else they are taken over
 	m.start()
 	d := m.wait("it is refused", func(d status.Document) bool { return d.Keys.State == status.KeysRefused })
 	conf, err := os.ReadFile(m.chronyd.Conf)
