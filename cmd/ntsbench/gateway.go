@@ -28,6 +28,7 @@ const (
 	rowGatewayNAK       = "CPU per NTS NAK (unknown cookie key), to UDP echo"
 	rowGatewayAllocated = "objects allocated per packet"
 	rowGatewayMemory    = "memory after load (RSS)"
+	rowGatewayLeast     = "gateway: CPU per UDP echo as long, to chronyd 4.3"
 	rowGatewaySpeed     = "gateway: queries answered per second, AEAD 15"
 	rowGatewayBusy      = "gateway: share of a CPU that the server uses meanwhile"
 	rowGatewayLatency   = "gateway: 99 % of queries answered within"
@@ -52,7 +53,7 @@ const nakOctets = 84
 // gatewayGroups are in the order in which they run.
 func gatewayGroups() []group {
 	return []group{
-		{table: "gateway", rows: []string{rowGateway, rowGatewayEcho, rowGatewayOffset, rowGatewaySpeed, rowGatewayBusy, rowGatewayLatency}, run: (*bench).gatewayFull},
+		{table: "gateway", rows: []string{rowGateway, rowGatewayEcho, rowGatewayOffset, rowGatewayLeast, rowGatewaySpeed, rowGatewayBusy, rowGatewayLatency}, run: (*bench).gatewayFull},
 		{table: "gateway", rows: []string{rowGatewayMany}, run: (*bench).gatewayMany},
 		{table: "gateway", rows: []string{rowGatewayGCM}, run: (*bench).gatewayGCM},
 		{table: "gateway", rows: []string{rowGatewayQuiet}, run: (*bench).gatewayQuiet},
@@ -211,7 +212,7 @@ func (b *bench) gatewayFull(ctx context.Context) ([]row, error) {
 	offset := reading(rowGatewayOffset, all, offsets, "µs", &limits{40, 10})
 	offset.notes = append(offset.notes, farthest(all)...)
 	return []row{
-		cpu, echo, offset,
+		cpu, echo, offset, compare(rowGatewayLeast, all, floorColumn, chronydColumn, nil),
 		reading(rowGatewaySpeed, all, rates, "/s", nil), reading(rowGatewayBusy, all, shares, "%", nil), latency99(rowGatewayLatency, all),
 	}, nil
 }

@@ -48,7 +48,7 @@ type rowNames struct{ judged, gateway, information []string }
 func namesOf(idle int) rowNames {
 	n := rowNames{
 		judged:      []string{rowKEFloor, rowKEChronyd, rowKEDefaultFloor, rowIdleMemory, rowPerSession},
-		information: []string{rowKETime, rowKEDefaultTime, rowNTS, rowNTSTime, rowNTSOffset, rowPlain, rowPlainTime, rowPlainOffset, rowGatewaySpeed, rowGatewayBusy, rowGatewayLatency},
+		information: []string{rowKETime, rowKEDefaultTime, rowNTS, rowNTSTime, rowNTSOffset, rowPlain, rowPlainTime, rowPlainOffset, rowGatewayLeast, rowGatewaySpeed, rowGatewayBusy, rowGatewayLatency},
 		gateway:     gatewayRows,
 	}
 	for _, k := range load.Kinds {

@@ -166,7 +166,10 @@ func reading(what string, all [columns]*series, figures func(*series) []float64,
 	if agent.err != nil {
 		return notMeasured(what, agent.err)
 	}
-	m := readings{what: what, unit: unit, values: unmeasured(), limits: l, notes: agent.notes()}
+	m := readings{what: what, unit: unit, values: unmeasured(), limits: l}
+	if l != nil {
+		m.notes = agent.notes()
+	}
 	for i, s := range all {
 		if s != nil && s.err == nil {
 			m.values[i] = summarize(numbers(figures(s))).median
