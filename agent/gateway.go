@@ -240,28 +240,32 @@ func ofThisHost(at netip.AddrPort) netip.AddrPort {
 	return at
 }
 
-// missed is how old the last answer of the daemon is when several have failed to come.
-const missed = 3 * time.Second
-
 // help says why the gateway does not answer its own agent.
 func (g *gatewayPart) help() keyring.Help {
-	h := keyring.Help{Refused: fmt.Sprintf("another program answers at UDP port %d of this host and cannot open our cookies: `ss -lunp` names it", g.port())}
-	report := g.behind.Report()
+	port, daemon, r := g.port(), g.behind.addr, g.behind.Report()
+	fault := r.Fault
+	if fault == "" {
+		fault = "no answer for a while"
+	}
+	var unseen string
 	switch {
 	case g.shut.Load() != nil:
-		h.Unseen = *g.shut.Load()
-	case report.Condition == gateway.Uncertain:
-		h.Unseen = fmt.Sprintf("the time of the NTP server at %s is not known to %s, so the gateway is silent: see that it answers without delay",
-			g.behind.addr, gateway.MaxUncertainty)
-	case report.Known && (report.Condition == gateway.Stale || report.Age > missed):
-		h.Unseen = fmt.Sprintf("the NTP server at %s gives no answer any more, so the gateway is silent: see that it runs", g.behind.addr)
-	case report.Condition == gateway.Stale:
-		h.Unseen = fmt.Sprintf("the NTP server at %s does not answer: see that it runs, that it lets this host in, and that daemon.address is right", g.behind.addr)
+		unseen = *g.shut.Load()
+	case !r.Known:
+		unseen = fmt.Sprintf("the NTP server at %s gives no time: %s; see that it runs, that it lets this host in, and that daemon.address is right", daemon, fault)
+	case r.Condition == gateway.Stale || r.Fault != "":
+		unseen = fmt.Sprintf("the NTP server at %s gives no time any more, so the gateway is silent: %s", daemon, fault)
+	case r.Condition == gateway.Uncertain:
+		unseen = fmt.Sprintf("the time of the NTP server at %s is not known to %s, so the gateway is silent: see that it answers without delay",
+			daemon, gateway.MaxUncertainty)
 	default:
-		h.Unseen = fmt.Sprintf("the gateway cannot be asked at UDP port %d from this host: see that no firewall drops that, and that the NTP server at %s does not limit our rate",
-			g.port(), g.behind.addr)
+		unseen = fmt.Sprintf("the gateway cannot be asked at UDP port %d from this host: see that no firewall drops that, and that the NTP server at %s does not limit our rate",
+			port, daemon)
 	}
-	return h
+	return keyring.Help{
+		Unseen:  unseen,
+		Refused: fmt.Sprintf("another program answers at UDP port %d of this host and cannot open our cookies: `ss -lunp` names it", port),
+	}
 }
 
 // counts is what became of the datagrams so far.

@@ -133,7 +133,7 @@ func TestTheGatewayIsSilentWithoutItsDaemonAndComesBackByItself(t *testing.T) {
 	v := f.visit(before)
 	daemon.Stop()
 	d := f.wait("its silence is told", func(d status.Document) bool { return d.Keys.State == status.KeysUnseen })
-	if d.State != status.Degraded || !strings.Contains(d.Reasons[0], "gives no answer any more") || f.ke(d) != f.ke(before) {
+	if d.State != status.Degraded || !strings.Contains(d.Reasons[0], "gives no time any more, so the gateway is silent: nothing listens there") || f.ke(d) != f.ke(before) {
 		t.Errorf("state %s, reasons %q, key exchange %v", d.State, d.Reasons, f.ke(d))
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)

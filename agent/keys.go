@@ -93,7 +93,11 @@ func keyFolders(cfg *config.Config) (own, handed string) {
 // there already, keeps the group and the mode that whoever packages us gave it.
 func makeKeyFolders(cfg *config.Config) error {
 	own, handed := keyFolders(cfg)
-	for dir, mode := range map[string]os.FileMode{own: 0o700, handed: 0o750} {
+	folders := map[string]os.FileMode{own: 0o700}
+	if cfg.Daemon.Leads() {
+		folders[handed] = 0o750
+	}
+	for dir, mode := range folders {
 		if err := disk.MkdirAll(dir, mode); err != nil {
 			return fmt.Errorf("make folder for cookie keys: %w", err)
 		}

@@ -59,7 +59,7 @@ func (g *Gateway) traffic(d Document) string {
 		text += fmt.Sprintf("   %.1f%% without an answer", 100*float64(g.SilentDay)/float64(g.RequestsDay))
 	}
 	if g.NAK > 0 {
-		text += fmt.Sprintf("   %s NAK", grouped(g.NAK))
+		text += fmt.Sprintf("   %s NAK in all", grouped(g.NAK))
 	}
 	return text
 }

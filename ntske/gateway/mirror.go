@@ -29,6 +29,7 @@ type Mirror struct {
 	conf  MirrorConfig
 	clock func() Instant
 	state atomic.Pointer[State]
+	fault atomic.Pointer[string] // why the last poll brought nothing; nil: it did
 }
 
 const (
@@ -106,6 +107,7 @@ func (m *Mirror) poll(ctx context.Context, conn *net.UDPConn) {
 			m.conf.Log.Warn("NTP daemon gives no time to mirror", "daemon", m.conf.Daemon, "reason", err)
 		}
 		last = err
+		m.fault.Store(inWords(err))
 		if c := m.Condition(); c != known {
 			m.conf.Log.Info("mirrored time", "daemon", m.conf.Daemon, "condition", c.String())
 			known = c
