@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ntsagent/agent/daemon/chronytest"
+	"ntsagent/agent/daemon/daemontest"
 	"ntsagent/agent/daemon/openntpdtest"
 	"ntsagent/agent/status"
 	"ntsagent/ntske/aead"
@@ -22,6 +23,8 @@ import (
 type fronting struct {
 	*member
 	addr netip.AddrPort // of the daemon
+	// listen is where the key exchange listens, and the gateway unless told otherwise.
+	listen string
 }
 
 func newFronting(t *testing.T, addr netip.AddrPort) *fronting {
@@ -31,7 +34,7 @@ func newFronting(t *testing.T, addr netip.AddrPort) *fronting {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	f := &fronting{addr: addr, member: &member{
+	f := &fronting{addr: addr, listen: `"127.0.0.1:0", "[::1]:0"`, member: &member{
 		t: t, ca: newAuthority(t), dir: dir, state: filepath.Join(dir, "state"),
 		cert: filepath.Join(dir, "fullchain.pem"), key: filepath.Join(dir, "privkey.pem"),
 		conf: filepath.Join(dir, "ntsagent.yaml"), socket: filepath.Join(dir, "control.sock"), ended: make(chan error, 1),
@@ -47,15 +50,15 @@ func newFronting(t *testing.T, addr netip.AddrPort) *fronting {
 // daemon.gateway, which also take the place of its listen entry.
 func (f *fronting) configure(gateway string, extra ...string) {
 	if !strings.Contains(gateway, "listen:") {
-		gateway = `listen: ["127.0.0.1:0", "[::1]:0"]` + gateway
+		gateway = "listen: [" + f.listen + "]" + gateway
 	}
 	f.write(f.conf, fmt.Appendf(nil, `names: [%s]
 certificate: {source: files, cert: %s, key: %s}
-ke: {listen: ["127.0.0.1:0", "[::1]:0"]}
+ke: {listen: [%s]}
 observe: {socket: %s, self_check: 1s}
 state_dir: %s
 daemon: {kind: gateway, address: %q, gateway: {%s}}
-%s`, memberName, f.cert, f.key, f.socket, f.state, f.addr, gateway, strings.Join(extra, "\n")))
+%s`, memberName, f.cert, f.key, f.listen, f.socket, f.state, f.addr, gateway, strings.Join(extra, "\n")))
 }
 
 // kes are where the key exchange listens.
@@ -132,4 +135,36 @@ func (f *fronting) asks(ke netip.AddrPort, alg aead.ID) error {
 		return fmt.Errorf("agreed to %v", r.Keys.AEAD)
 	}
 	return (&visitor{keys: r.Keys, cookies: r.Cookies}).ask(netip.AddrPortFrom(ke.Addr(), r.Port))
+}
+
+func TestTheGatewayServesWithoutIPv6AndAtThePortOfNTP(t *testing.T) {
+	t.Parallel()
+	if !daemontest.Isolated(t, nil) {
+		return
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	f := newFronting(t, chronytest.Start(t, chronytest.Options{}).Addr)
+	f.listen = `"0.0.0.0:0", "[::]:0"`
+	f.configure("")
+	f.start()
+	f.attends(f.ke(f.whole()))
+	for _, listen := range []string{`"127.0.0.9:123"`, `"127.0.0.9:4123"`} {
+		f.configure(fmt.Sprintf("listen: [%s], plain: true", listen))
+		if err := f.reload(); err != nil {
+			t.Fatal(err)
+		}
+		d := f.whole()
+		v := f.visitAt(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.9"), f.ke(d).Port()))
+		if v.at != gatewayAt(d) {
+			t.Errorf("the key exchange leads to %v", v.at)
+		}
+		if err := v.ask(v.at); err != nil {
+			t.Errorf("%v: %v", v.at, err)
+		}
+		if _, err := client.Plain(t.Context(), v.at); err != nil {
+			t.Errorf("plain, %v: %v", v.at, err)
+		}
+	}
 }
