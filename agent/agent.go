@@ -2,7 +2,8 @@
 // only room that knows all the others.
 //
 // The parts are three: certificates come in, cookie keys are kept on one ring
-// with the NTP daemon, and the key exchange hands out cookies made of both.
+// with the NTP daemon, and the key exchange hands out cookies made of both. For a
+// daemon without NTS there is a fourth, the gateway, which opens the cookies.
 // None waits for another: the key exchange listens exactly while it has a valid
 // certificate and keys the daemon has proven.
 package agent

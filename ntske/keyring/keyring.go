@@ -1,6 +1,7 @@
 // Package keyring keeps the agent and the NTP daemon on the same cookie keys
 // (RFC 8915 section 6). A Keyring leads, as with chrony; a Follower goes after a
-// daemon that makes its keys itself, as NTPsec and ntpd-rs do.
+// daemon that makes its keys itself, as NTPsec and ntpd-rs do; and an Own keeps
+// keys that are for a server of ours alone, in front of a daemon without NTS.
 //
 // Leading is one straight line: timer → a new Ring with one more future key →
 // our own file → hand-over to the daemon → proof → publish. The daemon's word
