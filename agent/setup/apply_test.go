@@ -82,6 +82,12 @@ func story(t *testing.T, h Host, o Options) (Plan, string) {
 	return p, text
 }
 
+const (
+	debianNTP = "driftfile /var/lib/ntp/ntp.drift\npool 0.debian.pool.ntp.org iburst\n" +
+		"restrict -4 default kod notrap nomodify nopeer noquery limited\nrestrict -6 default kod notrap nomodify nopeer noquery limited\n"
+	debianNTPLocal = "restrict 127.0.0.1\nrestrict ::1\nrestrict source notrap nomodify noquery\n"
+)
+
 // TestTheDistributionsFilesGetExactlyTheseLines holds the diffs against
 // testdata; UPDATE=1 writes them anew.
 func TestTheDistributionsFilesGetExactlyTheseLines(t *testing.T) {
@@ -96,7 +102,11 @@ func TestTheDistributionsFilesGetExactlyTheseLines(t *testing.T) {
 			"/etc/chrony.conf": "pool 2.rhel.pool.ntp.org iburst\nsourcedir /run/chrony-dhcp\ndriftfile /var/lib/chrony/drift\nntsdumpdir /var/lib/chrony\n"}),
 		"chrony-live": image(t, map[string]string{"/usr/sbin/chronyd": "", "/var/lib/chrony/": "", "/etc/chrony/conf.d/": "",
 			"/etc/chrony/chrony.conf": "confdir /etc/chrony/conf.d\nallow\nntsserverkey /k\nntsservercert /c\nntsrotate 604800\nntsdumpdir /var/lib/chrony\n"}),
-		"ntp.org": image(t, map[string]string{"/usr/sbin/ntpd": "", "/etc/ntp.conf": "driftfile /var/lib/ntp/drift\n"}),
+		// As Debian 11 shipped ntp 4.2.8p15, and the same without the lines for the host itself.
+		"ntp.org-debian":  image(t, map[string]string{"/usr/sbin/ntpd": "", "/lib/systemd/system/ntp.service": "", "/etc/ntp.conf": debianNTP + debianNTPLocal}),
+		"ntp.org-limited": image(t, map[string]string{"/usr/sbin/ntpd": "", "/usr/lib/systemd/system/ntpd.service": "", "/etc/ntp.conf": debianNTP}),
+		"ntp.org-refused": image(t, map[string]string{"/usr/sbin/ntpd": "", "/etc/ntp.conf": "restrict default ignore\nrestrict 127.0.0.0 mask 255.0.0.0\nrestrict 127.0.0.1 limited kod\ninterface ignore all\n"}),
+		"ntp.org":         image(t, map[string]string{"/usr/sbin/ntpd": "", "/etc/ntp.conf": "driftfile /var/lib/ntp/drift\n"}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, got := story(t, h, Options{})
@@ -114,6 +124,8 @@ func TestTheDistributionsFilesGetExactlyTheseLines(t *testing.T) {
 func TestRevertLeavesNothingBehind(t *testing.T) {
 	for name, h := range map[string]Host{
 		"chrony": asShipped(t, Chrony, parts.Debian12), "ntpsec": asShipped(t, NTPsec, parts.Debian12), "ntpd-rs": asShipped(t, NTPDRS, parts.Debian13),
+		"OpenNTPD": asShipped(t, OpenNTPD, parts.Debian12),
+		"ntp.org":  image(t, map[string]string{"/usr/sbin/ntpd": "", "/etc/ntp.conf": debianNTP}),
 	} {
 		before := snapshot(t, h)
 		p, _ := story(t, h, Options{})

@@ -54,10 +54,7 @@ func (d Daemon) obstacles(t tree, ports Ports, o Options) []Finding {
 		out = append(out, d.keTaken(h, ports.KE)...)
 	}
 	switch d.Kind {
-	case Chrony, NTPsec, NTPDRS:
-		if d.Mode == Gateway {
-			break
-		}
+	case Chrony, NTPsec, NTPDRS, OpenNTPD, NTPD:
 		p, err := PlanFor(Host{Root: t.root}, d, o)
 		if err != nil {
 			add("put that right, then look again", "%v", err)
@@ -67,8 +64,6 @@ func (d Daemon) obstacles(t tree, ports Ports, o Options) []Finding {
 			add("ntsagent daemon apply   (shows the diff first)", "%s is not set up for the agent yet: %s", d.Program, p.Summary())
 		}
 		out = append(out, p.Warnings...)
-	case OpenNTPD:
-		out = append(out, t.openNTPDFindings(d.Config)...)
 	}
 	return out
 }

@@ -164,21 +164,3 @@ func (t tree) ntpsecAppArmor() []Finding {
 	return []Finding{{appArmorNTPD + " does not let ntpd save its keys, which then change at each restart",
 		"add `/var/lib/ntpsec/nts-keys-tmp rw,` to /etc/apparmor.d/local/usr.sbin.ntpd, then: apparmor_parser -r " + appArmorNTPD}}
 }
-
-// openNTPDFindings tell when ntpd answers nobody, which is its default.
-func (t tree) openNTPDFindings(config string) []Finding {
-	if config == "" {
-		return nil
-	}
-	b, err := t.readIfThere(config)
-	if err != nil || b == nil {
-		return nil
-	}
-	for line := range strings.Lines(string(b)) {
-		if w := splitNTPConf(strings.TrimRight(line, "\n")); len(w) > 2 && w[0] == "listen" && w[1] == "on" {
-			return nil
-		}
-	}
-	return []Finding{{config + " has no `listen on`: ntpd answers nobody, the agent's gateway neither",
-		"add `listen on 127.0.0.1` for the gateway, or `listen on *` to serve plain NTP too, and restart it"}}
-}

@@ -71,7 +71,9 @@ func PlanFor(h Host, d Daemon, o Options) (Plan, error) {
 	case d.Kind == None || d.Kind == Timesyncd:
 		return Plan{}, &Failure{What: "set up a daemon", Kind: ErrNoDaemon, Fix: "install an NTP server, chrony for one"}
 	case d.Mode == Gateway, d.Kind == OpenNTPD, d.Kind == NTPD, d.Kind == Busybox:
-		p.Notes = append(p.Notes, fmt.Sprintf("%s needs no change: the agent's gateway asks it as any client does", d.Program))
+		if err := p.plain(t, o); err != nil {
+			return Plan{}, err
+		}
 		return p, nil
 	case d.Config == "":
 		return Plan{}, &Failure{What: "set up " + d.Program, Kind: ErrInTheWay, Fix: "write its configuration; there is none at " + strings.Join(d.Kind.configs(), " or ")}

@@ -35,10 +35,16 @@ var Addr = netip.MustParseAddrPort("127.0.0.1:123")
 
 // Start runs the OpenNTPD of Debian 12 until the test ends.
 func Start(t testing.TB) *Server {
+	return StartWith(t, "listen on 127.0.0.1\n"+
+		"server 127.0.0.2\n") // where nobody answers
+}
+
+// StartWith is Start with another configuration.
+func StartWith(t testing.TB, conf string) *Server {
 	t.Helper()
 	s := &Server{t: t, Network: daemontest.NewNetwork(t), root: t.TempDir()}
 	s.Process = daemontest.NewProcess(t)
-	if err := s.furnish(partstest.OpenNTPD(t, parts.Debian12)); err != nil {
+	if err := s.furnish(partstest.OpenNTPD(t, parts.Debian12), conf); err != nil {
 		t.Fatal(err)
 	}
 	s.Restart()
@@ -52,13 +58,12 @@ var needs = map[string][]string{
 }
 
 // furnish puts into the root what OpenNTPD needs there, and nothing else.
-func (s *Server) furnish(from parts.Root) error {
+func (s *Server) furnish(from parts.Root, conf string) error {
 	for path, text := range map[string]string{
-		"etc/passwd":   "root:x:0:0::/:\nntpd:x:65123:65123::/var/empty:\n",
-		"etc/group":    "root:x:0:\nntpd:x:65123:\n",
-		"etc/services": "ntp 123/udp\n",
-		"etc/ntpd.conf": "listen on 127.0.0.1\n" +
-			"server 127.0.0.2\n", // where nobody answers
+		"etc/passwd":    "root:x:0:0::/:\nntpd:x:65123:65123::/var/empty:\n",
+		"etc/group":     "root:x:0:\nntpd:x:65123:\n",
+		"etc/services":  "ntp 123/udp\n",
+		"etc/ntpd.conf": conf,
 	} {
 		if err := s.put(path, []byte(text), 0o644); err != nil {
 			return err
