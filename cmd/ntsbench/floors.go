@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
+	"os/exec"
+	"strconv"
 
 	"ntsagent/cmd/ntsbench/floor"
 )
@@ -85,4 +88,65 @@ func takeUDP(socket *os.File) (*net.UDPConn, error) {
 		return nil, fmt.Errorf("take over the floor's socket: it is a %T, not UDP", pc)
 	}
 	return conn, nil
+}
+
+// startFloor runs this program's floor of that kind on the open sockets.
+func (s *servers) startFloor(kind string, sockets []*os.File, args ...string) (*child, error) {
+	dir, err := s.folder("floor-" + kind)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(s.self, append([]string{"floor", kind}, args...)...)
+	cmd.ExtraFiles = sockets
+	return s.start("the "+kind+" floor", dir, cmd)
+}
+
+// startTLSFloor runs a TLS floor that answers with so many octets.
+func (s *servers) startTLSFloor(octets int) (server, error) {
+	socket, at, err := s.listenTCP()
+	if err != nil {
+		return server{}, err
+	}
+	defer socket.Close()
+	c, err := s.startFloor("tls", []*os.File{socket}, "--cert", s.id.cert, "--key", s.id.key, "--octets", strconv.Itoa(octets))
+	return server{child: c, ke: s.target(at)}, err
+}
+
+// startUDPFloor runs a UDP echo, of the first reply octets only, or of all if reply is 0.
+func (s *servers) startUDPFloor(reply int) (server, error) {
+	socket, at, err := s.listenUDP()
+	if err != nil {
+		return server{}, err
+	}
+	defer socket.Close()
+	c, err := s.startFloor("udp", []*os.File{socket}, "--reply", strconv.Itoa(reply))
+	return server{child: c, ntp: at}, err
+}
+
+// listenTCP opens a listening socket for a child.
+func (s *servers) listenTCP() (*os.File, netip.AddrPort, error) {
+	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(s.anyPort()))
+	if err != nil {
+		return nil, netip.AddrPort{}, fmt.Errorf("listen for a floor: %w", err)
+	}
+	defer ln.Close()
+	socket, err := ln.File()
+	if err != nil {
+		return nil, netip.AddrPort{}, fmt.Errorf("hand a floor its socket: %w", err)
+	}
+	return socket, ln.Addr().(*net.TCPAddr).AddrPort(), nil
+}
+
+// listenUDP opens a socket for a child.
+func (s *servers) listenUDP() (*os.File, netip.AddrPort, error) {
+	pc, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(s.anyPort()))
+	if err != nil {
+		return nil, netip.AddrPort{}, fmt.Errorf("listen for a floor: %w", err)
+	}
+	defer pc.Close()
+	socket, err := pc.File()
+	if err != nil {
+		return nil, netip.AddrPort{}, fmt.Errorf("hand a floor its socket: %w", err)
+	}
+	return socket, pc.LocalAddr().(*net.UDPAddr).AddrPort(), nil
 }

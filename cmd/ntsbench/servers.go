@@ -2,22 +2,17 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
-	"ntsagent/agent/status"
 	"ntsagent/cmd/ntsbench/load"
-	"ntsagent/ntske/client"
 	"ntsagent/packaging/parts"
 )
 
@@ -132,67 +127,6 @@ func (s *servers) start(name, dir string, cmd *exec.Cmd) (*child, error) {
 	return c, nil
 }
 
-// startFloor runs this program's floor of that kind on the open sockets.
-func (s *servers) startFloor(kind string, sockets []*os.File, args ...string) (*child, error) {
-	dir, err := s.folder("floor-" + kind)
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(s.self, append([]string{"floor", kind}, args...)...)
-	cmd.ExtraFiles = sockets
-	return s.start("the "+kind+" floor", dir, cmd)
-}
-
-// startTLSFloor runs a TLS floor that answers with so many octets.
-func (s *servers) startTLSFloor(octets int) (server, error) {
-	socket, at, err := s.listenTCP()
-	if err != nil {
-		return server{}, err
-	}
-	defer socket.Close()
-	c, err := s.startFloor("tls", []*os.File{socket}, "--cert", s.id.cert, "--key", s.id.key, "--octets", strconv.Itoa(octets))
-	return server{child: c, ke: s.target(at)}, err
-}
-
-// startUDPFloor runs a UDP echo, of the first reply octets only, or of all if reply is 0.
-func (s *servers) startUDPFloor(reply int) (server, error) {
-	socket, at, err := s.listenUDP()
-	if err != nil {
-		return server{}, err
-	}
-	defer socket.Close()
-	c, err := s.startFloor("udp", []*os.File{socket}, "--reply", strconv.Itoa(reply))
-	return server{child: c, ntp: at}, err
-}
-
-// listenTCP opens a listening socket for a child.
-func (s *servers) listenTCP() (*os.File, netip.AddrPort, error) {
-	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(s.anyPort()))
-	if err != nil {
-		return nil, netip.AddrPort{}, fmt.Errorf("listen for a floor: %w", err)
-	}
-	defer ln.Close()
-	socket, err := ln.File()
-	if err != nil {
-		return nil, netip.AddrPort{}, fmt.Errorf("hand a floor its socket: %w", err)
-	}
-	return socket, ln.Addr().(*net.TCPAddr).AddrPort(), nil
-}
-
-// listenUDP opens a socket for a child.
-func (s *servers) listenUDP() (*os.File, netip.AddrPort, error) {
-	pc, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(s.anyPort()))
-	if err != nil {
-		return nil, netip.AddrPort{}, fmt.Errorf("listen for a floor: %w", err)
-	}
-	defer pc.Close()
-	socket, err := pc.File()
-	if err != nil {
-		return nil, netip.AddrPort{}, fmt.Errorf("hand a floor its socket: %w", err)
-	}
-	return socket, pc.LocalAddr().(*net.UDPAddr).AddrPort(), nil
-}
-
 // The loopback addresses servers may live on.
 var (
 	loopback  = netip.AddrFrom4([4]byte{127, 0, 0, 1})
@@ -203,207 +137,6 @@ func (s *servers) anyPort() netip.AddrPort { return netip.AddrPortFrom(s.host, 0
 
 func (s *servers) target(at netip.AddrPort) load.KETarget {
 	return load.KETarget{Addr: at, Name: benchName, Roots: s.id.roots}
-}
-
-// chronyd is a running chronyd 4.3.
-type chronyd struct {
-	server
-	dir, conf string
-}
-
-// startChronyd runs the chronyd of root with these lines besides those every one
-// needs. It cannot be handed sockets, so a port that something else was faster
-// to take makes it start again with others.
-func (s *servers) startChronyd(ctx context.Context, root parts.Root, name string, lines func(dir string) string) (chronyd, error) {
-	var d chronyd
-	var err error
-	for range 3 {
-		if d, err = s.tryChronyd(ctx, root, name, lines); err == nil || ctx.Err() != nil {
-			break
-		}
-	}
-	return d, err
-}
-
-func (s *servers) tryChronyd(ctx context.Context, root parts.Root, name string, lines func(dir string) string) (chronyd, error) {
-	dir, err := s.folder("chronyd")
-	if err != nil {
-		return chronyd{}, err
-	}
-	kePort, err := freePort(s.host)
-	if err != nil {
-		return chronyd{}, err
-	}
-	port, err := freePort(s.host)
-	if err != nil {
-		return chronyd{}, err
-	}
-	d := chronyd{dir: dir, conf: filepath.Join(dir, "chrony.conf")}
-	d.ke, d.ntp = s.target(netip.AddrPortFrom(s.host, kePort)), netip.AddrPortFrom(s.host, port)
-	text := fmt.Sprintf(`port %d
-bindaddress %s
-local stratum 1
-allow
-cmdport 0
-pidfile %s
-ntsport %d
-ntsserverkey %s
-ntsservercert %s
-%s`, port, s.host, filepath.Join(dir, "pid"), kePort, s.id.key, s.id.cert, lines(dir))
-	if err := os.WriteFile(d.conf, []byte(text), 0o600); err != nil {
-		return chronyd{}, fmt.Errorf("write the configuration of %s: %w", name, err)
-	}
-	me, err := user.Current()
-	if err != nil {
-		return chronyd{}, fmt.Errorf("find the user for %s: %w", name, err)
-	}
-	// -x: the clock is never touched; -U: root is not needed.
-	cmd := root.Command(context.WithoutCancel(ctx), "chronyd", "-U", "-x", "-d", "-u", me.Username, "-f", d.conf)
-	if d.child, err = s.start(name, dir, cmd); err != nil {
-		return chronyd{}, err
-	}
-	return d, d.wait(ctx, "to tell the time", func(ctx context.Context) error {
-		_, err := client.Plain(ctx, d.ntp)
-		return err
-	})
-}
-
-// chronydRoom has chronyd hold as many connections as it can; it may hold fewer.
-const chronydRoom = "maxntsconnections 10000\n"
-
-// startServing runs a chronyd that serves NTS-KE itself, with these lines more.
-func (s *servers) startServing(ctx context.Context, root parts.Root, lines string) (server, error) {
-	d, err := s.startChronyd(ctx, root, "chronyd", func(string) string {
-		return "bindcmdaddress /\nntsprocesses 1\n" + lines
-	})
-	if err != nil {
-		return server{}, err
-	}
-	return d.server, d.serves(ctx)
-}
-
-// tellsTime waits for the first authenticated reply that is not of a clock
-// without the time.
-func (s *server) tellsTime(ctx context.Context) error {
-	return s.wait(ctx, "to tell the time", func(ctx context.Context) error {
-		res, err := client.KeyExchange(ctx, client.Config{Addr: s.ke.Addr, Name: s.ke.Name, Roots: s.ke.Roots})
-		if err != nil {
-			return err
-		}
-		reply, err := client.Query(ctx, s.ntp, res.Keys, res.Cookies[0], 0)
-		if err == nil && (reply.Header.Leap == 3 || reply.Header.Stratum == 0) {
-			err = errors.New("it has not got the time itself")
-		}
-		return err
-	})
-}
-
-// serves waits for the first whole session.
-func (s *server) serves(ctx context.Context) error {
-	return s.wait(ctx, "to exchange keys", func(ctx context.Context) error {
-		return load.Probe(ctx, s.ke, 1, time.Second).FirstErr
-	})
-}
-
-// agentServer is a running ntsagent and the daemon it works with.
-type agentServer struct {
-	server
-	daemon server
-	socket string // for control
-}
-
-// startAgent runs ntsagent beside a chronyd it feeds and waits until its keys
-// are proven. keLines are added to its configuration's ke: {…}.
-func (s *servers) startAgent(ctx context.Context, keLines string) (agent, daemon server, err error) {
-	d, err := s.startChronyd(ctx, s.chrony, "the agent's chronyd", func(dir string) string {
-		return fmt.Sprintf("bindcmdaddress %s/chronyd.sock\nntsdumpdir %s\nntsrotate 0\n", dir, dir)
-	})
-	if err != nil {
-		return agent, daemon, err
-	}
-	a, err := s.runAgent(ctx, d.server, keLines, fmt.Sprintf(`  kind: chrony
-  chrony: {keys_file: %s, command_socket: %s, config_file: %s}
-`, quote(filepath.Join(d.dir, "ntskeys")), quote(filepath.Join(d.dir, "chronyd.sock")), quote(d.conf)))
-	a.ntp = d.ntp
-	return a.server, a.daemon, err
-}
-
-// startGateway runs ntsagent as a gateway without limits in front of a chronyd
-// that is not asked for NTS.
-func (s *servers) startGateway(ctx context.Context) (agentServer, error) {
-	d, err := s.startChronyd(ctx, s.chrony, "the plain chronyd", func(string) string { return "bindcmdaddress /\n" })
-	if err != nil {
-		return agentServer{}, err
-	}
-	a, err := s.runAgent(ctx, d.server, "", fmt.Sprintf(`  kind: gateway
-  gateway: {listen: [%s], mode: mirror, limits: {per_prefix: 0}}
-`, quote(s.anyPort().String())))
-	if err != nil {
-		return a, err
-	}
-	a.name = "the gateway"
-	return a, a.tellsTime(ctx)
-}
-
-// runAgent runs ntsagent with a daemon and waits until its keys are proven.
-func (s *servers) runAgent(ctx context.Context, daemon server, keLines, daemonLines string) (a agentServer, err error) {
-	dir, err := s.folder("agent")
-	if err != nil {
-		return a, err
-	}
-	conf := filepath.Join(dir, "ntsagent.yaml")
-	a.socket, a.daemon = filepath.Join(dir, "control.sock"), daemon
-	// Every value is JSON, which YAML includes.
-	text := fmt.Sprintf(`names: [%s]
-certificate: {source: files, cert: %s, key: %s}
-ke: {listen: [%s]%s}
-daemon:
-  address: %s
-%sobserve: {socket: %s}
-state_dir: %s
-`, quote(benchName), quote(s.id.cert), quote(s.id.key), quote(s.anyPort().String()), keLines, quote(daemon.ntp.String()), daemonLines,
-		quote(a.socket), quote(filepath.Join(dir, "state")))
-	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
-		return a, fmt.Errorf("write the agent's configuration: %w", err)
-	}
-	if a.child, err = s.start("ntsagent", dir, exec.Command(s.agent, "run", "--config", conf)); err != nil {
-		return a, err
-	}
-	return a, a.wait(ctx, "to serve with proven keys", func(ctx context.Context) error { return a.ready(ctx, s) })
-}
-
-// ready notes where the agent listens, once it serves with proven keys.
-func (a *agentServer) ready(ctx context.Context, s *servers) error {
-	doc, err := status.NewClient(a.socket).Status(ctx)
-	if err != nil {
-		return err
-	}
-	if doc.Keys.State != status.KeysProven {
-		return fmt.Errorf("its cookie keys are %s: %s", doc.Keys.State, doc.Keys.Why)
-	}
-	for _, l := range doc.Listeners {
-		at, err := netip.ParseAddrPort(l.Address)
-		switch {
-		case err != nil || !l.Open:
-		case l.Service == status.ServiceKE:
-			a.ke = s.target(at)
-		case l.Service == status.ServiceNTP:
-			a.ntp = at
-		}
-	}
-	if !a.ke.Addr.IsValid() {
-		return fmt.Errorf("it does not listen: %v", doc.Reasons)
-	}
-	return nil
-}
-
-// quote writes a string as JSON.
-func quote(v string) string {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // strings always encode
-	}
-	return string(b)
 }
 
 // wait calls try until it succeeds, the server is gone, or 20 s are over.
