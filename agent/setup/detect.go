@@ -154,7 +154,7 @@ func (h Host) stranger(p process, port uint16) Finding {
 				"start that service, or: systemctl disable --now " + unit}
 		}
 	}
-	return Finding{fmt.Sprintf("UDP port %d: %s answers there, which is no NTP daemon we know", port, p), "stop it, or let it use another port"}
+	return Finding{fmt.Sprintf("UDP port %d: %s answers there, which is no NTP daemon we know", port, p), "if it serves time, daemon.kind: gateway puts NTS before it, which auto does; else stop it, or let it use another port"}
 }
 
 // socketUnit is the systemd socket unit that listens at a UDP port.
