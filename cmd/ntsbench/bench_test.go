@@ -171,6 +171,15 @@ func TestABenchThatCannotMeasureSaysWhyInItsRows(t *testing.T) {
 		t.Errorf("its table is\n%s", got)
 	}
 	p.leavesNothing(t)
+
+	p = newProgram(t, "bench", "--table", "gateway", "--only", "AEAD 15, to", "--only", "after load", "--agent", "/bin/false")
+	if got := p.failed(t); got != "ntsbench: 3 of 3 rows could not be measured; the table says why" {
+		t.Errorf("it says %q", got)
+	}
+	if got := p.out.String(); strings.Count(got, "    not measured: ntsagent: exit status 1; it said nothing\n") != 3 || !strings.Contains(got, "GATEWAY: ") {
+		t.Errorf("its table is\n%s", got)
+	}
+	p.leavesNothing(t)
 }
 
 func TestABenchOutsideTheSourceTreeSaysSo(t *testing.T) {
