@@ -137,3 +137,41 @@ func TestTheGatewayOpensCookiesOfTenRotations(t *testing.T) {
 		t.Errorf("counted %+v", g)
 	}
 }
+
+func TestAGatewayThatIsKilledWhileItRotatesLosesNoCookie(t *testing.T) {
+	t.Parallel()
+	f := newFronting(t, chronytest.Start(t, chronytest.Options{}).Addr)
+	f.configure("", "keys: {keep: 64}")
+	kill := f.child()
+	defer func() { kill() }()
+	v := f.visit(f.whole())
+	for range 5 {
+		at := gatewayAt(f.whole())
+		rotated := make(chan int, 1)
+		go func() { // ends with the agent
+			n := 0
+			for f.rotate() == nil {
+				n++
+			}
+			rotated <- n
+		}()
+		for range 40 { // each with the cookie that came last
+			reply, err := client.Reply{}, client.ErrSilent
+			for errors.Is(err, client.ErrSilent) && t.Context().Err() == nil {
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+				reply, err = client.Query(ctx, at, v.keys, v.cookies[0], 0)
+				cancel()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			v.cookies = reply.Cookies
+		}
+		kill()
+		kill = f.child()
+		t.Logf("killed after %d rotations", <-rotated)
+	}
+	if err := v.ask(gatewayAt(f.whole())); err != nil {
+		t.Error(err)
+	}
+}
