@@ -181,6 +181,9 @@ type wanted struct {
 // doorsOf lists what cfg wants to listen, the key exchange first.
 func doorsOf(cfg *config.Config) []wanted {
 	doors := []wanted{{status.ServiceKE, cfg.KE.Listen}}
+	if cfg.Daemon.ServesKE() {
+		doors[0].asked = nil
+	}
 	if cfg.Certificate.Source != config.SourceACME {
 		return doors
 	}

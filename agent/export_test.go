@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"crypto/tls"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -148,4 +149,61 @@ daemon: {kind: ntpsec, ntpsec: {keys_file: STATE/ntpsec/nts-keys}}
 			serves()
 		})
 	}
+}
+
+// Beside any daemon a certificate can be copied for another program.
+func TestACopyOfTheCertificateFollowsIt(t *testing.T) {
+	t.Parallel()
+	m := newMember(t, time.Hour, chronytest.Options{})
+	folder := filepath.Join(m.dir, "elsewhere")
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cert, key := filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
+	m.configure(fmt.Sprintf("names: [%s]\ncertificate: {source: files, cert: %s, key: %s, export: [{name: %s, cert: %s, key: %s}]}\n",
+		memberName, m.cert, m.key, memberName, cert, key))
+	m.start()
+	copied := func(sentence string) {
+		t.Helper()
+		want, err := os.ReadFile(m.cert)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := m.wait(sentence, func(d status.Document) bool {
+			got, err := os.ReadFile(cert)
+			return err == nil && string(got) == string(want) && provenAndOpen(m)(d) && len(d.Exports) == 1 && d.Exports[0].Failed == ""
+		})
+		if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
+			t.Errorf("%s: %v", sentence, err)
+		}
+		if info, err := os.Stat(key); err != nil || info.Mode() != 0o640 {
+			t.Errorf("%s: the key has mode %v, %v", sentence, info.Mode(), err)
+		}
+		if e := d.Exports[0]; !e.Served.IsZero() || e.Hurts {
+			t.Errorf("%s: %+v", sentence, e)
+		}
+	}
+	copied("the first certificate is copied")
+	newCert, newKey, _ := m.ca.issue(time.Hour)
+	m.write(m.key, newKey)
+	m.write(m.cert, newCert)
+	copied("its successor is")
+	if err := os.Remove(cert); err != nil {
+		t.Fatal(err)
+	}
+	copied("a copy that was lost is there again")
+	if err := os.Chmod(folder, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(key); err != nil {
+		t.Fatal(err)
+	}
+	d := m.wait("the folder is told of", func(d status.Document) bool { return d.Exports[0].Failed != "" })
+	if d.State != status.Degraded || !strings.Contains(d.Exports[0].Failed, "others may write to") {
+		t.Errorf("%s, %+v", d.State, d.Exports)
+	}
+	if err := os.Chmod(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	copied("it is copied when the folder is as it must be")
 }

@@ -112,6 +112,8 @@ func makeKeyFolders(cfg *config.Config) error {
 // was for the same daemon; old must be stopped.
 func (a *agent) newKeys(cfg *config.Config, target daemon.Target, old *parts) (*keys, error) {
 	switch {
+	case cfg.Daemon.ServesKE():
+		return a.newNotOurs(cfg, old), nil
 	case cfg.Daemon.Follows():
 		return a.newFollowing(cfg, old)
 	case cfg.Daemon.Kind == config.KindGateway:
@@ -186,9 +188,13 @@ func (k *keys) opens() []aead.ID {
 	return k.others.opens()
 }
 
-// knock makes the key exchange look at once whether it may be open.
+// knock makes the key exchange look at once whether it may be open, and the
+// exports whether there is something new.
 func (a *agent) knock() {
 	if p := a.parts.Load(); p != nil {
-		p.ke.door.knock()
+		if p.ke != nil {
+			p.ke.door.knock()
+		}
+		p.exports.knock()
 	}
 }

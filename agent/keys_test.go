@@ -17,6 +17,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"ntsagent/agent/config"
 	"ntsagent/agent/daemon/chronytest"
 	"ntsagent/agent/feed"
 	"ntsagent/agent/status"
@@ -244,6 +245,14 @@ func init() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		ended(feed.Chrony(ctx, feed.Options{From: os.Args[1], KeysFile: os.Args[2], CommandSocket: os.Args[3], ChronyConf: os.Args[4]}))
+	case "certificate":
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		e, err := config.ParseExport(os.Args[2])
+		if err == nil {
+			err = feed.Certificate(ctx, feed.CertificateOptions{Export: e, From: os.Args[1]})
+		}
+		ended(err)
 	case "export":
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()

@@ -29,7 +29,9 @@ type parts struct {
 	target daemon.Target  // as chrony.conf, if any, said when the keys part was built
 	certs  *certs
 	keys   *keys
-	ke     *ke
+	ke     *ke // nil where the daemon exchanges keys itself
+	// exports are the copies of certificates for others.
+	exports *exports
 	// gateway answers clients for a daemon without NTS; nil for one that has it.
 	gateway *gatewayPart
 }
@@ -46,12 +48,15 @@ func (p *parts) ntp() netip.AddrPort {
 // takes no longer than their deadline. Newcomers are refused meanwhile: to be
 // let in and not served would cost them more.
 func (p *parts) stop() error {
-	err := p.ke.tasks.Stop()
-	for _, ln := range p.ke.door.book.take(p.ke.door.purpose) {
-		err = errors.Join(err, p.ke.server.Last(ln))
+	var err error
+	if p.ke != nil {
+		err = p.ke.tasks.Stop()
+		for _, ln := range p.ke.door.book.take(p.ke.door.purpose) {
+			err = errors.Join(err, p.ke.server.Last(ln))
+		}
+		p.ke.server.Wait()
 	}
-	p.ke.server.Wait()
-	err = errors.Join(err, p.certs.tasks.Stop(), p.keys.tasks.Stop())
+	err = errors.Join(err, p.exports.tasks.Stop(), p.certs.tasks.Stop(), p.keys.tasks.Stop())
 	if p.gateway != nil {
 		err = errors.Join(err, p.gateway.stop())
 	}
@@ -151,10 +156,16 @@ func (a *agent) swap(ctx context.Context, old, next *parts) {
 	if certs {
 		next.certs.start(ctx)
 	}
-	if old != nil && ke {
+	if old == nil || old.exports != next.exports {
+		if old != nil {
+			_ = old.exports.tasks.Stop()
+		}
+		next.exports.start(ctx)
+	}
+	if old != nil && ke && old.ke != nil {
 		_ = old.ke.tasks.Stop()
 	}
-	if ke {
+	if ke && next.ke != nil {
 		next.ke.start(ctx)
 	}
 }
@@ -166,6 +177,9 @@ func (a *agent) build(ctx context.Context, old *parts, cfg *config.Config) (_ *p
 	if old != nil && sameCertificates(old.cfg, cfg) {
 		next.certs = old.certs
 	} else if next.certs, err = a.newCerts(ctx, old, cfg); err != nil {
+		return nil, err
+	}
+	if next.exports, err = a.newExports(old, cfg); err != nil {
 		return nil, err
 	}
 	next.target = a.target(cfg)
@@ -180,6 +194,8 @@ func (a *agent) build(ctx context.Context, old *parts, cfg *config.Config) (_ *p
 	keep := old != nil && sameKeys(old, next)
 	if old != nil && old.ntp() == next.ntp() && reflect.DeepEqual(old.cfg.KE, cfg.KE) {
 		next.ke = old.ke
+	} else if cfg.Daemon.ServesKE() {
+		next.ke = nil
 	} else if next.ke, err = a.newKE(cfg, next.ntp()); err != nil {
 		return nil, err
 	}
@@ -235,6 +251,7 @@ func needsRestart(path string, old, cfg *config.Config) error {
 		{"state_dir", old.StateDir == cfg.StateDir},
 		{"observe.socket", old.Observe.Socket == cfg.Observe.Socket},
 		{"log", old.Log == cfg.Log},
+		{"daemon.mode", old.Daemon.Mode == cfg.Daemon.Mode},
 		{"daemon.kind", formatOf(old.Daemon) == formatOf(cfg.Daemon)},
 	} {
 		if !k.same {

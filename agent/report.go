@@ -23,6 +23,7 @@ func (a *agent) document(now time.Time) status.Document {
 		Daemon:       a.reportDaemon(p, now),
 		Keys:         p.keys.report(),
 		Listeners:    a.listeners(p),
+		Exports:      p.exports.report(),
 		LastErrors:   a.events.List(),
 	}
 	return d.Judged(now)
@@ -110,7 +111,11 @@ func (a *agent) reportDaemon(p *parts, now time.Time) status.Daemon {
 
 func (a *agent) listeners(p *parts) []status.Listener {
 	out := p.gateway.listeners()
-	for _, d := range append([]*door{p.ke.door}, p.certs.doors...) {
+	doors := p.certs.doors
+	if p.ke != nil {
+		doors = append([]*door{p.ke.door}, doors...)
+	}
+	for _, d := range doors {
 		open := a.book.addresses(d.purpose)
 		for _, addr := range open {
 			out = append(out, status.Listener{Service: d.purpose, Address: addr, Open: true})

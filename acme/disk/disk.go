@@ -107,12 +107,24 @@ func Stage(dir *os.Root, base string, data []byte, perm os.FileMode, own *Owner)
 }
 
 // Commit puts the file in place, and syncs the directory.
-func (s *Staged) Commit() error {
-	if err := s.dir.Rename(s.temp, s.base); err != nil {
-		s.Discard()
-		return err
+func (s *Staged) Commit() error { return CommitAll(s) }
+
+// CommitAll puts files in place one right after the other, then syncs their directories. What comes after one that fails
+// is discarded.
+func CommitAll(all ...*Staged) error {
+	for i, s := range all {
+		if err := s.dir.Rename(s.temp, s.base); err != nil {
+			for _, rest := range all[i:] {
+				rest.Discard()
+			}
+			return err
+		}
 	}
-	return syncRoot(s.dir)
+	var err error
+	for _, s := range all {
+		err = errors.Join(err, syncRoot(s.dir))
+	}
+	return err
 }
 
 // Discard removes a file that is not to be committed.

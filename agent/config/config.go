@@ -105,7 +105,27 @@ type Certificate struct {
 	Cert   string             `yaml:"cert"`
 	Key    string             `yaml:"key"`
 	Files  []CertificateFiles `yaml:"files"`
+	Export []Export           `yaml:"export"`
 }
+
+// Export is a copy of the certificate and key of one name for another program,
+// with absolute paths.
+type Export struct {
+	Name    hostcheck.Name `yaml:"name"`
+	Cert    string         `yaml:"cert"`  // leaf first, then the chain
+	Key     string         `yaml:"key"`   // replaced before Cert
+	Owner   string         `yaml:"owner"` // of both, as are the next two; "" = whoever writes them
+	Group   string         `yaml:"group"` // "" = the owner's
+	Mode    fs.FileMode    `yaml:"mode"`
+	Then    string         `yaml:"then"`     // ThenNone, ThenSIGHUP
+	PIDFile string         `yaml:"pid_file"` // names the process that gets SIGHUP
+}
+
+// The values of then in certificate.export.
+const (
+	ThenNone   = "none"
+	ThenSIGHUP = "sighup" // tell the daemon beside us
+)
 
 // CertificateFiles are the PEM files, absolute paths, of one name.
 type CertificateFiles struct {
@@ -172,9 +192,18 @@ const (
 	KindGateway = "gateway"
 )
 
+// The values of daemon.mode.
+const (
+	ModeAuto = "auto" // what suits the kind of daemon best
+	// ModeCertificate leaves the key exchange to the daemon, with a certificate
+	// that we export.
+	ModeCertificate = "certificate"
+)
+
 // Daemon says which NTP daemon runs beside the agent and how it is reached.
 type Daemon struct {
 	Kind    string         `yaml:"kind"`
+	Mode    string         `yaml:"mode"`
 	Address netip.AddrPort `yaml:"address"` // where the daemon answers NTP
 	Chrony  Chrony         `yaml:"chrony"`
 	NTPsec  KeysFile       `yaml:"ntpsec"`
@@ -204,6 +233,9 @@ func (c *Config) WithKind(name, kind string) (*Config, error) {
 	}
 	return &next, nil
 }
+
+// ServesKE says whether the daemon exchanges keys itself; then we do not.
+func (d *Daemon) ServesKE() bool { return d.Mode == ModeCertificate }
 
 // Chrony holds chronyd's paths.
 type Chrony struct {

@@ -263,3 +263,25 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestAnExportIsReadAsItIsWritten(t *testing.T) {
+	c, err := Parse("x", fixtures(t, "export.good.yaml")["export.good.yaml"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := c.Certificate.Export[0]
+	if got, err := ParseExport(want.String()); err != nil || got != want || got.Mode != 0o600 || got.Group != "ntpsec" {
+		t.Errorf("%s is read as %+v, %v", want, got, err)
+	}
+	for s, problem := range map[string]string{
+		"":     "no name given",
+		"name": "expected keys with values",
+		`{"name": "alice.example", "cert": "/c", "key": "k"}`:                  "not an absolute path",
+		`{"name": "alice.example", "cert": "/c", "key": "/k", "mode": "0777"}`: "not for a private key",
+		`{"name": "alice.example", "cert": "/c", "key": "/k", "run": "x"}`:     "unknown key",
+	} {
+		if _, err := ParseExport(s); err == nil || !strings.Contains(err.Error(), problem) {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
+}

@@ -200,6 +200,9 @@ func (d *decoder) list(n *yaml.Node, dst reflect.Value, key string, auto bool) {
 		at := fmt.Sprintf("%s[%d]", key, i)
 		d.lines[at] = item.Line
 		v := reflect.New(dst.Type().Elem()).Elem()
+		if def, ok := itemDefaults[v.Type()]; ok {
+			v.Set(reflect.ValueOf(def))
+		}
 		d.value(item, v, at, false)
 		dst.Set(reflect.Append(dst, v))
 	}

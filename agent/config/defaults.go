@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"reflect"
 	"time"
 )
 
@@ -28,6 +29,7 @@ func Default() *Config {
 		},
 		Daemon: Daemon{
 			Kind:    KindAuto,
+			Mode:    ModeAuto,
 			Address: netip.MustParseAddrPort("127.0.0.1:123"),
 			Chrony: Chrony{
 				KeysFile:      "/var/lib/chrony/ntskeys",
@@ -58,4 +60,9 @@ func everywhere(port uint16) []netip.AddrPort {
 		netip.AddrPortFrom(netip.IPv6Unspecified(), port),
 		netip.AddrPortFrom(netip.IPv4Unspecified(), port),
 	}
+}
+
+// itemDefaults are the values an item of a list begins with, by its type.
+var itemDefaults = map[reflect.Type]any{
+	reflect.TypeFor[Export](): Export{Mode: 0o640, Then: ThenNone, PIDFile: "/run/ntpd.pid"},
 }

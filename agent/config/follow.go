@@ -50,9 +50,12 @@ func (v validator) follows(c *Config) {
 		v.fail("keys.rotate_every", kind+" rotates its keys itself: "+where, "write auto, or remove the key")
 	}
 	for _, a := range c.KE.Listen {
+		if c.Daemon.ServesKE() {
+			break // then we do not listen
+		}
 		if kind == KindNTPsec && a.Port() == kePort {
 			v.fail("ke.listen", "ntpd of NTPsec holds TCP port 4460 itself, and does not start where another one does",
-				`write ke: {listen: ["[::]:4461", "0.0.0.0:4461"]} and redirect TCP port 4460 to 4461 with nftables`)
+				`write ke: {listen: ["[::]:4461", "0.0.0.0:4461"]} and redirect TCP port 4460 to 4461 with nftables, or daemon: {mode: certificate}`)
 			break
 		}
 	}

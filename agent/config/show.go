@@ -45,8 +45,8 @@ func encode(v reflect.Value, auto bool) *yaml.Node {
 	}
 	if s, ok := scalars[v.Type()]; ok {
 		n := &yaml.Node{Kind: yaml.ScalarNode, Value: s.format(v.Interface())}
-		switch v.Kind() {
-		case reflect.Bool, reflect.Int, reflect.Uint16, reflect.Uint32:
+		switch v.Interface().(type) {
+		case bool, int, uint16, uint32:
 		default:
 			n.Tag = "!!str" // quoted where YAML would read something else
 		}

@@ -46,6 +46,7 @@ func validate(c *Config, d *decoder) {
 	v.ke(&c.KE)
 	v.daemon(&c.Daemon)
 	v.follows(c)
+	v.exports(c)
 	v.gateway(c)
 	if every := c.Keys.RotateEvery; every != 0 {
 		v.duration("keys.rotate_every", every, 10*time.Second, 366*day)

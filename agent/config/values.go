@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"reflect"
 	"strconv"
@@ -39,6 +40,7 @@ var scalars = map[reflect.Type]struct {
 	reflect.TypeFor[hostcheck.Name](): {parseName, func(v any) string { return v.(hostcheck.Name).String() }},
 	reflect.TypeFor[netip.Addr]():     {parseAddr, func(v any) string { return v.(netip.Addr).String() }},
 	reflect.TypeFor[netip.AddrPort](): {parseAddrPort, func(v any) string { return v.(netip.AddrPort).String() }},
+	reflect.TypeFor[fs.FileMode]():    {parseMode, func(v any) string { return fmt.Sprintf("%04o", v.(fs.FileMode)) }},
 	reflect.TypeFor[netip.Prefix]():   {parsePrefix, func(v any) string { return v.(netip.Prefix).String() }},
 }
 
@@ -81,6 +83,15 @@ func parseUint32(s string) (any, error) {
 		return nil, fmt.Errorf("%q is not a number from 0 to 4294967295", s)
 	}
 	return uint32(n), nil
+}
+
+// parseMode reads permission bits, always octal.
+func parseMode(s string) (any, error) {
+	n, err := strconv.ParseUint(s, 8, 9)
+	if err != nil || len(s) < 3 {
+		return nil, fmt.Errorf("%q is not a file mode such as 0640", s)
+	}
+	return fs.FileMode(n), nil
 }
 
 const day = 24 * time.Hour

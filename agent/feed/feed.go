@@ -161,7 +161,10 @@ func clean(source []byte) ([]byte, error) {
 
 // readSource reads a file in a folder of somebody with fewer rights: never
 // through a link, never a pipe or a device.
-func readSource(path string) ([]byte, error) {
+func readSource(path string) ([]byte, error) { return readUpTo(path, maxSource) }
+
+// readUpTo is readSource for another length; one octet more says that there is more.
+func readUpTo(path string, most int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
@@ -170,7 +173,7 @@ func readSource(path string) ([]byte, error) {
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		return nil, errors.Join(fmt.Errorf("%s is not a regular file", path), err)
 	}
-	return io.ReadAll(io.LimitReader(f, maxSource+1))
+	return io.ReadAll(io.LimitReader(f, most+1))
 }
 
 // install writes the key file: chronyd's user reads it, its group may, nobody

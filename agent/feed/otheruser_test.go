@@ -22,7 +22,7 @@ import (
 // This binary plays `ntsagent feed …`, as which feed runs itself again.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "feed" {
-		os.Exit(map[string]func([]string) int{"chrony": feedVerb, "ntpsec": exportVerb}[os.Args[2]](os.Args[3:]))
+		os.Exit(map[string]func([]string) int{"chrony": feedVerb, "ntpsec": exportVerb, "certificate": certificateVerb}[os.Args[2]](os.Args[3:]))
 	}
 	os.Exit(m.Run())
 }

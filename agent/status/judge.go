@@ -26,10 +26,17 @@ func Judge(d Document, now time.Time) (State, []string) {
 			look = append(look, why)
 		}
 	}
-	if valid == 0 {
+	switch {
+	case valid > 0:
+	case d.Keys.Mode == ModeCertificate:
+		hurt = append(hurt, "no valid certificate for the daemon to serve")
+	default:
 		hurt = append(hurt, "no valid certificate, the key exchange is closed")
 	}
+	exportsHurt, exportsLook := judgeExports(d, valid > 0)
+	hurt, look = append(hurt, exportsHurt...), append(look, exportsLook...)
 	switch d.Keys.State {
+	case KeysNone:
 	case KeysProven:
 		if d.Keys.Mode == "follow" && d.Keys.Why != "" { // what is proven serves, but not for ever
 			look = append(look, "cookie keys: "+d.Keys.Why)

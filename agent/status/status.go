@@ -38,6 +38,7 @@ type Document struct {
 	Daemon       Daemon        `json:"daemon"`
 	Keys         Keys          `json:"keys"`
 	Listeners    []Listener    `json:"listeners"`
+	Exports      []Export      `json:"exports,omitempty"`
 	LastErrors   []Event       `json:"last_errors"` // newest first
 }
 
@@ -79,12 +80,17 @@ const (
 	KeysStarting = "starting" // not proven yet, nothing is minted
 	KeysProven   = "proven"   // the daemon has shown to hold them
 	KeysUnseen   = "unseen"   // the daemon cannot be seen from here; minting goes on
+	KeysNone     = "none"     // of ModeCertificate
 	KeysRefused  = "refused"  // the daemon refuses the cookies, nothing is minted
 )
 
+// ModeCertificate is the Mode of Keys where the daemon exchanges keys itself, with
+// a certificate of ours.
+const ModeCertificate = "certificate"
+
 // Keys is the state of the cookie keys; there is no key in it.
 type Keys struct {
-	Mode         string    `json:"mode"`  // lead, follow, own
+	Mode         string    `json:"mode"`  // lead, follow, own, certificate
 	State        string    `json:"state"` // KeysStarting...
 	Current      Key       `json:"current,omitzero"`
 	Next         Key       `json:"next,omitzero"`

@@ -99,6 +99,9 @@ func renewalText(c Certificate, now time.Time) string {
 }
 
 func keyExchangeText(d Document) string {
+	if d.Keys.Mode == ModeCertificate {
+		return servedText(d)
+	}
 	where := strings.Join(open(d.Listeners, ServiceKE), " ")
 	if where == "" {
 		where = "closed"
@@ -155,6 +158,9 @@ func daemonText(doc Document, now time.Time) string {
 }
 
 func keysText(k Keys, now time.Time) string {
+	if k.Mode == ModeCertificate {
+		return "the daemon's own, nobody else needs them"
+	}
 	text := map[string]string{"lead": "we lead", "follow": "we follow", "own": "we own"}[k.Mode]
 	if k.Current.ID != "" {
 		text += "   current " + k.Current.ID

@@ -43,7 +43,7 @@ func feedCommand(g *globals) *cobra.Command {
 	f.StringVar(&o.KeysFile, "keys-file", places.KeysFile, "chronyd's key `file`")
 	f.StringVar(&o.CommandSocket, "command-socket", places.CommandSocket, "chronyd's command socket `file`")
 	f.StringVar(&o.ChronyConf, "chrony-conf", "", "chronyd's configuration `file` (default: the distribution's)")
-	cmd.AddCommand(chrony, feedNTPsecCommand(g))
+	cmd.AddCommand(chrony, feedNTPsecCommand(g), feedCertificateCommand(g))
 	return cmd
 }
 
@@ -87,7 +87,8 @@ func feedError(err error) error {
 		return nil
 	case errors.Is(err, feed.ErrNotPermitted):
 		return exit(exitNotPermitted, err)
-	case errors.Is(err, feed.ErrNotRunning), errors.Is(err, feed.ErrNoReply), errors.Is(err, feed.ErrNoKeys), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, feed.ErrNotRunning), errors.Is(err, feed.ErrNoReply), errors.Is(err, feed.ErrNoKeys),
+		errors.Is(err, feed.ErrNoPair), errors.Is(err, feed.ErrNotThere), errors.Is(err, context.DeadlineExceeded):
 		return exit(exitTemporary, err)
 	}
 	return exit(exitFailed, err)

@@ -103,6 +103,13 @@ func (p *Process) Stop() {
 	}
 }
 
+// Running says whether it was started and not stopped.
+func (p *Process) Running() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.process != nil
+}
+
 // Signal sends the daemon a signal.
 func (p *Process) Signal(s syscall.Signal) {
 	p.t.Helper()

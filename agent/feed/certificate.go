@@ -1,0 +1,278 @@
+package feed
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ntsagent/acme/disk"
+	"ntsagent/acme/live"
+	"ntsagent/agent/config"
+	"ntsagent/hostcheck"
+)
+
+// CertificateOptions say from where to where a certificate goes.
+type CertificateOptions struct {
+	config.Export
+	Pair  []byte    // the private key, then the chain, PEM; nil = read From
+	From  string    // path of such a file; "-" = Stdin
+	Stdin io.Reader // for From "-"
+}
+
+// Format prints where it goes and no key, for every verb.
+func (o CertificateOptions) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "certificate of %s for %s", o.Name, o.Cert)
+}
+
+// Args are the arguments of `ntsagent` that mean these options, the pair apart:
+// it comes by the standard input.
+func (o CertificateOptions) Args() []string {
+	return []string{"feed", "certificate", "--from", "-", "--export", o.Export.String()}
+}
+
+// maxPair is more than a key and the longest chain that is served.
+const maxPair = 1 << 20
+
+// Certificate replaces the key of another program, then its certificate, and
+// tells it: only a pair that could be served for the name. The certificate is
+// written anew even if it is the same, for ntpd looks at its times. As root it
+// works in root's folders alone; in one of another user it does so as that user,
+// in a process of its own.
+//
+// The order is what keeps ntpd well. It loads both when the certificate's times
+// have changed, so that a new key beside the old certificate does not count; a
+// new certificate beside the old key would leave it unable to serve anybody, and
+// to see the right key when that comes.
+func Certificate(ctx context.Context, o CertificateOptions) error {
+	pair, err := o.pair()
+	if err != nil {
+		return err
+	}
+	chain, key, err := splitPair(o.Name, pair)
+	if err != nil {
+		return err
+	}
+	uid, gid, err := ownerOf(filepath.Dir(o.Cert))
+	if err != nil {
+		return err
+	}
+	if os.Geteuid() == 0 && uid != 0 {
+		return runAs(ctx, uid, gid, o.Args(), pair)
+	}
+	if err := o.install(ctx, chain, key); err != nil {
+		return err
+	}
+	if o.Then == config.ThenSIGHUP {
+		return hangUp(o.PIDFile)
+	}
+	return nil
+}
+
+// Leave leaves a pair for `ntsagent feed certificate`, which another user runs.
+func Leave(path string, pair []byte) error {
+	if err := disk.WriteFile(path, pair, 0o600); err != nil {
+		return fmt.Errorf("leave a certificate for its helper: %w", err)
+	}
+	return nil
+}
+
+// MayFeedCertificate says whether this process can write a file itself: root and
+// the owner of its folder can.
+func MayFeedCertificate(cert string) bool {
+	uid, _, err := ownerOf(filepath.Dir(cert))
+	return err == nil && mayFeed(uint32(os.Geteuid()), uid)
+}
+
+func (o CertificateOptions) pair() (b []byte, err error) {
+	switch {
+	case o.Pair != nil:
+		return o.Pair, nil
+	case o.From == "-" && o.Stdin != nil:
+		b, err = io.ReadAll(io.LimitReader(o.Stdin, maxPair+1))
+	default:
+		b, err = readUpTo(o.From, maxPair)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, &Failure{What: "feed certificate", Kind: ErrNoPair, Err: err, Fix: "start ntsagent, and see that it has a certificate: ntsagent status"}
+	case errors.Is(err, fs.ErrPermission):
+		return nil, &Failure{What: "feed certificate", Kind: ErrNotPermitted, Err: err, Fix: "run it as root"}
+	case err == nil && len(b) > maxPair:
+		err = fmt.Errorf("more than %d bytes", maxPair)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("feed certificate: read the pair: %w", err)
+	}
+	return b, nil
+}
+
+// ErrNoPair says that there is no certificate yet.
+var ErrNoPair = errors.New("nothing is left to export")
+
+// splitPair takes a pair apart and holds it to what can be served for the name.
+func splitPair(name hostcheck.Name, pair []byte) (chain, key []byte, err error) {
+	at := bytes.Index(pair, []byte("-----BEGIN CERTIFICATE-----"))
+	if at < 0 {
+		return nil, nil, errors.New("feed certificate: what was left holds no certificate; fix: hand over what ntsagent writes, whole")
+	}
+	key, chain = pair[:at], pair[at:]
+	if _, err := live.Verify(name, chain, key, time.Now()); err != nil {
+		return nil, nil, fmt.Errorf("feed %w; fix: hand over what ntsagent writes, whole", err)
+	}
+	return chain, key, nil
+}
+
+// ownerOf is who a folder belongs to.
+func ownerOf(dir string) (uid, gid uint32, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return 0, 0, &Failure{What: "feed certificate: " + dir, Kind: ErrFolder, Err: err, Fix: "make it, or correct certificate.export"}
+	}
+	return st.Uid, groupOf(st.Uid, st.Gid), nil
+}
+
+// install writes both files. All that takes time comes first.
+func (o CertificateOptions) install(ctx context.Context, chain, key []byte) error {
+	own, err := o.owner()
+	if err != nil {
+		return err
+	}
+	keyDir, err := openTrusted(filepath.Dir(o.Key))
+	if err != nil {
+		return err
+	}
+	defer keyDir.Close()
+	certDir, err := openTrusted(filepath.Dir(o.Cert))
+	if err != nil {
+		return err
+	}
+	defer certDir.Close()
+	unlock, err := lockDir(ctx, certDir.Name()) // of two helpers one waits; both go for the certificate
+	if err != nil {
+		return fmt.Errorf("feed certificate: %w", err)
+	}
+	defer unlock()
+	for _, dir := range []*os.Root{keyDir, certDir} {
+		if err := disk.Sweep(dir.Name()); err != nil {
+			return fmt.Errorf("feed certificate: %w", err)
+		}
+	}
+	if err := nextSecond(ctx, certDir, filepath.Base(o.Cert)); err != nil {
+		return o.failed(o.Cert, err)
+	}
+	newKey, err := disk.Stage(keyDir, filepath.Base(o.Key), key, o.Mode, own)
+	if err != nil {
+		return o.failed(o.Key, err)
+	}
+	newCert, err := disk.Stage(certDir, filepath.Base(o.Cert), chain, o.Mode, own)
+	if err != nil {
+		newKey.Discard()
+		return o.failed(o.Cert, err)
+	}
+	if err := disk.CommitAll(newKey, newCert); err != nil {
+		return o.failed(o.Cert, err)
+	}
+	return nil
+}
+
+func (o CertificateOptions) failed(path string, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return &Failure{What: "feed certificate: write " + path, Kind: ErrNotPermitted, Err: err,
+			Fix: "run it as root, and keep the files in a folder of root, where owner and group can be any"}
+	}
+	return fmt.Errorf("feed certificate: write %s: %w", path, err)
+}
+
+// clockTick is more than the clock that files are stamped by may be behind.
+const clockTick = 20 * time.Millisecond
+
+// nextSecond waits until a file that is written now has another time than the one
+// that is there: ntpd compares seconds.
+func nextSecond(ctx context.Context, dir *os.Root, base string) error {
+	info, err := dir.Lstat(base)
+	if err != nil {
+		return nil // it tells when it is replaced
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	wait := time.Until(time.Unix(st.Ctim.Sec+1, 0)) + clockTick
+	if wait <= 0 || wait > time.Second+clockTick {
+		return nil
+	}
+	select {
+	case <-time.After(wait):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// owner looks up who the files are for.
+func (o CertificateOptions) owner() (*disk.Owner, error) {
+	own := &disk.Owner{UID: -1, GID: -1}
+	for _, w := range []struct {
+		what, name string
+		id         *int
+		look       func(string) (string, error)
+	}{{"owner", o.Owner, &own.UID, uidOf}, {"group", o.Group, &own.GID, gidOf}} {
+		if w.name == "" {
+			continue
+		}
+		id := w.name
+		if _, err := strconv.ParseUint(w.name, 10, 31); err != nil {
+			if id, err = w.look(w.name); err != nil {
+				return nil, fmt.Errorf("feed certificate: certificate.export: %s: %w; fix: name one that is there", w.what, err)
+			}
+		}
+		*w.id, _ = strconv.Atoi(id)
+	}
+	return own, nil
+}
+
+// openTrusted opens a folder that, with all above it, nobody but root and us can
+// change: else what is written there could end elsewhere.
+func openTrusted(path string) (*os.Root, error) {
+	refuse := func(err error) (*os.Root, error) {
+		return nil, &Failure{What: "feed certificate: " + path, Kind: ErrFolder, Err: err,
+			Fix: "keep the files in a folder like /etc/ntpsec, which is root's alone"}
+	}
+	real, err := filepath.EvalSymlinks(path)
+	if err == nil {
+		real, err = filepath.Abs(real)
+	}
+	if err != nil {
+		return refuse(err)
+	}
+	for dir := real; ; dir = filepath.Dir(dir) {
+		var st unix.Stat_t
+		if err := unix.Lstat(dir, &st); err != nil {
+			return refuse(err)
+		}
+		sticky := dir != real && st.Mode&unix.S_ISVTX != 0 // there others make files, but move none of ours
+		switch {
+		case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+			return refuse(fmt.Errorf("%s is no folder", dir))
+		case st.Uid != 0 && int(st.Uid) != os.Geteuid():
+			return refuse(fmt.Errorf("%s belongs to user %d", dir, st.Uid))
+		case st.Mode&0o022 != 0 && !sticky:
+			return refuse(fmt.Errorf("others may write to %s, it has mode %04o", dir, st.Mode&0o7777))
+		}
+		if dir == "/" {
+			break
+		}
+	}
+	root, err := os.OpenRoot(real)
+	if err != nil {
+		return refuse(err)
+	}
+	return root, nil
+}

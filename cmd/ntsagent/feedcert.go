@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"ntsagent/agent"
+	"ntsagent/agent/config"
+	"ntsagent/agent/feed"
+)
+
+func feedCertificateCommand(g *globals) *cobra.Command {
+	var o feed.CertificateOptions
+	var export string
+	cmd := patient(&cobra.Command{
+		Use:   "certificate",
+		Short: "install certificates and keys for other programs, and tell them",
+		Long: `certificate installs what certificate.export of the configuration says: for each
+entry the key, then the certificate, with their owner, group and mode, and then
+tells the program.
+
+It runs as root, or as the owner of the folders. The agent, which is neither,
+leaves each new certificate in the folder export of its state_dir; a systemd path
+unit that watches that folder starts this. An agent that runs as root needs none
+of this: it does the same itself.
+
+It exits 0 when all is done, 1 when something is not as it must be, 4 when it may
+not, and 5 when there is no certificate yet or the program to tell is not there.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), g.Timeout)
+			defer cancel()
+			if export != "" {
+				e, err := config.ParseExport(export)
+				if err != nil {
+					return exit(exitUsage, err)
+				}
+				o.Export, o.Stdin = e, cmd.InOrStdin()
+				return feedError(feed.Certificate(ctx, o))
+			}
+			return feedCertificates(ctx, g)
+		},
+	}, feedPatience, "config", "quiet")
+	f := cmd.Flags()
+	f.StringVar(&export, "export", "", "one `entry` of certificate.export instead of those in the configuration")
+	f.StringVar(&o.From, "from", "-", "its key and certificate, a `file`, - for the standard input")
+	for _, hidden := range []string{"export", "from"} {
+		f.Lookup(hidden).Hidden = true // for the process that root starts as another user
+	}
+	return cmd
+}
+
+// feedCertificates does what the configuration says. What fails keeps nothing
+// else from being done.
+func feedCertificates(ctx context.Context, g *globals) error {
+	if err := mayBeTrusted(g.Config); err != nil {
+		return err
+	}
+	c, err := config.Load(g.Config)
+	if err != nil {
+		return exit(exitUsage, err)
+	}
+	var first error
+	for _, e := range c.Certificate.Export {
+		err := feed.Certificate(ctx, feed.CertificateOptions{Export: e, From: agent.ExportFile(c.StateDir, e.Name)})
+		switch {
+		case err == nil:
+		case first == nil:
+			first = err
+		default:
+			first = fmt.Errorf("%w; and %s: %w", first, e.Cert, err)
+		}
+	}
+	return feedError(first)
+}
+
+// mayBeTrusted refuses a configuration that others could write: root would write
+// where they want.
+func mayBeTrusted(path string) error {
+	if os.Geteuid() != 0 || path == "-" {
+		return nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil // reading it tells
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && (st.Uid != 0 || st.Mode&0o022 != 0) {
+		return exit(exitNotPermitted, errors.New("feed certificate: "+path+" could be written by others than root, who would do what it says; fix: chown root "+path+"; chmod go-w "+path))
+	}
+	return nil
+}
