@@ -223,21 +223,26 @@ func (a *algorithms) offer(s *shown, alg aead.ID, t *trial, answered bool) *show
 	return now
 }
 
-// ask sends the daemon a cookie with a session nobody else has.
+// ask sends the daemon a cookie of alg.
 func (a *algorithms) ask(ctx context.Context, key *cookie.Key, alg aead.ID) (keyring.Answer, error) {
+	return askWith(ctx, a.format, a.rand, a.prove, key, alg)
+}
+
+// askWith sends a cookie with a session nobody else has.
+func askWith(ctx context.Context, format cookie.Format, rand io.Reader, prove proveFunc, key *cookie.Key, alg aead.ID) (keyring.Answer, error) {
 	n := alg.KeyLen()
-	random := make([]byte, 2*n+a.format.NonceLen(key))
-	if _, err := io.ReadFull(a.rand, random); err != nil {
+	random := make([]byte, 2*n+format.NonceLen(key))
+	if _, err := io.ReadFull(rand, random); err != nil {
 		return keyring.Silent, fmt.Errorf("mint a cookie for a trial: %w", err)
 	}
 	session := &cookie.Session{AEAD: alg, C2S: random[:n], S2C: random[n : 2*n]}
-	sealed, err := a.format.Seal(nil, key, random[2*n:], session)
+	sealed, err := format.Seal(nil, key, random[2*n:], session)
 	if err != nil {
 		return keyring.Silent, fmt.Errorf("mint a cookie for a trial: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	return a.prove(ctx, sealed, session), nil
+	return prove(ctx, sealed, session), nil
 }
 
 // calm waits until the daemon has not been asked for the spacing; false = ctx is done.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,10 @@ type door struct {
 	kick  chan struct{} // look again now; capacity 1
 	log   hclog.Logger
 	shut  atomic.Pointer[string] // why it is closed; nil while open
+
+	// shutAt says why an address stays closed while others are open; "" = it does not. nil = none does.
+	shutAt func(netip.AddrPort) string
+	partly atomic.Pointer[map[netip.AddrPort]string] // those that do
 }
 
 func (d *door) knock() {
@@ -52,6 +57,10 @@ func (d *door) run(ctx context.Context) error {
 	for {
 		now := time.Now()
 		ok, why := d.ready(now)
+		use, whyNot := d.using()
+		if ok && len(use) == 0 && whyNot != "" {
+			ok, why = false, whyNot
+		}
 		switch {
 		case ok:
 			missing = time.Time{}
@@ -61,7 +70,14 @@ func (d *door) run(ctx context.Context) error {
 		var again <-chan time.Time
 		switch {
 		case ok && shift == nil:
-			shift = d.open(ctx)
+			shift = d.open(ctx, use)
+		case ok && !slices.Equal(shift.use, use):
+			if _, err := d.book.openSome(ctx, d.purpose, d.asked, use); err != nil { // those that are open stay so
+				d.log.Debug("not listening at all addresses", "for", d.purpose, "reason", err)
+				break
+			}
+			shift.end()
+			shift = d.open(ctx, use)
 		case !ok && shift != nil && now.Sub(missing) < d.patience:
 			again = time.After(d.patience - now.Sub(missing))
 		case !ok:
@@ -100,6 +116,7 @@ type shift struct {
 	cancel context.CancelFunc
 	wait   sync.WaitGroup
 	broken chan error // why a socket is no longer served
+	use    []netip.AddrPort
 }
 
 func (s *shift) end() {
@@ -117,14 +134,14 @@ func (s *shift) broke() <-chan error {
 }
 
 // open starts to serve, or returns nil when an address cannot be had.
-func (d *door) open(ctx context.Context) *shift {
-	listeners, err := d.book.open(ctx, d.purpose, d.asked)
+func (d *door) open(ctx context.Context, use []netip.AddrPort) *shift {
+	listeners, err := d.book.openSome(ctx, d.purpose, d.asked, use)
 	if err != nil {
 		d.closed(err.Error())
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	s := &shift{cancel: cancel, broken: make(chan error, len(listeners))}
+	s := &shift{cancel: cancel, broken: make(chan error, len(listeners)), use: use}
 	for _, ln := range listeners {
 		s.wait.Go(func() {
 			if err := d.serve(ctx, ln); err != nil && ctx.Err() == nil {
@@ -135,6 +152,28 @@ func (d *door) open(ctx context.Context) *shift {
 	}
 	d.shut.Store(nil)
 	return s
+}
+
+// using lists the addresses to open, and says why not all.
+func (d *door) using() (use []netip.AddrPort, why string) {
+	if d.shutAt == nil {
+		return d.asked, ""
+	}
+	shut := map[netip.AddrPort]string{}
+	for _, addr := range d.asked {
+		if not := d.shutAt(addr); not != "" {
+			shut[addr], why = not, not
+			continue
+		}
+		use = append(use, addr)
+	}
+	old := d.partly.Swap(&shut)
+	for addr, not := range shut {
+		if old == nil || (*old)[addr] != not {
+			d.log.Warn("not listening", "for", d.purpose, "address", addr.String(), "reason", not)
+		}
+	}
+	return use, why
 }
 
 // closed notes why nothing listens and says it once per reason.
@@ -148,6 +187,14 @@ func (d *door) closed(why string) {
 func (d *door) reason() string {
 	if why := d.shut.Load(); why != nil {
 		return *why
+	}
+	return ""
+}
+
+// reasonAt is why that address is closed while others need not be, or "".
+func (d *door) reasonAt(addr netip.AddrPort) string {
+	if partly := d.partly.Load(); partly != nil {
+		return (*partly)[addr]
 	}
 	return ""
 }

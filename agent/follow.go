@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -64,6 +65,7 @@ func (a *agent) newFollowing(cfg *config.Config, old *parts) (*keys, error) {
 		{Name: "the daemon's key file", Run: func(ctx context.Context) error { return watchKeyFile(ctx, d, f, log) }},
 		{Name: "the daemon's algorithms", Run: k.others.run},
 	}
+	a.addFamilies(k, old, netip.Addr{})
 	return k, nil
 }
 

@@ -54,7 +54,7 @@ func (a *agent) newKE(cfg *config.Config, ntp netip.AddrPort) (*ke, error) {
 		return nil, err
 	}
 	return &ke{tasks: task.NewGroup(a.Log), server: server, door: &door{
-		purpose: status.ServiceKE, asked: cfg.KE.Listen, book: a.book, ready: a.keReady, serve: server.Serve,
+		purpose: status.ServiceKE, asked: cfg.KE.Listen, book: a.book, ready: a.keReady, shutAt: a.shutAt, serve: server.Serve,
 		patience: doubt, kick: make(chan struct{}, 1), log: a.Log.Named("listen"),
 	}}, nil
 }

@@ -28,15 +28,16 @@ const maxKeyFile = 64 << 10
 
 // keys keeps agent and daemon on one ring.
 type keys struct {
-	log     hclog.Logger
-	tasks   *task.Group // the main loop's alone
-	ring    ring
-	beside  []task.Task    // what the ring is told by, and more that is asked of the daemon
-	kind    string         // of the daemon, as in daemon.kind
-	files   chronyFiles    // of a chronyd
-	others  *algorithms    // found by trial; nil = none are tried
-	address netip.AddrPort // where the daemon is asked
-	seen    *atomic.Pointer[sighting]
+	log      hclog.Logger
+	tasks    *task.Group // the main loop's alone
+	ring     ring
+	beside   []task.Task    // what the ring is told by, and more that is asked of the daemon
+	kind     string         // of the daemon, as in daemon.kind
+	files    chronyFiles    // of a chronyd
+	others   *algorithms    // found by trial; nil = none are tried
+	families *families      // nil = there is nothing to find out
+	address  netip.AddrPort // where the daemon is asked
+	seen     *atomic.Pointer[sighting]
 }
 
 // ring is the cookie keys, whoever rotates them: a keyring.Keyring leads, a
@@ -155,10 +156,21 @@ func (a *agent) newKeys(cfg *config.Config, target daemon.Target, old *parts) (*
 		k.others.shown = old.keys.others.shown
 	}
 	k.beside = []task.Task{
-		{Name: "chrony's files", Run: func(ctx context.Context) error { return k.files.watch(ctx, ring, k.others.forget) }},
+		{Name: "chrony's files", Run: func(ctx context.Context) error { return k.files.watch(ctx, ring, k.restarted) }},
 		{Name: "the daemon's algorithms", Run: k.others.run},
 	}
+	bound := target.Conf.BindAddress6
+	if target.Addr.Addr().Is6() {
+		bound = target.Conf.BindAddress4
+	}
+	a.addFamilies(k, old, bound)
 	return k, nil
+}
+
+// restarted says that there is another daemon.
+func (k *keys) restarted() {
+	k.others.forget()
+	k.families.look()
 }
 
 func sameDaemon(a, b daemon.Chronyd) bool {

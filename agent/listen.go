@@ -26,6 +26,7 @@ type book struct {
 // is kept when the sockets are closed, so that they open again where they were.
 type page struct {
 	asked     []netip.AddrPort
+	use       []netip.AddrPort // those of asked that are to be open
 	port      uint16
 	listeners []net.Listener
 }
@@ -36,13 +37,18 @@ func newBook() *book { return &book{rows: map[string]*page{}, spare: map[string]
 // when the addresses asked for have changed. New sockets are open before old
 // ones close; on an error the old ones stay as they were.
 func (b *book) open(ctx context.Context, purpose string, asked []netip.AddrPort) ([]net.Listener, error) {
+	return b.openSome(ctx, purpose, asked, asked)
+}
+
+// openSome is open for those addresses that are also in use.
+func (b *book) openSome(ctx context.Context, purpose string, asked, use []netip.AddrPort) ([]net.Listener, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	old := b.rows[purpose]
-	if old != nil && len(old.listeners) > 0 && slices.Equal(old.asked, asked) {
+	if old != nil && len(old.listeners) > 0 && slices.Equal(old.asked, asked) && slices.Equal(old.use, use) {
 		return old.listeners, nil
 	}
-	next := &page{asked: asked}
+	next := &page{asked: asked, use: use}
 	if old != nil && slices.Equal(old.asked, asked) {
 		next.port = old.port
 	}
@@ -166,7 +172,7 @@ func (p *page) listenOnce(ctx context.Context, kept map[string]net.Listener) (ch
 	port := p.port
 	var out []net.Listener
 	var missing error
-	for _, a := range p.asked {
+	for _, a := range p.use {
 		free := a.Port() == 0
 		if free {
 			chosen = chosen || p.port == 0

@@ -120,11 +120,16 @@ func (a *agent) listeners(p *parts) []status.Listener {
 		for _, addr := range open {
 			out = append(out, status.Listener{Service: d.purpose, Address: addr, Open: true})
 		}
-		if len(open) > 0 {
-			continue
-		}
 		for _, addr := range d.asked {
-			out = append(out, status.Listener{Service: d.purpose, Address: addr.String(), Reason: d.reason()})
+			why := d.reasonAt(addr)
+			if len(open) > 0 && why == "" {
+				continue
+			}
+			withheld := why != ""
+			if !withheld {
+				why = d.reason()
+			}
+			out = append(out, status.Listener{Service: d.purpose, Address: addr.String(), Reason: why, Withheld: withheld})
 		}
 	}
 	return out

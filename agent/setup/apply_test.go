@@ -337,6 +337,41 @@ func TestWhoIsServedIsJudgedAsChronydDoes(t *testing.T) {
 	}
 }
 
+// The agent sees by the loopback address of each family whether it is answered.
+func TestTheLoopbackOfEachFamilyThatIsServedIsAllowed(t *testing.T) {
+	for _, c := range []struct {
+		conf, addr string
+		also       string
+		want       string // the allows that are lacking
+	}{
+		{"allow", "127.0.0.1:123", "", ""},
+		{"allow 192.0.2.0/24", "127.0.0.1:123", "", "127.0.0.1"},
+		{"allow 192.0.2.0/24\nallow 2001:db8::/32", "127.0.0.1:123", "", "127.0.0.1 ::1"},
+		{"allow 2001:db8::/32", "[::1]:123", "", "::1"},
+		{"allow 0/0\nallow 0.0.0.0/0", "127.0.0.1:123", "::/0", "::1 ::/0"},
+		{"allow 2001:db8::/32", "192.0.2.1:123", "", "192.0.2.1"},
+	} {
+		h := image(t, map[string]string{"/etc/chrony.conf": c.conf + "\n"})
+		conf, err := h.files().chronyConf("/etc/chrony.conf")
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := Options{Address: netip.MustParseAddrPort(c.addr)}
+		if c.also != "" {
+			o.Allow = []netip.Prefix{netip.MustParsePrefix(c.also)}
+		}
+		var got []string
+		for _, line := range conf.lacking(o.withDefaults(), pair{}) {
+			if who, ok := strings.CutPrefix(line, "allow "); ok {
+				got = append(got, who)
+			}
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%q asked at %s: lacks %q, want %q", c.conf, c.addr, got, c.want)
+		}
+	}
+}
+
 func TestKeysTheAgentMayNotReadAreTold(t *testing.T) {
 	for name, c := range map[string]struct {
 		group string

@@ -128,12 +128,41 @@ func (c chronyConf) servesAnybody() bool {
 	return false
 }
 
+// servesFamily tells whether there is, or is to be, an allow for others of the
+// family of addr, which may be none.
+func (c chronyConf) servesFamily(addr netip.Addr, also []netip.Prefix) bool {
+	if !addr.IsValid() {
+		return false
+	}
+	for _, r := range c.rules {
+		if r.allow && r.prefix.IsValid() && !r.prefix.Addr().IsLoopback() && r.prefix.Addr().Is4() == addr.Is4() {
+			return true
+		}
+	}
+	return slices.ContainsFunc(also, func(p netip.Prefix) bool { return p.Addr().Is4() == addr.Is4() })
+}
+
+// loopbackBeside is the loopback address of the other family than addr is of, if
+// that is a loopback address too.
+func loopbackBeside(addr netip.Addr) netip.Addr {
+	switch {
+	case !addr.IsLoopback():
+		return netip.Addr{}
+	case addr.Is4():
+		return netip.IPv6Loopback()
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+}
+
 // lacking are the lines the configuration needs on top.
 func (c chronyConf) lacking(o Options, keys pair) []string {
 	var lines []string
 	need := func(name, value string) { lines = append(lines, name+" "+value) }
 	if !c.serves(o.Address.Addr()) {
 		need("allow", o.Address.Addr().String())
+	}
+	if here := loopbackBeside(o.Address.Addr()); c.servesFamily(here, o.Allow) && !c.serves(here) {
+		need("allow", here.String()) // the agent gives cookies by a family that it sees answered
 	}
 	for _, p := range o.Allow {
 		if !c.serves(p.Addr()) {

@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -56,10 +57,11 @@ func Judge(d Document, now time.Time) (State, []string) {
 	default:
 		hurt = append(hurt, "cookie keys: not proven yet"+because(d.Keys.Why))
 	}
+	served := slices.ContainsFunc(d.Listeners, func(l Listener) bool { return l.Service == ServiceKE && l.Open })
 	for _, l := range d.Listeners {
 		switch {
 		case l.Open:
-		case l.Service != ServiceKE:
+		case l.Service != ServiceKE, l.Withheld && served:
 			look = append(look, fmt.Sprintf("listener %s %s is closed%s", l.Service, l.Address, because(l.Reason)))
 		case valid > 0: // without a certificate it is closed on purpose, and said above
 			hurt = append(hurt, fmt.Sprintf("listener %s %s is closed%s", l.Service, l.Address, because(l.Reason)))

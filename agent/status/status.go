@@ -141,6 +141,8 @@ type Listener struct {
 	Address string `json:"address"` // the actual one, with the port the kernel chose
 	Open    bool   `json:"open"`
 	Reason  string `json:"reason,omitempty"` // why it is closed
+	// Withheld: it is closed on purpose, for nobody who comes by it could use what it gives.
+	Withheld bool `json:"withheld,omitempty"`
 }
 
 // Event is something that went wrong.

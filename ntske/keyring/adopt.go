@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"ntsagent/ntske/aead"
 	"ntsagent/ntske/cookie"
 )
 
@@ -57,9 +56,10 @@ func sameKeys(a, b *cookie.Ring) bool {
 const tooNew = "; if chronyd is older than 4.4 now, it has no AES-128-GCM-SIV, of which these keys are: stop it and the agent, " +
 	"remove its ntskeys and keys/ring in the agent's state_dir, and start both; all clients then exchange keys anew"
 
-// hintOf adds to why the daemon refuses ring.
-func hintOf(why string, ring *cookie.Ring) string {
-	if slices.ContainsFunc(ring.Keys(), func(key *cookie.Key) bool { return key.AEAD() != aead.SIVCMAC256 }) {
+// hint adds to why the daemon refuses our keys.
+func (k *Keyring) hint(why string) string {
+	old := k.cfg.Format.AEADs()[0] // which every chronyd has
+	if slices.ContainsFunc(k.lead.file.ring.Keys(), func(key *cookie.Key) bool { return key.AEAD() != old }) {
 		why += tooNew
 	}
 	return why

@@ -106,7 +106,7 @@ func (k *Keyring) believe(v verdict) {
 		if k.ring.Swap(nil) != nil { // before anything that takes time
 			l.failures, l.tryAt = 0, time.Time{}
 		}
-		l.standing, l.why = Refuses, hintOf(k.help().Refused, l.file.ring)
+		l.standing, l.why = Refuses, k.hint(k.help().Refused)
 		if v == noNTS {
 			l.why = k.help().NoNTS
 		}
