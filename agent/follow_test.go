@@ -50,7 +50,7 @@ func followNTPDRS(t *testing.T, o ntpdrstest.Options) *following {
 func followNTPsec(t *testing.T, release debian.Release) (*following, *ntpsectest.Server) {
 	keys := fmt.Sprintf("T: 1700000000\nL: 32\nI: 17\nK: %s\n", strings.Repeat("5c", 32))
 	s := ntpsectest.Start(t, ntpsectest.Options{Release: release, KeyFile: []byte(keys), ExtraConf: []string{"restrict 127.0.0.1"}})
-	return newFollowing(t, s, fmt.Sprintf("daemon: {kind: ntpsec, address: %q, ntpsec: {keys_file: %s}}\n", relay(t, netip.AddrFrom4([4]byte{127, 0, 0, 1}), s.Network, ntpsectest.Addr), s.KeysFile)), s
+	return newFollowing(t, s, fmt.Sprintf("daemon: {kind: ntpsec, address: %q, ntpsec: {keys_file: %s}}\n", relay(t, localhost, s.Network, ntpsectest.Addr), s.KeysFile)), s
 }
 
 func newFollowing(t *testing.T, s owner, daemon string) *following {

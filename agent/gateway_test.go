@@ -93,7 +93,7 @@ func TestTheGatewayServesForADaemonWithoutNTS(t *testing.T) {
 // its own, through a relay. It never says that it is synchronised.
 func frontOpenNTPD(t *testing.T) (*fronting, *openntpdtest.Server) {
 	s := openntpdtest.Start(t)
-	f := newFronting(t, relay(t, netip.MustParseAddr("127.0.0.1"), s.Network, openntpdtest.Addr))
+	f := newFronting(t, relay(t, localhost, s.Network, openntpdtest.Addr))
 	f.start()
 	return f, s
 }

@@ -17,6 +17,7 @@ import (
 	"ntsagent/agent/daemon/daemontest"
 	"ntsagent/agent/daemon/ntpdrstest"
 	"ntsagent/agent/daemon/ntpsectest"
+	"ntsagent/agent/daemon/openntpdtest"
 	"ntsagent/agent/status"
 	"ntsagent/ntske/aead"
 	"ntsagent/ntske/client"
@@ -69,8 +70,21 @@ func columns(t *testing.T, hosts map[string]netip.Addr) []*column {
 	all = append(all, &column{title: "ntpd-rs " + debian.Debian13.NTPDRS, host: "ntpd-rs.test", opens: []aead.ID{15, 17}, authenticated: rs.Authenticated,
 		ntp: fmt.Sprintf(", ntp: {host: %s}", rs.Addr.Addr()), daemon: fmt.Sprintf(
 			"daemon: {kind: ntpd-rs, address: %q, ntpd_rs: {keys_file: %s}}\n", rs.Addr, rs.KeysFile)})
-	return all
+
+	open := openntpdtest.StartSynchronised(t)
+	gateway := &column{title: "OpenNTPD " + debian.Debian12.OpenNTPD + ", gateway", host: "openntpd.test", opens: []aead.ID{15, 30}, daemon: fmt.Sprintf(
+		"daemon: {kind: gateway, address: %q, gateway: {listen: [\"%s:0\"]}}\n", relay(t, localhost, open.Network, openntpdtest.Addr), hosts["openntpd.test"])}
+	gateway.authenticated = func() int {
+		d, err := gateway.status()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int(d.Daemon.Gateway.Served)
+	}
+	return append(all, gateway)
 }
+
+var localhost = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
 func TestEveryClientGetsAuthenticTimeFromEveryDaemon(t *testing.T) {
 	t.Parallel()
@@ -92,7 +106,7 @@ func TestEveryClientGetsAuthenticTimeFromEveryDaemon(t *testing.T) {
 	}
 	for _, c := range all {
 		c.wait(c.title+" serves all it can", func(d status.Document) bool {
-			return provenAndOpen(c.member)(d) && d.Daemon.Synchronised && len(d.Daemon.Opens) == len(c.opens)
+			return provenAndOpen(c.member)(d) && d.State == status.Healthy && len(d.Daemon.Opens) == len(c.opens)
 		})
 	}
 	rows := clientRows(t, ca, servers, all)

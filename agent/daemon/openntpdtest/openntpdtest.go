@@ -1,7 +1,8 @@
 // Package openntpdtest runs a real, unmodified OpenNTPD for tests: a server that
 // has no NTS. It insists on UDP port 123 and on a user of its own, so each gets a
 // network and a root folder of its own, which needs root. It has no right to
-// touch the host's clock, so it never says that it is synchronised.
+// touch the host's clock, so it never says that it is synchronised, unless it is
+// made to believe so.
 package openntpdtest
 
 import (
@@ -13,10 +14,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
-	"time"
 
 	"ntsagent/agent/daemon/daemontest"
-	"ntsagent/ntske/client"
 	"ntsagent/packaging/parts"
 	"ntsagent/packaging/parts/partstest"
 )
@@ -35,19 +34,28 @@ var Addr = netip.MustParseAddrPort("127.0.0.1:123")
 
 // Start runs the OpenNTPD of Debian 12 until the test ends.
 func Start(t testing.TB) *Server {
-	return StartWith(t, "listen on 127.0.0.1\n"+
-		"server 127.0.0.2\n") // where nobody answers
+	return StartWith(t, usual)
 }
+
+// usual is a configuration with a source that answers nobody, but to
+// StartSynchronised.
+var usual = fmt.Sprintf("listen on 127.0.0.1\nserver %s\n", sourceAddr)
 
 // StartWith is Start with another configuration.
 func StartWith(t testing.TB, conf string) *Server {
+	t.Helper()
+	s := newServer(t, conf)
+	s.Restart()
+	return s
+}
+
+func newServer(t testing.TB, conf string) *Server {
 	t.Helper()
 	s := &Server{t: t, Network: daemontest.NewNetwork(t), root: t.TempDir()}
 	s.Process = daemontest.NewProcess(t)
 	if err := s.furnish(partstest.OpenNTPD(t, parts.Debian12), conf); err != nil {
 		t.Fatal(err)
 	}
-	s.Restart()
 	return s
 }
 
@@ -117,10 +125,5 @@ func (s *Server) run() error {
 	command := func(ctx context.Context) *exec.Cmd {
 		return daemontest.WithoutClock(exec.CommandContext(ctx, "chroot", s.root, "/usr/sbin/ntpd", "-d", "-f", "/etc/ntpd.conf"))
 	}
-	return s.Run(command, func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
-		defer cancel()
-		_, err := client.Plain(ctx, Addr)
-		return err == nil
-	})
+	return s.Run(command, func() bool { return answers(Addr) })
 }
