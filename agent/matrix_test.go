@@ -179,11 +179,14 @@ func clientRows(t *testing.T, ca *authority, servers []clienttest.Server, all []
 	own.said = func(ctx context.Context) (map[string]clienttest.Said, error) {
 		said := map[string]clienttest.Said{}
 		for _, c := range all {
-			s, err := c.ask(ctx)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", c.title, err)
+			if s := own.cells[c.host]; own.good(c, s) {
+				said[c.host] = s
+				continue
 			}
-			said[c.host] = s
+			var err error
+			if said[c.host], err = c.ask(ctx); err != nil {
+				return said, fmt.Errorf("%s: %w", c.title, err)
+			}
 		}
 		return said, nil
 	}
@@ -195,6 +198,8 @@ var ownLikes = []aead.ID{30, 17, 16, 15}
 // ask is our own client: it offers every algorithm alone, and asks twice with
 // each that is agreed to.
 func (c *column) ask(ctx context.Context) (said clienttest.Said, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second) // a datagram may be lost: then all is done again
+	defer cancel()
 	for _, alg := range ownLikes {
 		r, err := client.KeyExchange(ctx, client.Config{
 			Addr: netip.AddrPortFrom(c.addr, c.port), Name: c.host, Roots: c.ca.roots, AEADs: []aead.ID{alg},
@@ -232,7 +237,7 @@ func (r *row) fill(ctx context.Context, t *testing.T, all []*column) {
 	defer again.Stop()
 	for {
 		said, err := r.said(ctx)
-		if ctx.Err() == nil && err == nil {
+		if ctx.Err() == nil && said != nil {
 			r.cells = said
 		}
 		well := err == nil
