@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -46,7 +47,9 @@ func (e *eventTable) row(name string, happens func(c *traffic), well func(status
 	c.more()
 	stop()
 	c.event, c.proven = event, proven
-	_, c.before = client.Query(t.Context(), netip.AddrPortFrom(e.addr.Addr(), before.Port), before.Keys, before.Cookies[0], 0)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // some daemons are silent to what they cannot open
+	defer cancel()
+	_, c.before = client.Query(ctx, netip.AddrPortFrom(e.addr.Addr(), before.Port), before.Keys, before.Cookies[0], 0)
 	c.tell()
 	return c
 }
@@ -154,7 +157,7 @@ const naksPerPlace = 2
 
 // bounded is for what cannot be promised: cookies are refused that were made
 // before chronyd, asked again, had proven the keys, and only a few.
-func (e *eventTable) bounded(name string, happens func(c *traffic)) {
+func (e *eventTable) bounded(name string, happens func(c *traffic)) *traffic {
 	t := e.m.t
 	t.Helper()
 	from := time.Now()
@@ -170,6 +173,7 @@ func (e *eventTable) bounded(name string, happens func(c *traffic)) {
 				name, ms(n.told.Sub(c.event)), ms(n.begun.Sub(c.event)), ms(c.proven.Sub(c.event)))
 		}
 	}
+	return c
 }
 
 // fixedPort is an address that stays ours when the agent is started again: a

@@ -202,6 +202,8 @@ func (l *follow) waits(minting bool) string {
 		return "cookies go on under the last proven key, waiting for a whole key file of the daemon: " + l.fault.Error()
 	case l.fault != nil:
 		return "waiting for a whole key file of the daemon: " + l.fault.Error()
+	case l.pending() && l.standing == Proven && !minting:
+		return "the daemon may have started: waiting for it to show which keys it holds"
 	case l.pending() && l.standing == Proven:
 		return "cookies go on under the last proven key, waiting for the daemon to show that it holds the newest one of its key file"
 	}

@@ -98,6 +98,25 @@ func TestAFileTheDaemonDoesNotHoldLeavesTheProvenKeysServing(t *testing.T) {
 	})
 }
 
+// The same, and who saw the file takes it for the daemon's start: see Look.
+func TestAFileTheDaemonDoesNotHoldKeepsClientsOutForAMomentOnly(t *testing.T) {
+	forBoth(t, func(t *testing.T, d *owner) {
+		f, _ := following(t, d.config())
+		after(10 * time.Second)
+		d.set(func(d *owner) { d.file = ownKeys{first: 500}.rotated().file(d.format) })
+		f.Look(true, false)
+		if f.Current() != nil {
+			t.Error("minting in doubt")
+		}
+		after(d.config().Spacing + 400*time.Millisecond)
+		if s := wantFollowed(t, f, Proven, 7); !s.Pending || !strings.Contains(s.Why, "newest one") {
+			t.Errorf("state %+v", s)
+		}
+		after(time.Hour)
+		wantFollowed(t, f, Proven, 7)
+	})
+}
+
 func TestADaemonThatTakesANewFileAtItsStartIsFollowed(t *testing.T) {
 	forBoth(t, func(t *testing.T, d *owner) {
 		f, _ := following(t, d.config())

@@ -141,27 +141,37 @@ func (f *Follower) readKeys() (*cookie.Ring, error) {
 func (f *Follower) ask(ctx context.Context, ring *cookie.Ring) verdict {
 	need := []uint32{ring.Current().ID()}
 	var round []observation
-	moot := f.follow.moot
 	for {
 		v, q := judge(round, need)
 		if v != undecided {
 			return v
 		}
-		if !f.pause(ctx, f.asker.untilNext(), f.heed) || moot != f.follow.moot {
-			return undecided
-		}
-		c, cancel := f.query(ctx)
-		o, err := f.asker.query(c, q, ring)
-		cancel()
-		if err != nil {
-			f.follow.lastError = err.Error()
-			f.cfg.Log.Error("daemon not asked", "error", err)
-		}
-		if f.heed(); ctx.Err() != nil || moot != f.follow.moot {
+		o, whole := f.askOnce(ctx, q, ring, answerWithin)
+		if !whole {
 			return undecided
 		}
 		round = append(round, o)
 	}
+}
+
+// askOnce sends one query when it may be sent, and waits that long for the
+// answer; not whole, it was interrupted.
+func (f *Follower) askOnce(ctx context.Context, q question, ring *cookie.Ring, within time.Duration) (o observation, whole bool) {
+	moot := f.follow.moot
+	if !f.pause(ctx, f.asker.untilNext(), f.heed) || moot != f.follow.moot {
+		return o, false
+	}
+	c, cancel := f.query(ctx)
+	defer cancel()
+	c, tooLate := context.WithTimeout(c, within)
+	defer tooLate()
+	o, err := f.asker.query(c, q, ring)
+	if err != nil {
+		f.follow.lastError = err.Error()
+		f.cfg.Log.Error("daemon not asked", "error", err)
+	}
+	f.heed()
+	return o, ctx.Err() == nil && moot == f.follow.moot
 }
 
 // proveNew asks about the newest key file and publishes it when proven. What is
@@ -170,14 +180,15 @@ func (f *Follower) ask(ctx context.Context, ring *cookie.Ring) verdict {
 func (f *Follower) proveNew(ctx context.Context) {
 	l := &f.follow
 	candidate := l.read
+	if l.doubt && !sameKey(candidate.Current(), l.proven.Current()) && f.glance(ctx, candidate) {
+		return
+	}
 	v := f.ask(ctx, candidate)
 	switch {
 	case v == undecided:
 		return
 	case v == proven:
-		l.proven, l.failures = candidate, 0
-		f.cfg.Log.Info("following the daemon's keys", "current", hexID(candidate.Current().ID()), "proven", true)
-		f.believe(v)
+		f.adopt(candidate)
 		return
 	case l.proven != nil && v != unseen && !sameKey(candidate.Current(), l.proven.Current()):
 		f.check(ctx)
@@ -188,6 +199,38 @@ func (f *Follower) proveNew(ctx context.Context) {
 		l.failures++
 		l.tryAt = time.Now().Add(backOff(l.failures))
 	}
+}
+
+// adopt publishes what the daemon has shown to open.
+func (f *Follower) adopt(candidate *cookie.Ring) {
+	l := &f.follow
+	l.proven, l.failures = candidate, 0
+	f.cfg.Log.Info("following the daemon's keys", "current", hexID(candidate.Current().ID()), "proven", true)
+	f.believe(proven)
+}
+
+// glance sends, while the daemon is in doubt, one query about the newest key file
+// and one about what was proven, and tells whether that was enough to know. Where
+// somebody writes a key file and the daemon goes on with what it holds, the
+// silence of some to the other key would keep clients out for seconds. That
+// silence says nothing here, so it is not waited for long.
+func (f *Follower) glance(ctx context.Context, candidate *cookie.Ring) bool {
+	const within = 300 * time.Millisecond
+	for _, ring := range []*cookie.Ring{candidate, f.follow.proven} {
+		o, whole := f.askOnce(ctx, question{key: ring.Current().ID()}, ring, within)
+		f.asker.unanswered = 0
+		switch {
+		case !whole:
+			return true // what was interrupted says nothing
+		case o.answer == Answered && ring == candidate:
+			f.adopt(candidate)
+			return true
+		case o.answer == Answered:
+			f.believe(proven) // and the newest one is asked about without haste
+			return true
+		}
+	}
+	return false
 }
 
 // check asks whether the daemon still opens the key we mint under.

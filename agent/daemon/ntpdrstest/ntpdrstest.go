@@ -112,6 +112,15 @@ func (s *Server) Restart() {
 	s.t.Fatalf("ntp-daemon does not start again: %v\n%s", err, s.Log())
 }
 
+// Reconfigure is Restart with other options; Host stays.
+func (s *Server) Reconfigure(o Options) {
+	s.t.Helper()
+	s.Stop()
+	s.options = o
+	s.writeConf()
+	s.Restart()
+}
+
 // ReadKeys reads its key file as it is now.
 func (s *Server) ReadKeys() ([]byte, error) { return os.ReadFile(s.KeysFile) }
 

@@ -96,10 +96,13 @@ func (s *Server) Restart() {
 	}
 }
 
-// Reconfigure is Restart with other options; the release stays.
+// Reconfigure is Restart with other options; no Release = the same.
 func (s *Server) Reconfigure(o Options) {
 	s.t.Helper()
-	o.Release = s.options.Release
+	if o.Release == (parts.Release{}) {
+		o.Release = s.options.Release
+	}
+	s.root = partstest.NTPsec(s.t, o.Release)
 	s.options = o
 	s.Restart()
 }
