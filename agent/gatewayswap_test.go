@@ -87,6 +87,7 @@ func TestAReloadOfTheGatewayToATakenPortIsRefused(t *testing.T) {
 	for listen, words := range map[string]string{
 		taken.LocalAddr().String(): "another program holds that port: `ss -lunp` names it",
 		"192.0.2.9:4123":           "no interface of this host has that address",
+		fmt.Sprintf("0.0.0.0:%d", gatewayAt(before).Port()): "the gateway itself holds that port at another address",
 	} {
 		f.configure(fmt.Sprintf("listen: [%q]", listen))
 		if err := f.reload(); err == nil || !strings.Contains(err.Error(), listen) || !strings.Contains(err.Error(), words) || strings.Contains(err.Error(), "\n") {

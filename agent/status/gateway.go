@@ -35,8 +35,12 @@ func (g *Gateway) text(d Document) string {
 	if !d.Daemon.Known {
 		return text + "   no answer yet"
 	}
-	return text + fmt.Sprintf("   stratum %d, offset %s ± %s, %s", d.Daemon.Stratum,
+	text += fmt.Sprintf("   stratum %d, offset %s ± %s, %s", d.Daemon.Stratum,
 		micros(g.OffsetUS, "%+.*f"), micros(g.UncertaintyUS, "%.*f"), g.Condition)
+	if g.Mode == "relay" {
+		text += ", asked for each request"
+	}
+	return text
 }
 
 // micros prints microseconds in the unit that fits.

@@ -66,6 +66,7 @@ func TestWhatAilsAGatewayIsTold(t *testing.T) {
 		{"it serves a clock that is far off", func(d *Document) {
 			d.Daemon.Gateway.OffsetUS, d.Daemon.Gateway.UncertaintyUS = -2.5e6, 1500
 		}, Healthy, []string{"offset -2.50 s ± 1.50 ms"}},
+		{"it relays", func(d *Document) { d.Daemon.Gateway.Mode = "relay" }, Healthy, []string{", good, asked for each request"}},
 		{"nobody has asked", func(d *Document) { *d.Daemon.Gateway = Gateway{Condition: "good"} }, Healthy, []string{"\n              0 requests/24h\n"}},
 	} {
 		d := fronting()
