@@ -79,7 +79,6 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	removeLeft(cfg)
 	a.outcome.Store(&reloadOutcome{ok: time.Now()})
 	if err := a.exchange(ctx, cfg); err != nil {
 		return errors.Join(err, control.Close())

@@ -116,7 +116,7 @@ func (x *exports) report() (out []status.Export) {
 // How long after an export that did not help the next one follows: twice as long
 // each time.
 const (
-	firstAgain = 5 * time.Second
+	firstAgain = 2 * time.Second
 	lastAgain  = time.Hour
 )
 
@@ -153,7 +153,7 @@ func (e *export) look(ctx context.Context) {
 	good := (!e.by.IsValid() || now.Problem == "") && e.holds(cert)
 	switch {
 	case good:
-		e.handed, e.pause, now.Failed = cert.Leaf, 0, ""
+		e.handed, e.again, e.pause, now.Failed = cert.Leaf, time.Time{}, 0, ""
 	case e.due(cert):
 		e.hand(ctx, cert, &now)
 	}

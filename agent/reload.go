@@ -160,6 +160,7 @@ func (a *agent) swap(ctx context.Context, old, next *parts) {
 		if old != nil {
 			_ = old.exports.tasks.Stop()
 		}
+		removeLeft(next.cfg)
 		next.exports.start(ctx)
 	}
 	if old != nil && ke && old.ke != nil {

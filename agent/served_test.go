@@ -211,4 +211,18 @@ func TestAnAgentWithoutRightsLeavesTheCertificateForTheHelper(t *testing.T) {
 	})
 	help()
 	m.serves("the new certificate is served", serial)
+	stale := filepath.Join(filepath.Dir(left), "bob.example.pem")
+	m.write(stale, nil)
+	conf, err := os.ReadFile(m.conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.write(m.conf, []byte(strings.Replace(string(conf), "self_check: 1s", "self_check: 2s", 1)))
+	if err := m.reload(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(stale); err == nil {
+		t.Error("what was left for a name that is exported no longer is still there")
+	}
+	m.serves("the certificate is served after a reload", serial)
 }

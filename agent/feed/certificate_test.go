@@ -97,12 +97,19 @@ func TestTheKeyIsReplacedBeforeTheCertificate(t *testing.T) {
 	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_MOVED_TO); err != nil {
 		t.Fatal(err)
 	}
+	var last syscall.Stat_t
 	for range 2 { // the second time in place of what is there
 		pair := newPair(t, exportedName)
 		must(t, feed.Certificate(t.Context(), feed.CertificateOptions{Export: e, Pair: pair}))
 		if !hasPair(t, e, pair) {
 			t.Fatal("the files are not the pair")
 		}
+		var st syscall.Stat_t
+		must(t, syscall.Stat(e.Cert, &st))
+		if st.Mtim.Sec == last.Mtim.Sec && st.Ctim.Sec == last.Ctim.Sec {
+			t.Errorf("ntpd would not see that the certificate is another one: %+v, %+v", last, st)
+		}
+		last = st
 		var b [4096]byte
 		n, err := unix.Read(fd, b[:])
 		if err != nil {

@@ -22,7 +22,7 @@ func (d Daemon) mode(t tree) (Mode, string) {
 		case older(d.Version, 1, 2):
 			return Gateway, v + " has no NTS of RFC 8915; it came with 1.2.0"
 		case t.first("/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft") == "":
-			return Certificate, "ntpd keeps TCP port 4460 and there is no nftables to redirect it: it exchanges keys itself, with a certificate that the agent renews"
+			return Certificate, "ntpd keeps TCP port 4460 and there is no nftables to redirect it: it exchanges keys itself, with a certificate that the agent renews (daemon.mode: certificate)"
 		}
 		return Follow, "ntpd makes its keys itself and the agent reads them; it keeps TCP port 4460, so an nftables redirect leads clients to the agent"
 	case NTPDRS:
