@@ -205,5 +205,8 @@ func (a *agent) shutAt(addr netip.AddrPort) string {
 	if p.cfg.KE.NTP.Host != "" {
 		return ""
 	}
+	if p.gateway != nil {
+		return p.gateway.shutAt(addr.Addr())
+	}
 	return p.keys.families.shut(addr.Addr())
 }

@@ -3,8 +3,10 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -28,7 +30,8 @@ type gatewayPart struct {
 	before map[gateway.Outcome]uint64 // counted by those before; set when they have ended
 	tasks  *task.Group
 	socks  atomic.Pointer[sockets]
-	shut   atomic.Pointer[string] // why there are no sockets; nil = there are
+	mute   atomic.Pointer[netip.AddrPort] // where our last query got no answer; nil = it got one
+	shut   atomic.Pointer[string]         // why there are no sockets; nil = there are
 	log    hclog.Logger
 }
 
@@ -111,6 +114,20 @@ func (g *gatewayPart) port() uint16 {
 		return s.port
 	}
 	return g.conf.Listen[0].Port()
+}
+
+// shutAt says why the key exchange may not listen at addr: who exchanges keys by a
+// family asks for the time by it, too. "" = it may. A family that the host lacks is
+// no matter: nobody comes by it.
+func (g *gatewayPart) shutAt(addr netip.Addr) string {
+	if slices.ContainsFunc(g.conf.Listen, func(a netip.AddrPort) bool { return a.Addr().Unmap().Is4() == addr.Unmap().Is4() }) {
+		return ""
+	}
+	name := "IPv6"
+	if addr.Unmap().Is4() {
+		name = "IPv4"
+	}
+	return fmt.Sprintf("%s: the gateway does not listen by it: add an address to daemon.gateway.listen, or take the %s addresses out of ke.listen", name, name)
 }
 
 // relieve ends the serving of old, which may be nil, and g goes on counting where
@@ -210,8 +227,10 @@ func (g *gatewayPart) ask(ctx context.Context, c []byte, s *cookie.Session, seen
 		return keyring.Silent
 	}
 	answer := keyring.Silent
+	g.mute.Store(nil)
 	for _, at := range g.socks.Load().addresses() {
-		reply, err := client.Query(ctx, ofThisHost(at), client.Keys{AEAD: s.AEAD, C2S: s.C2S, S2C: s.S2C}, c, 0)
+		at = ofThisHost(at)
+		reply, err := client.Query(ctx, at, client.Keys{AEAD: s.AEAD, C2S: s.C2S, S2C: s.S2C}, c, 0)
 		switch {
 		case err == nil:
 			seen(reply)
@@ -221,6 +240,7 @@ func (g *gatewayPart) ask(ctx context.Context, c []byte, s *cookie.Session, seen
 		case unavailable(err) || errors.Is(err, syscall.ENETUNREACH):
 			// a family that this host has no address of
 		default:
+			g.mute.Store(&at)
 			return keyring.Silent
 		}
 	}

@@ -90,24 +90,24 @@ func TestTheGatewayServesForADaemonWithoutNTS(t *testing.T) {
 }
 
 // frontOpenNTPD is a gateway in front of a real OpenNTPD, which is in a network of
-// its own, through a relay. It never says that it is synchronised.
-func frontOpenNTPD(t *testing.T) (*fronting, *openntpdtest.Server) {
-	s := openntpdtest.Start(t)
+// its own, through a relay.
+func frontOpenNTPD(t *testing.T, s *openntpdtest.Server) *fronting {
 	f := newFronting(t, relay(t, localhost, s.Network, openntpdtest.Addr))
 	f.start()
-	return f, s
+	return f
 }
 
 func TestTheGatewaySpeaksNTSForOpenNTPD(t *testing.T) {
 	t.Parallel()
-	f, s := frontOpenNTPD(t)
-	d := f.wait("the key exchange listens on both families", func(d status.Document) bool {
-		return len(f.kes(d)) == 2 && len(d.Daemon.Opens) == 2
-	})
-	if d.State != status.NotSynchronised || d.Daemon.Gateway.Condition != "unsynchronised" {
-		t.Errorf("state %s, %+v: OpenNTPD without a source has no time to give", d.State, d.Daemon)
+	s := openntpdtest.StartSynchronised(t)
+	f := frontOpenNTPD(t, s)
+	healthy := func() status.Document {
+		t.Helper()
+		return f.wait("it serves the time on both families", func(d status.Document) bool {
+			return d.State == status.Healthy && len(f.kes(d)) == 2 && len(d.Daemon.Opens) == 2
+		})
 	}
-	for _, ke := range f.kes(d) {
+	for _, ke := range f.kes(healthy()) {
 		for _, alg := range []aead.ID{aead.SIVCMAC256, aead.GCMSIV128} {
 			if err := f.asks(ke, alg); err != nil {
 				t.Errorf("%v, %v: %v", ke, alg, err)
@@ -115,26 +115,66 @@ func TestTheGatewaySpeaksNTSForOpenNTPD(t *testing.T) {
 		}
 	}
 	s.Stop()
-	d = f.wait("its silence is told", func(d status.Document) bool { return d.Keys.State == status.KeysUnseen })
-	if d.Daemon.Gateway.Condition != "stale" || !strings.Contains(d.Keys.Why, f.addr.String()) || len(f.kes(d)) != 2 {
+	d := f.wait("its silence is told", func(d status.Document) bool {
+		return d.Keys.State == status.KeysUnseen && d.Daemon.Gateway.Condition == "stale"
+	})
+	if !strings.Contains(d.Keys.Why, f.addr.String()) || len(f.kes(d)) != 2 {
 		t.Errorf("%+v, %+v", d.Daemon.Gateway, d.Keys)
 	}
 	s.Restart()
-	f.wait("it is back", func(d status.Document) bool { return d.Keys.State == status.KeysProven })
+	healthy()
 }
 
-// asks exchanges keys for one algorithm and asks the gateway with a cookie.
+func TestAnOpenNTPDWithoutASourceHasNoTimeToGive(t *testing.T) {
+	t.Parallel()
+	f := frontOpenNTPD(t, openntpdtest.Start(t))
+	d := f.wait("the key exchange listens", provenAndOpen(f.member))
+	if d.State != status.NotSynchronised || d.Daemon.Gateway.Condition != "unsynchronised" || d.Daemon.Synchronised {
+		t.Errorf("state %s, %+v", d.State, d.Daemon)
+	}
+	reply, err := f.asked(f.ke(d), aead.SIVCMAC256)
+	if h := reply.Header; err != nil || h.Leap != 3 || h.Stratum != 0 || len(reply.Cookies) != 1 {
+		t.Errorf("%+v, %v", reply, err)
+	}
+}
+
+func TestTheKeyExchangeListensByNoFamilyThatTheGatewayDoesNot(t *testing.T) {
+	t.Parallel()
+	f := newFronting(t, chronytest.Start(t, chronytest.Options{}).Addr)
+	f.configure(`listen: ["127.0.0.1:0"]`)
+	f.start()
+	d := f.wait("one family is closed", func(d status.Document) bool { return provenAndOpen(f.member)(d) && d.State != status.Healthy })
+	if kes := f.kes(d); len(kes) != 1 || !kes[0].Addr().Is4() || !strings.Contains(status.Text(d), "IPv6: the gateway does not listen by it") {
+		t.Errorf("status\n%s", status.Text(d))
+	}
+	f.configure("")
+	if err := f.reload(); err != nil {
+		t.Fatal(err)
+	}
+	for _, ke := range f.kes(f.wait("both are open", func(d status.Document) bool { return d.State == status.Healthy && len(f.kes(d)) == 2 })) {
+		f.attends(ke)
+	}
+}
+
+// asks is asked for its error.
 func (f *fronting) asks(ke netip.AddrPort, alg aead.ID) error {
+	_, err := f.asked(ke, alg)
+	return err
+}
+
+// asked exchanges keys for one algorithm and asks the gateway with a cookie.
+func (f *fronting) asked(ke netip.AddrPort, alg aead.ID) (reply client.Reply, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	r, err := client.KeyExchange(ctx, client.Config{Addr: ke, Name: memberName, Roots: f.ca.roots, AEADs: []aead.ID{alg}})
 	if err != nil {
-		return err
+		return reply, err
 	}
 	if r.Keys.AEAD != alg {
-		return fmt.Errorf("agreed to %v", r.Keys.AEAD)
+		return reply, fmt.Errorf("agreed to %v", r.Keys.AEAD)
 	}
-	return (&visitor{keys: r.Keys, cookies: r.Cookies}).ask(netip.AddrPortFrom(ke.Addr(), r.Port))
+	v := visitor{keys: r.Keys, cookies: r.Cookies}
+	return v.query(netip.AddrPortFrom(ke.Addr(), r.Port))
 }
 
 func TestTheGatewayServesWithoutIPv6AndAtThePortOfNTP(t *testing.T) {
@@ -151,6 +191,7 @@ func TestTheGatewayServesWithoutIPv6AndAtThePortOfNTP(t *testing.T) {
 	f.start()
 	f.attends(f.ke(f.whole()))
 	for _, listen := range []string{`"127.0.0.9:123"`, `"127.0.0.9:4123"`} {
+		f.listen = `"0.0.0.0:0"`
 		f.configure(fmt.Sprintf("listen: [%s], plain: true", listen))
 		if err := f.reload(); err != nil {
 			t.Fatal(err)

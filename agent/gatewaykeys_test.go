@@ -56,16 +56,21 @@ func gatewayAt(d status.Document) netip.AddrPort {
 }
 
 // ask spends a cookie, up to three times: a busy machine may answer too late.
-func (v *visitor) ask(at netip.AddrPort) (err error) {
+func (v *visitor) ask(at netip.AddrPort) error {
+	_, err := v.query(at)
+	return err
+}
+
+func (v *visitor) query(at netip.AddrPort) (reply client.Reply, err error) {
 	for range 3 {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		_, err = client.Query(ctx, at, v.keys, v.cookies[0], 0)
+		reply, err = client.Query(ctx, at, v.keys, v.cookies[0], 0)
 		cancel()
 		if !errors.Is(err, client.ErrSilent) {
 			break
 		}
 	}
-	return err
+	return reply, err
 }
 
 func TestTheGatewayOpensCookiesFromBeforeARestart(t *testing.T) {

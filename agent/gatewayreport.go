@@ -28,8 +28,11 @@ func (g *gatewayPart) help() keyring.Help {
 		unseen = fmt.Sprintf("the time of the NTP server at %s is not known to %s, so the gateway is silent: see that it answers without delay",
 			daemon, gateway.MaxUncertainty)
 	default:
-		unseen = fmt.Sprintf("the gateway cannot be asked at UDP port %d from this host: see that no firewall drops that, and that the NTP server at %s does not limit our rate",
-			port, daemon)
+		at := fmt.Sprintf("UDP port %d", port)
+		if mute := g.mute.Load(); mute != nil {
+			at = mute.String()
+		}
+		unseen = fmt.Sprintf("the gateway cannot be asked at %s from this host: see that no firewall drops that, and that the NTP server at %s does not limit our rate", at, daemon)
 	}
 	return keyring.Help{
 		Unseen:  unseen,

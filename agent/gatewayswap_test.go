@@ -111,6 +111,7 @@ func TestTheGatewayWaitsForAPortThatIsTakenAtItsStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := newFronting(t, chronytest.Start(t, chronytest.Options{}).Addr)
+	f.listen = `"127.0.0.1:0"`
 	f.configure(fmt.Sprintf("listen: [%q]", taken.LocalAddr()))
 	f.start()
 	d := f.wait("it is told", func(d status.Document) bool { return strings.Contains(d.Keys.Why, "ss -lunp") })
