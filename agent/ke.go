@@ -48,7 +48,7 @@ func (a *agent) newKE(cfg *config.Config, ntp netip.AddrPort) (*ke, error) {
 	}
 	server, err := tcp.New(tcp.Config{
 		TLS: ntske.TLSConfig(a.certificate), Services: map[string]tcp.Service{ntske.Protocol: exchange},
-		Timeout: cfg.KE.Timeout, MaxConns: cfg.KE.MaxSessions, Observe: a.observeTCP, Log: a.Log.Named("ke"),
+		Timeout: cfg.KE.Timeout, MaxConns: cfg.KE.MaxSessions, Allow: a.allowed, Observe: a.observeTCP, Log: a.Log.Named("ke"),
 	})
 	if err != nil {
 		return nil, err
@@ -133,7 +133,7 @@ func newCounters() *status.Counters {
 	for _, c := range tcp.Classes() {
 		reasons = append(reasons, "tls: "+c.String())
 	}
-	return status.NewCounters(append(reasons, tcp.Evicted.String(), tcp.AcceptFailed.String())...)
+	return status.NewCounters(append(reasons, tcp.Evicted.String(), tcp.AcceptFailed.String(), tcp.NotAllowed.String())...)
 }
 
 // observeKE counts an exchange. The deadline its connection was given when it
@@ -154,7 +154,7 @@ func (a *agent) observeTCP(e tcp.Event) {
 	switch e.Kind {
 	case tcp.HandshakeFailed:
 		a.counts.Refused(time.Now(), "tls: "+e.Class.String())
-	case tcp.NoALPN, tcp.Evicted, tcp.AcceptFailed:
+	case tcp.NoALPN, tcp.Evicted, tcp.AcceptFailed, tcp.NotAllowed:
 		a.counts.Refused(time.Now(), e.Kind.String())
 	}
 }

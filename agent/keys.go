@@ -36,6 +36,8 @@ type keys struct {
 	files    chronyFiles    // of a chronyd
 	others   *algorithms    // found by trial; nil = none are tried
 	families *families      // nil = there is nothing to find out
+	access   *access        // nil = everybody is served
+	started  chan struct{}  // there is another chronyd: tells access; capacity 1
 	address  netip.AddrPort // where the daemon is asked
 	seen     *atomic.Pointer[sighting]
 }
@@ -123,6 +125,7 @@ func (a *agent) newKeys(cfg *config.Config, target daemon.Target, old *parts) (*
 	own, handed := keyFolders(cfg)
 	k := &keys{kind: config.KindChrony, log: a.Log, tasks: task.NewGroup(a.Log), address: target.Addr, seen: new(atomic.Pointer[sighting])}
 	k.files = newChronyFiles(target.Chronyd, a.Log.Named("keys"))
+	k.access, k.started = newAccess(target, a.Log.Named("ke")), make(chan struct{}, 1)
 	var before *keyring.Keyring
 	if old != nil && sameDaemon(old.target.Chronyd, target.Chronyd) {
 		before, _ = old.keys.ring.(*keyring.Keyring)
@@ -158,6 +161,7 @@ func (a *agent) newKeys(cfg *config.Config, target daemon.Target, old *parts) (*
 	k.beside = []task.Task{
 		{Name: "chrony's files", Run: func(ctx context.Context) error { return k.files.watch(ctx, ring, k.restarted) }},
 		{Name: "the daemon's algorithms", Run: k.others.run},
+		{Name: "chrony's access list", Run: func(ctx context.Context) error { return k.access.run(ctx, k.started) }},
 	}
 	bound := target.Conf.BindAddress6
 	if target.Addr.Addr().Is6() {
@@ -171,6 +175,10 @@ func (a *agent) newKeys(cfg *config.Config, target daemon.Target, old *parts) (*
 func (k *keys) restarted() {
 	k.others.forget()
 	k.families.look()
+	select {
+	case k.started <- struct{}{}:
+	default:
+	}
 }
 
 func sameDaemon(a, b daemon.Chronyd) bool {

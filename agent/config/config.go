@@ -163,7 +163,7 @@ type KE struct {
 	Cookies         int              `yaml:"cookies"`    // per exchange, 1 to 8
 	AEADs           []uint16         `yaml:"aeads,auto"` // IANA numbers; nil = auto: what the daemon can open
 	NTP             NTP              `yaml:"ntp"`
-	Allow           []netip.Prefix   `yaml:"allow,auto"` // nil = auto
+	Allow           []netip.Prefix   `yaml:"allow,auto"` // besides this host; nil = auto: whom the daemon serves, as far as that can be read
 	Limits          Limits           `yaml:"limits"`
 }
 

@@ -257,7 +257,6 @@ func (v validator) notYet(c *Config) {
 	same("acme.eab", c.ACME.EAB, def.ACME.EAB)
 	same("acme.fallback_directory", c.ACME.FallbackDirectory, def.ACME.FallbackDirectory)
 	same("ke.max_pool_sessions", c.KE.MaxPoolSessions, def.KE.MaxPoolSessions)
-	same("ke.allow", c.KE.Allow, def.KE.Allow)
 	same("ke.limits.per_prefix", c.KE.Limits.PerPrefix, def.KE.Limits.PerPrefix, Rate{})
 	same("ke.limits.burst", c.KE.Limits.Burst, def.KE.Limits.Burst)
 	same("ke.limits.v4_prefix", c.KE.Limits.V4Prefix, def.KE.Limits.V4Prefix)

@@ -45,6 +45,7 @@ type Chrony struct {
 	BindAddress6  netip.Addr // zero = all
 	RateLimit     *RateLimit // nil = none
 	Allows        bool       // any `allow` is there
+	Access        Access     // whom chronyd serves
 	CommandSocket string     // "" = switched off
 	KeyFile       string     // symmetric keys; "" = none
 	NTSDumpDir    string     // "" = chronyd keeps no NTS keys

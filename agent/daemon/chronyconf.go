@@ -201,8 +201,9 @@ func (c *Chrony) apply(d directive) (err error) {
 		c.NTSServerKey, err = d.word()
 	case "ntsservercert":
 		c.NTSServerCert, err = d.word()
-	case "allow":
-		c.Allows = true
+	case "allow", "deny":
+		c.Allows = c.Allows || d.name == "allow"
+		c.Access.add(d)
 	case "ratelimit":
 		c.RateLimit, err = d.rateLimit()
 	case "bindcmdaddress":

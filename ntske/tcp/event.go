@@ -10,7 +10,7 @@ type Event struct {
 // Kind says what happened.
 type Kind uint8
 
-// The kinds. Every connection is Accepted first and then either Dispatched,
+// The kinds. Every connection that is not NotAllowed is Accepted first and then either Dispatched,
 // HandshakeFailed or NoALPN; Evicted may befall it at any time.
 const (
 	Accepted        Kind = iota + 1
@@ -20,9 +20,10 @@ const (
 	Dispatched           // a Service has it
 	Evicted              // closed to make room for a newer one
 	Panicked             // its Service panicked
+	NotAllowed           // closed at once: Config.Allow says no
 )
 
-var kinds = [...]string{"unknown", "accepted", "accept failed", "handshake failed", "no alpn", "dispatched", "evicted", "panicked"}
+var kinds = [...]string{"unknown", "accepted", "accept failed", "handshake failed", "no alpn", "dispatched", "evicted", "panicked", "not allowed"}
 
 // String returns a stable lower-case name.
 func (k Kind) String() string { return name(kinds[:], int(k)) }

@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -220,5 +222,26 @@ func TestAPeerThatSaidCloseNotifyIsNotWaitedFor(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestWhoMayNotComeIsHungUpOnBeforeTLS(t *testing.T) {
+	var may atomic.Bool
+	r := start(t, Config{Services: map[string]Service{"p": answer("hello")}, Allow: func(a netip.Addr) bool {
+		if a != netip.MustParseAddr("127.0.0.1") {
+			t.Errorf("asked about %s", a)
+		}
+		return may.Load()
+	}})
+	if took := hungUp(t, r.dial()); took > 5*time.Second {
+		t.Errorf("hung up after %v", took)
+	}
+	eventually(t, "it is counted", func() bool { return r.events.count(Event{Kind: NotAllowed}) == 1 })
+	if n := r.events.count(Event{Kind: Accepted}); n != 0 || r.open() != 0 {
+		t.Errorf("%d accepted, %d open", n, r.open())
+	}
+	may.Store(true)
+	if text, err := r.ask(r.dial(), "p"); err != nil || text != "hello" {
+		t.Errorf("%q, %v", text, err)
 	}
 }

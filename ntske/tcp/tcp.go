@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -42,12 +43,13 @@ type Service interface {
 
 // Config is what a Server is made of. TLS and Services are required.
 type Config struct {
-	TLS      *tls.Config        // cloned; its NextProtos say what is offered
-	Services map[string]Service // ALPN protocol → who serves it
-	Timeout  time.Duration      // life of one connection, handshake included; 0: DefaultTimeout
-	MaxConns int                // over all listeners together; 0: DefaultMaxConns
-	Observe  func(Event)        // called from many goroutines at once; may be nil
-	Log      hclog.Logger       // may be nil
+	TLS      *tls.Config           // cloned; its NextProtos say what is offered
+	Services map[string]Service    // ALPN protocol → who serves it
+	Timeout  time.Duration         // life of one connection, handshake included; 0: DefaultTimeout
+	MaxConns int                   // over all listeners together; 0: DefaultMaxConns
+	Allow    func(netip.Addr) bool // who may come; others are hung up on before TLS. nil: everybody
+	Observe  func(Event)           // called from many goroutines at once; may be nil
+	Log      hclog.Logger          // may be nil
 }
 
 // Server holds what the listeners of one service share: the TLS settings and
@@ -56,6 +58,7 @@ type Server struct {
 	tls       *tls.Config
 	services  map[string]Service
 	timeout   time.Duration
+	allow     func(netip.Addr) bool
 	observe   func(Event)
 	log       hclog.Logger
 	conns     *table
@@ -76,7 +79,7 @@ func New(c Config) (*Server, error) {
 			return nil, fmt.Errorf("tcp server: no service for protocol %q", protocol)
 		}
 	}
-	s := &Server{services: c.Services, timeout: c.Timeout, observe: c.Observe, log: c.Log}
+	s := &Server{services: c.Services, timeout: c.Timeout, allow: c.Allow, observe: c.Observe, log: c.Log}
 	if s.timeout == 0 {
 		s.timeout = DefaultTimeout
 	}
@@ -125,6 +128,11 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 
 // take begins to serve a connection.
 func (s *Server) take(nc net.Conn) {
+	if s.allow != nil && !s.allow(peer(nc)) {
+		nc.Close()
+		s.observe(Event{Kind: NotAllowed})
+		return
+	}
 	s.observe(Event{Kind: Accepted})
 	c := s.newConn(nc)
 	if evicted := s.conns.add(c); evicted != nil {
@@ -133,6 +141,14 @@ func (s *Server) take(nc net.Conn) {
 		s.observe(Event{Kind: Evicted})
 	}
 	s.going.Go(func() { s.serve(c) })
+}
+
+// peer is the address of who has connected; the zero one where that is no IP.
+func peer(nc net.Conn) netip.Addr {
+	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
 }
 
 // Wait returns when all connections have ended, which they do by their
