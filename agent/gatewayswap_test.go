@@ -10,9 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
+	"ntsagent/agent/config"
 	"ntsagent/agent/daemon/chronytest"
 	"ntsagent/agent/status"
 	"ntsagent/ntske/client"
+	"ntsagent/ntske/gateway"
 )
 
 func TestAReloadOfTheGatewayLosesNoRequest(t *testing.T) {
@@ -176,5 +180,36 @@ func TestTheGatewayAnswersPlainNTPOnlyWhereItIsAskedTo(t *testing.T) {
 	f.until("plain NTP is answered", func() bool { return plain(time.Second) == nil })
 	if d := f.whole(); gatewayAt(d).Port() != at.Port() || d.Daemon.Gateway.Silent["plain NTP is off"] != 1 || d.Daemon.Gateway.ServedPlain == 0 {
 		t.Errorf("%+v, %v", d.Daemon.Gateway, gatewayAt(d))
+	}
+}
+
+func TestAGatewayForAnotherDaemonBeginsWhenThatHasAnswered(t *testing.T) {
+	t.Parallel()
+	a := &agent{Options: Options{Log: hclog.NewNullLogger()}}
+	var old *parts
+	for range 3 {
+		cfg := config.Default()
+		cfg.Daemon.Kind, cfg.Daemon.Address = config.KindGateway, chronytest.Start(t, chronytest.Options{}).Addr
+		cfg.Daemon.Gateway.Listen = []netip.AddrPort{netip.AddrPortFrom(localhost, 0)}
+		g, err := a.newGateway(t.Context(), old, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if old == nil {
+			g.relieve(t.Context(), nil)
+		} else {
+			g.relieve(t.Context(), old.gateway)
+			if c := g.behind.Condition(); c == gateway.Stale {
+				t.Errorf("it begins while the daemon is %s", c)
+			}
+			if g.port() != old.gateway.port() {
+				t.Errorf("it moves from port %d to %d", old.gateway.port(), g.port())
+			}
+			old.gateway.release(g)
+		}
+		old = &parts{gateway: g}
+	}
+	if err := old.gateway.stop(); err != nil {
+		t.Error(err)
 	}
 }
