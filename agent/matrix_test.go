@@ -40,6 +40,7 @@ type column struct {
 // row is a client of the matrix and what it says of each column, by host.
 type row struct {
 	title string
+	says  string    // of what it can
 	likes []aead.ID // best first
 	said  func(context.Context) (map[string]clienttest.Said, error)
 	log   func() string
@@ -117,12 +118,18 @@ func TestEveryClientGetsAuthenticTimeFromEveryDaemon(t *testing.T) {
 		each.Go(func() { r.fill(ctx, t, all) })
 	}
 	each.Wait()
+	follow := "| *opens; where clients are led* |"
 	head := fmt.Sprintf("| client, below; daemon, right (%.0f s) |", time.Since(start).Seconds())
 	line := "|---|"
 	last := "| *queries the daemon has answered with NTS* |"
 	for _, c := range all {
 		head += " " + c.title + " |"
 		line += "---|"
+		host := ""
+		if c.ntp != "" {
+			host = " and another address"
+		}
+		follow += fmt.Sprintf(" %d; key exchange at :%d, NTP at a port%s told there |", c.opens, c.port, host)
 		n := c.authenticated()
 		last += fmt.Sprintf(" %d |", n)
 		if n < len(rows) {
@@ -131,6 +138,7 @@ func TestEveryClientGetsAuthenticTimeFromEveryDaemon(t *testing.T) {
 	}
 	tell(t, "%s", head)
 	tell(t, "%s", line)
+	tell(t, "%s", follow)
 	for _, r := range rows {
 		tell(t, "%s", r.text(t, all))
 	}
@@ -168,14 +176,14 @@ func clientRows(t *testing.T, ca *authority, servers []clienttest.Server, all []
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	all[0].write(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}))
 	var rows []*row
-	add := func(c *clienttest.Client, likes ...aead.ID) {
-		rows = append(rows, &row{title: c.Name, likes: likes, said: c.Said, log: c.Log})
+	add := func(says string, c *clienttest.Client, likes ...aead.ID) {
+		rows = append(rows, &row{title: c.Name, says: says, likes: likes, said: c.Said, log: c.Log})
 	}
-	add(clienttest.Chrony(t, debian.Debian12, file, servers), 15)
-	add(clienttest.Chrony(t, debian.Debian13, file, servers), 30, 15)
-	add(clienttest.NTPsec(t, debian.Debian12, file, servers), 15)
-	add(clienttest.NTPDRS(t, file, servers), 17, 15)
-	own := &row{title: "our own", likes: ownLikes, log: func() string { return "" }}
+	add("knows 15 alone", clienttest.Chrony(t, debian.Debian12, file, servers), 15)
+	add("offers 30 and 15", clienttest.Chrony(t, debian.Debian13, file, servers), 30, 15)
+	add("offers one, by default 15", clienttest.NTPsec(t, debian.Debian12, file, servers), 15)
+	add("offers 17 and 15", clienttest.NTPDRS(t, file, servers), 17, 15)
+	own := &row{title: "our own", says: "offers each alone", likes: ownLikes, log: func() string { return "" }}
 	own.said = func(ctx context.Context) (map[string]clienttest.Said, error) {
 		said := map[string]clienttest.Said{}
 		for _, c := range all {
@@ -265,7 +273,7 @@ func (r *row) good(c *column, s clienttest.Said) bool {
 }
 
 func (r *row) text(t *testing.T, all []*column) string {
-	text := "| " + r.title + " |"
+	text := fmt.Sprintf("| %s, %s |", r.title, r.says)
 	for _, c := range all {
 		s := r.cells[c.host]
 		text += fmt.Sprintf(" AEAD %d, %d cookies, NAK %d, %s", uint16(s.AEAD), s.Cookies, s.NAKs, s.Words)
