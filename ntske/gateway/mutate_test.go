@@ -153,6 +153,7 @@ func (m *mutator) damage(b []byte, times int) []byte {
 
 // TestAMillionMutatedDatagrams: no crash, no response longer than its request, no response to a mode other than 3.
 func TestAMillionMutatedDatagrams(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	m := newMutator(t, d, 1)
 	rounds := 1_000_000

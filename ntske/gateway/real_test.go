@@ -14,11 +14,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
 	"ntsagent/agent/daemon/chronytest"
 	"ntsagent/agent/daemon/daemontest"
 	"ntsagent/ntske/client"
+	"ntsagent/ntske/cookie"
 	"ntsagent/ntske/packet"
 	"ntsagent/packaging/parts"
 	"ntsagent/packaging/parts/partstest"
@@ -273,5 +275,39 @@ func TestChronydsTimeIsServedThoughItDisciplinesNoClock(t *testing.T) {
 	t.Logf("smoothed from %v to %v", first, last)
 	if last < first+20*time.Microsecond || last > 309*time.Millisecond {
 		t.Errorf("the time was not smoothed: from %v to %v", first, last)
+	}
+}
+
+func TestChronydsRateLimitIsNotHitInSilence(t *testing.T) {
+	t.Parallel()
+	chronyd := chronytest.Start(t, chronytest.Options{ExtraConf: []string{"ratelimit interval 3 burst 4"}})
+	var log strings.Builder
+	m := NewMirror(MirrorConfig{Daemon: chronyd.Addr, Log: hclog.New(&hclog.LoggerOptions{Output: &log})})
+	g, err := New(Config{Ring: func() *cookie.Ring { return nil }, Mirror: m, Mode: RelayMode})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conns, err := Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conns[0].Close()
+	w, err := g.newWorker(conns[0], new(tally))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.relay.close()
+	served, refused := 0, 0
+	until(t, "a limit that is hit", func() bool {
+		if _, outcome := w.relay.ask(); outcome == Served {
+			served++
+		} else {
+			refused++
+		}
+		return refused > 500
+	})
+	_, dropped := chronyd.Dropped()
+	if asked := w.tally.n[Asked].Load(); served == 0 || dropped == 0 || asked > 100 || !strings.Contains(log.String(), "exempt loopback") {
+		t.Errorf("%d answers and %d silences, asked %d times, chronyd dropped %d:\n%s", served, refused, asked, dropped, &log)
 	}
 }

@@ -103,7 +103,7 @@ func (r *relay) ask() (*State, Outcome) {
 		r.fail(err, now.Mono)
 		return nil, silence(err)
 	}
-	r.pause, r.cause = 0, nil
+	r.pause, r.cause = r.pause/2, nil // one answer in four is what a rate limit of chronyd lets through
 	if stepped(r.state.at, e.at) || e.at.Mono-r.state.at.Mono > int64(StaleAfter) {
 		r.track = track{}
 	}

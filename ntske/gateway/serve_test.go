@@ -253,6 +253,7 @@ func batchAllocatesNothing(t *testing.T, change func(*Config)) {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	c.SetReadDeadline(time.Now().Add(20 * time.Second))
 	nts, _ := s.request(t, 7)
 	plain, in := clientHeader().AppendTo(nil), make([]byte, maxDatagram)
 	err = w.raw.Control(func(fd uintptr) {

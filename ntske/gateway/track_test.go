@@ -99,6 +99,18 @@ func TestADaemonThatMayServeTheClockIsTakenToDoSo(t *testing.T) {
 	}
 }
 
+func TestLongDelaysAloneAreNoOffsetToExplain(t *testing.T) {
+	var tr track
+	for poll := range 20 { // of a machine at full load
+		at, delay := float64(poll)*1e9, float64(1+poll%4)*1e6
+		tr = tr.add(makeSample(int64(at+delay), int64(at), int64(at+delay/2), int64(at+delay/2), int64(at+delay), 1000))
+		s := newState(daemonHeader, Instant{Mono: int64(at + delay)}, tr, time.Second)
+		if s.relay || s.line.offset != 0 || s.line.spread < 0.4e6 {
+			t.Errorf("poll %d: %+v", poll, s)
+		}
+	}
+}
+
 func step(t, at float64) float64 {
 	if t < at {
 		return 0
