@@ -153,7 +153,8 @@ func (e *export) look(ctx context.Context) {
 	good := (!e.by.IsValid() || now.Problem == "") && e.holds(cert)
 	switch {
 	case good:
-		e.handed, e.again, e.pause, now.Failed = cert.Leaf, time.Time{}, 0, ""
+		e.settled(cert)
+		now.Failed = ""
 	case e.due(cert):
 		e.hand(ctx, cert, &now)
 	}
@@ -208,6 +209,7 @@ func (e *export) hand(ctx context.Context, cert *tls.Certificate, now *status.Ex
 	now.Written, now.Failed = time.Now(), ""
 	e.log.Info("certificate exported", "name", now.Name, "serial", now.Serial)
 	if !e.by.IsValid() {
+		e.settled(cert)
 		return
 	}
 	waiting := *now
@@ -217,9 +219,15 @@ func (e *export) hand(ctx context.Context, cert *tls.Certificate, now *status.Ex
 			return
 		}
 		if e.ask(ctx, cert.Leaf, now); now.Problem == "" {
+			e.settled(cert)
 			return
 		}
 	}
+}
+
+// settled says that all is well: what comes next is not the same trouble again.
+func (e *export) settled(cert *tls.Certificate) {
+	e.handed, e.again, e.pause = cert.Leaf, time.Time{}, 0
 }
 
 // tell makes now the state, and says what has changed about what is wrong.

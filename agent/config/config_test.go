@@ -285,3 +285,17 @@ func TestAnExportIsReadAsItIsWritten(t *testing.T) {
 		}
 	}
 }
+
+func FuzzParseExport(f *testing.F) {
+	f.Add(`{"name": "alice.example", "cert": "/c", "key": "/k", "mode": "0600", "then": "sighup"}`)
+	f.Add("{name: alice.example, cert: /c, key: /k, owner: root, group: \"7\", mode: 440, pid_file: /p}")
+	f.Fuzz(func(t *testing.T, s string) {
+		e, err := ParseExport(s)
+		if err != nil {
+			return
+		}
+		if again, err := ParseExport(e.String()); err != nil || again != e {
+			t.Errorf("%q became %s, which is read as %s, %v", s, e, again, err)
+		}
+	})
+}
