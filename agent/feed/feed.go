@@ -10,6 +10,7 @@
 package feed
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,7 @@ var (
 	ErrNotRunning    = errors.New("chronyd is not there")
 	ErrNoReply       = errors.New("chronyd does not reply")
 	ErrRefused       = errors.New("chronyd refuses the command")
+	ErrOwnKeys       = errors.New("chronyd has keys of its own, which its clients hold cookies of")
 )
 
 // Failure is an error with its remedy.
@@ -110,6 +112,9 @@ func Chrony(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if err := o.ownKeys(keys); err != nil {
+		return err
+	}
 	uid, gid, err := dirOwner(o.KeysFile)
 	if err != nil {
 		return err
@@ -157,6 +162,33 @@ func clean(source []byte) ([]byte, error) {
 		return nil, &Failure{What: "feed chrony", Kind: ErrSource, Err: err, Fix: fix}
 	}
 	return cookie.Chrony{}.AppendKeys(nil, ring), nil
+}
+
+// ownKeys refuses to write over keys that chronyd has made itself where the agent,
+// which left a file for us, may not have been able to see them: it takes over what
+// it can read. Our own writing of keys differs from chronyd's.
+func (o Options) ownKeys(keys []byte) error {
+	if o.Source != nil || o.From == "-" {
+		return nil // of an agent that is root
+	}
+	there, err := disk.ReadFile(o.KeysFile, maxSource)
+	if err != nil {
+		return nil // nothing is lost
+	}
+	held, err := cookie.Chrony{}.ParseKeys(there)
+	if err != nil || bytes.Equal(there, cookie.Chrony{}.AppendKeys(nil, held)) {
+		return nil
+	}
+	ring, err := cookie.Chrony{}.ParseKeys(keys)
+	if err != nil {
+		return err
+	}
+	current := held.Current()
+	if ours := ring.Find(current.ID()); ours != nil && ours.Fingerprint() == current.Fingerprint() {
+		return nil
+	}
+	return &Failure{What: "feed chrony: install the keys over " + o.KeysFile, Kind: ErrOwnKeys,
+		Fix: "have the agent take them over: stop it, copy that file to keys/ring in its state_dir, for its user alone, and start it; or remove the file, and all clients exchange keys anew"}
 }
 
 // readSource reads a file in a folder of somebody with fewer rights: never

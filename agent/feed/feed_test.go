@@ -238,3 +238,56 @@ func TestSymmetricKeysCheck(t *testing.T) {
 		})
 	}
 }
+
+// An agent that may not read chronyd's folder takes over nothing: the keys of a
+// live server must outlast its first hand-over.
+func TestKeysThatChronydHasMadeAreNotWrittenOver(t *testing.T) {
+	ours := newKeys(t)
+	ring, err := cookie.Chrony{}.ParseKeys(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := ring
+	for range 2 {
+		if later, err = (cookie.Chrony{}).Next(later, rand.Reader); err != nil {
+			t.Fatal(err)
+		}
+	}
+	aged := func(keys []byte) []byte { return bytes.Replace(keys, []byte("15 0.0"), []byte("15 86399.5"), 1) }
+	for _, c := range []struct {
+		sentence string
+		there    []byte
+		refused  bool
+	}{
+		{"there are none", nil, false},
+		{"others of ours may go", newKeys(t), false},
+		{"those of chronyd may not", aged(newKeys(t)), true},
+		{"ours as chronyd writes them may", aged(ours), false},
+		{"ours that chronyd has rotated on may not", aged(cookie.Chrony{}.AppendKeys(nil, later)), true},
+		{"half a file may", aged(newKeys(t))[:100], false},
+	} {
+		dir := t.TempDir()
+		o := Options{From: filepath.Join(dir, "source"), KeysFile: filepath.Join(dir, "ntskeys"), CommandSocket: filepath.Join(dir, "sock")}
+		if err := os.WriteFile(o.From, ours, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if c.there != nil {
+			if err := os.WriteFile(o.KeysFile, c.there, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := Chrony(t.Context(), o)
+		if errors.Is(err, ErrOwnKeys) != c.refused || err == nil { // without chronyd it never ends well
+			t.Errorf("%s: %v", c.sentence, err)
+		}
+		now, readErr := os.ReadFile(o.KeysFile)
+		if readErr != nil || bytes.Equal(now, ours) == c.refused || c.refused && !bytes.Equal(now, c.there) {
+			t.Errorf("%s: the file is\n%s, %v", c.sentence, now, readErr)
+		}
+		// What an agent hands on that is root has been compared already.
+		o.Source, o.From = ours, ""
+		if err := Chrony(t.Context(), o); errors.Is(err, ErrOwnKeys) {
+			t.Errorf("%s: an agent that is root: %v", c.sentence, err)
+		}
+	}
+}

@@ -43,17 +43,6 @@ func New(id ID, key []byte) (*Box, error) {
 	return b, nil
 }
 
-// NewSIV makes the Box of AES-SIV-CMAC that takes a key of this length: 32, 48 or 64 octets (SIVCMAC256,
-// SIVCMAC384, SIVCMAC512).
-func NewSIV(key []byte) (*Box, error) {
-	for _, id := range []ID{SIVCMAC256, SIVCMAC384, SIVCMAC512} {
-		if len(key) == id.KeyLen() {
-			return New(id, key)
-		}
-	}
-	return nil, fmt.Errorf("aead: an AES-SIV-CMAC key has 32, 48 or 64 octets, not %d", len(key))
-}
-
 // Reset gives b another algorithm and key, of id.KeyLen() octets, which is not retained. After an error b is
 // as it was.
 func (b *Box) Reset(id ID, key []byte) error {

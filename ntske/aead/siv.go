@@ -6,9 +6,6 @@ import (
 	"slices"
 )
 
-// SIV is the name Box has had where only AES-SIV-CMAC is meant.
-type SIV = Box
-
 func (s *state) resetSIV(key []byte) {
 	s.main.expand(s.asm, key[:len(key)/2])
 	s.ctr.expand(s.asm, key[len(key)/2:])

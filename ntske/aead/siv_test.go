@@ -128,12 +128,12 @@ func FuzzSIV(f *testing.F) {
 	f.Add(make([]byte, 48), []byte{}, []byte{}, []byte{}, uint(0))
 	f.Add(make([]byte, 64), []byte("nonce"), []byte("fifteen octets."), []byte("associated data"), uint(999))
 	f.Fuzz(func(t *testing.T, key, nonce, plaintext, ad []byte, bit uint) {
-		siv, err := NewSIV(key)
-		if err != nil {
+		id, ok := map[int]ID{32: SIVCMAC256, 48: SIVCMAC384, 64: SIVCMAC512}[len(key)]
+		if !ok {
 			return
 		}
 		want := oracle(t, key, nonce, plaintext, ad)
-		for end, b := range boxes(t, siv.ID(), key) {
+		for end, b := range boxes(t, id, key) {
 			checkBox(t, end, b, nonce, plaintext, ad, want, bit)
 		}
 	})

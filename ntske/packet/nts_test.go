@@ -10,9 +10,9 @@ import (
 	"ntsagent/ntske/aead"
 )
 
-func siv(t testing.TB, key []byte) *aead.SIV {
+func siv(t testing.TB, key []byte) *aead.Box {
 	t.Helper()
-	s, err := aead.NewSIV(key)
+	s, err := aead.New(aead.SIVCMAC256, key)
 	if err != nil {
 		t.Fatal(err)
 	}
