@@ -71,6 +71,13 @@ func (d *trials) now(answer keyring.Answer, algs ...aead.ID) {
 	}
 }
 
+// count is how many queries there were.
+func (d *trials) count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.times)
+}
+
 func ringOf(t *testing.T, alg aead.ID) *cookie.Ring { return ringWith(t, alg, 7) }
 
 // ringWith is a ring of one key of that number.
@@ -133,7 +140,7 @@ func TestOneRefusalMayBeAboutTheKey(t *testing.T) {
 		d.now(answered, 15, 30)
 		time.Sleep(2 * time.Second)
 		d.now(refused, 30)
-		for len(d.times) < 2 { // the trial after a minute
+		for d.count() < 2 { // the trial after a minute
 			time.Sleep(100 * time.Millisecond)
 			synctest.Wait()
 		}
@@ -212,8 +219,8 @@ func TestNoAlgorithmIsTriedBeforeKeysAreProven(t *testing.T) {
 		})
 		d.now(keyring.Answered, 17)
 		time.Sleep(time.Hour)
-		if got := d.opens(); !slices.Equal(got, []aead.ID{15}) || len(d.times) != 0 {
-			t.Errorf("before: %v, asked %d times", got, len(d.times))
+		if got := d.opens(); !slices.Equal(got, []aead.ID{15}) || d.count() != 0 {
+			t.Errorf("before: %v, asked %d times", got, d.count())
 		}
 		close(proven)
 		synctest.Wait()

@@ -47,13 +47,13 @@ func TestAFamilyIsShutByLastingSilenceAlone(t *testing.T) {
 		ring := ringOf(t, aead.SIVCMAC256)
 		var mu sync.Mutex
 		now := map[string]keyring.Answer{}
-		changes, asked := 0, 0
+		var changes, asked atomic.Int32
 		says := func(by string) proveFunc {
 			return func(ctx context.Context, _ []byte, _ *cookie.Session) keyring.Answer {
 				mu.Lock()
 				defer mu.Unlock()
 				if by == "IPv6" {
-					asked++
+					asked.Add(1)
 				}
 				return now[by]
 			}
@@ -61,7 +61,7 @@ func TestAFamilyIsShutByLastingSilenceAlone(t *testing.T) {
 		f := &families{
 			other: netip.MustParseAddrPort("[::1]:123"), fix: "mend it", format: cookie.Chrony{}, every: time.Minute, spacing: time.Second,
 			await: func(context.Context) *cookie.Ring { return ring }, ask: says("IPv6"), control: says("IPv4"), rand: rand.Reader,
-			log: hclog.NewNullLogger(), changed: func() { changes++ }, wake: make(chan struct{}, 1), state: new(atomic.Pointer[familyState]),
+			log: hclog.NewNullLogger(), changed: func() { changes.Add(1) }, wake: make(chan struct{}, 1), state: new(atomic.Pointer[familyState]),
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
@@ -88,9 +88,9 @@ func TestAFamilyIsShutByLastingSilenceAlone(t *testing.T) {
 			mu.Lock()
 			now["IPv4"], now["IPv6"] = step.four, step.six
 			mu.Unlock()
-			from := asked
+			from := asked.Load()
 			time.Sleep(step.in)
-			for synctest.Wait(); step.in == 0 && asked == from; synctest.Wait() {
+			for synctest.Wait(); step.in == 0 && asked.Load() == from; synctest.Wait() {
 				time.Sleep(100 * time.Millisecond)
 			}
 			if why := f.shut(v6); (why == "") != (step.why == "") || !strings.Contains(why, step.why) {
@@ -100,8 +100,8 @@ func TestAFamilyIsShutByLastingSilenceAlone(t *testing.T) {
 				t.Errorf("%s: IPv4 is shut: %s", step.sentence, why)
 			}
 		}
-		if changes != 4 { // shut, open, shut, open
-			t.Errorf("%d changes in %d queries", changes, asked)
+		if changes.Load() != 4 { // shut, open, shut, open
+			t.Errorf("%d changes in %d queries", changes.Load(), asked.Load())
 		}
 	})
 }

@@ -41,6 +41,9 @@ func (a Access) Allows(addr netip.Addr) bool {
 	return allowed
 }
 
+// Add takes in an allow or a deny with its arguments, by lower-case name.
+func (a *Access) Add(name string, args ...string) { a.add(directive{name: name, args: args}) }
+
 // add takes in a directive `allow [all] [ADDRESS[/BITS]]`, or deny.
 func (a *Access) add(d directive) {
 	rules, ok := accessRules(d)

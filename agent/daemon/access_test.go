@@ -147,7 +147,7 @@ func randomAddr(r *rand.Rand) netip.Addr {
 
 func TestChronydRefusesWhatIsUnclearButNames(t *testing.T) {
 	root := partstest.Chrony(t, parts.Debian13)
-	for line, good := range map[string]bool{"allow 1 2": false, "allow 10/-1": false, "allow 10.1/13": true, "allow 0/0": true} {
+	for line, good := range map[string]bool{"allow 1 2": false, "allow 10/-1": false, "allow 10.1/13": true, "allow ALL": false, "allow 0/0": true} {
 		conf := filepath.Join(t.TempDir(), "chrony.conf")
 		if err := os.WriteFile(conf, []byte(line+"\n"), 0o600); err != nil {
 			t.Fatal(err)

@@ -8,6 +8,8 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+
+	"ntsagent/agent/daemon"
 )
 
 // chronyGrammar is that of chrony.conf(5): a line that begins with one of !;#% is
@@ -57,16 +59,16 @@ func chronyIncludes(t tree, d directive) ([]string, error) {
 // chronyConf is what matters of chrony.conf: the last directive of each name, and
 // whom it serves.
 type chronyConf struct {
-	last  map[string]directive
-	all   []directive
-	rules []rule
+	last   map[string]directive
+	all    []directive
+	rules  []rule
+	access daemon.Access
 }
 
 // rule is an allow or a deny.
 type rule struct {
 	allow  bool
 	prefix netip.Prefix // invalid = not understood
-	all    bool         // also what is below it
 }
 
 func (t tree) chronyConf(path string) (chronyConf, error) {
@@ -79,6 +81,7 @@ func (t tree) chronyConf(path string) (chronyConf, error) {
 		c.last[d.words[0]] = d
 		if d.words[0] == "allow" || d.words[0] == "deny" {
 			c.rules = append(c.rules, rulesOf(d)...)
+			c.access.Add(d.words[0], d.words[1:]...)
 		}
 	}
 	return c, nil
@@ -89,7 +92,7 @@ func rulesOf(d directive) []rule {
 	r := rule{allow: d.words[0] == "allow"}
 	args := d.words[1:]
 	if len(args) > 0 && strings.EqualFold(args[0], "all") {
-		r.all, args = true, args[1:]
+		args = args[1:]
 	}
 	if len(args) == 0 {
 		four, six := r, r
@@ -104,19 +107,9 @@ func rulesOf(d directive) []rule {
 	return []rule{r}
 }
 
-// serves tells whether an address is answered: by the narrowest rule, of several
-// of them by the last. Rules we do not understand, names for one, count for nothing.
-func (c chronyConf) serves(addr netip.Addr) bool {
-	allowed, bits := false, -1
-	for _, r := range c.rules {
-		switch {
-		case !r.prefix.IsValid() || !r.prefix.Contains(addr):
-		case r.all || r.prefix.Bits() >= bits:
-			allowed, bits = r.allow, r.prefix.Bits()
-		}
-	}
-	return allowed
-}
+// serves tells whether an address is answered. Rules we do not understand, names
+// for one, count for nothing.
+func (c chronyConf) serves(addr netip.Addr) bool { return c.access.Allows(addr) }
 
 // servesAnybody tells whether there is an allow for more than this host.
 func (c chronyConf) servesAnybody() bool {
