@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"crypto/rand"
 	"errors"
 
 	"ntsagent/ntske/aead"
@@ -139,20 +138,4 @@ func refused(err error) Outcome {
 		return Refused + Outcome(r)
 	}
 	return Refused
-}
-
-// nonces are random octets in stock. None is handed out twice.
-type nonces struct {
-	stock [1024]byte
-	left  int
-}
-
-// take returns n octets, which are good until the next take.
-func (s *nonces) take(n int) []byte {
-	if s.left < n {
-		rand.Read(s.stock[:]) // never fails
-		s.left = len(s.stock)
-	}
-	s.left -= n
-	return s.stock[s.left : s.left+n : s.left+n]
 }

@@ -236,6 +236,20 @@ func allocatesNothing(t *testing.T, d *desk) {
 	}
 }
 
+func TestNoNonceIsHandedOutTwice(t *testing.T) {
+	seen := map[[16]byte]bool{}
+	for range 2 { // gateways: each has a seed of its own
+		var s nonces
+		for i := range 3*seedEvery + 1 {
+			n := [16]byte(s.take(16))
+			if seen[n] || len(s.take(12)) != 12 {
+				t.Fatalf("nonce %d: %x once more", i, n)
+			}
+			seen[n] = true
+		}
+	}
+}
+
 func TestEveryOutcomeHasAName(t *testing.T) {
 	seen := map[string]bool{}
 	for o := range outcomes {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -306,13 +307,15 @@ func (w *worker) answersAhead(t *testing.T) func() {
 	}
 	to := netip.AddrPortFrom(at.Addr(), uint16(w.relay.conn.LocalAddr().(*net.UDPAddr).Port))
 	b := make([]byte, 0, packet.HeaderLen)
+	w.relay.nonces.take(8) // seeds them
+	var foreseen nonces
 	return func() {
-		n := &w.relay.nonces
-		n.left, n.stock = len(n.stock), [len(n.stock)]byte{} // it asks with an origin of 0
+		foreseen = w.relay.nonces
 		h := daemonHeader
 		h.Receive = packet.FromTime(time.Now())
 		h.Transmit = h.Receive
 		for range 2 {
+			h.Origin = packet.Timestamp(binary.BigEndian.Uint64(foreseen.take(8)))
 			daemon.WriteToUDPAddrPort(h.AppendTo(b), to)
 		}
 	}
