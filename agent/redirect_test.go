@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/x509"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"ntsagent/agent/daemon/daemontest"
 	"ntsagent/agent/daemon/ntpsectest"
+	"ntsagent/agent/status"
 	"ntsagent/ntske/client"
 	debian "ntsagent/packaging/parts"
 	"ntsagent/packaging/parts/partstest"
@@ -52,14 +54,22 @@ table ip nat {
 	nft.run("-f", others)
 	before := nft.run("list", "ruleset")
 
-	s := ntpsectest.Start(t, ntpsectest.Options{Network: here, ExtraConf: []string{"restrict 192.0.2.2", "restrict 2001:db8::2", "restrict 127.0.0.1"}})
+	s := ntpsectest.Start(t, ntpsectest.Options{Network: here, ExtraConf: []string{"restrict 192.0.2.2", "restrict 2001:db8::2", "restrict 127.0.0.1", "restrict ::1"}})
 	ours := credential(t, "root")
 	m := beside(t, s, ours, `certificate: {source: files, cert: CERT, key: KEY}
 ke: {listen: ["[::]:4461", "0.0.0.0:4461"]}
 daemon: {kind: ntpsec, ntpsec: {keys_file: `+s.KeysFile+`}}
 `)
 	m.startIn(s, ours)
-	m.wait("the agent serves", provenAndOpen(m))
+	m.wait("the agent serves both families", func(d status.Document) bool {
+		open := 0
+		for _, l := range d.Listeners {
+			if l.Open {
+				open++
+			}
+		}
+		return provenAndOpen(m)(d) && open == 2
+	})
 
 	// meets has a client do all that it does: it comes to port 4460 and must meet
 	// whose certificate is good for name, then ask at port 123.
@@ -93,6 +103,15 @@ daemon: {kind: ntpsec, ntpsec: {keys_file: `+s.KeysFile+`}}
 		meets(sentence, memberName, m.ca.roots, there, outside...)
 		meets(sentence, memberName, m.ca.roots, here, loopback)
 	}
+	// What is for others and only comes by here stays as it is: nobody answers.
+	const beyond = "198.51.100.1"
+	daemontest.Route(t, there, netip.MustParsePrefix(beyond+"/32"), serverAt[0].Addr())
+	there.Do(func() {
+		if nc, err := net.DialTimeout("tcp4", beyond+":4460", 500*time.Millisecond); err == nil {
+			t.Errorf("who asks for %s is answered by %s", beyond, nc.RemoteAddr())
+			nc.Close()
+		}
+	})
 	rest := strings.Replace(nft.run("list", "ruleset"), nft.run("list", "table", "inet", "ntsagent"), "", 1)
 	if rest != before {
 		t.Errorf("the other rules were\n%s\nand are\n%s", before, rest)

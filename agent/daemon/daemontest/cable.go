@@ -102,3 +102,14 @@ func netlink(kind uint16, body []byte) error {
 	}
 	return nil
 }
+
+// Route sends what is for a prefix by way of a host at the other end of a cable.
+func Route(t testing.TB, n *Network, to netip.Prefix, via netip.Addr) {
+	t.Helper()
+	body := []byte{unix.AF_INET, byte(to.Bits()), 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_STATIC, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST, 0, 0, 0, 0}
+	body = append(append(body, attribute(unix.RTA_DST, to.Addr().AsSlice())...), attribute(unix.RTA_GATEWAY, via.AsSlice())...)
+	var err error
+	if n.Do(func() { err = netlink(unix.RTM_NEWROUTE, body) }); err != nil {
+		t.Fatalf("route to %v: %v", to, err)
+	}
+}
