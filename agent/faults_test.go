@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -201,4 +203,56 @@ func TestWhatClientsSeeWhileChronydIsUpgradedAndBack(t *testing.T) {
 	if good := m.read(m.chronyd.KeysFile); !bytes.HasPrefix(good, []byte("NKS0\n15 ")) {
 		t.Errorf("the key file is of another format: %.10q", good)
 	}
+}
+
+// As installed: ntpd-rs lets our group read its key file and keeps that, until it
+// has to make the file anew.
+func TestWhatClientsSeeWhileNtpdRsMakesAKeyFileThatWeMayNotRead(t *testing.T) {
+	t.Parallel()
+	ours := credential(t, agentsUser)
+	s := ntpdrstest.Start(t, ntpdrstest.Options{})
+	f := laidOut(t, s, fmt.Sprintf("daemon: {kind: ntpd-rs, address: %q, ntpd_rs: {keys_file: %s}}\n", s.Addr, s.KeysFile))
+	addr := fixedPort(t)
+	f.write(f.conf, bytes.Replace(f.read(f.conf), []byte("127.0.0.1:0"), []byte(addr.String()), 1))
+	f.write(f.conf, bytes.Replace(f.read(f.conf), []byte("self_check: 1s"), []byte("self_check: 1h"), 1))
+	for _, path := range []string{f.dir, f.conf, f.cert, f.key} {
+		if err := os.Chown(path, int(ours.Uid), int(ours.Gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	letUsRead := func() {
+		err := errors.Join(os.Chmod(filepath.Dir(s.Dir), 0o755), os.Chmod(s.Dir, 0o755), os.Chown(s.KeysFile, 0, int(ours.Gid)), os.Chmod(s.KeysFile, 0o640))
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	letUsRead()
+	agent := asUser(t, ours, "agent", f.conf)
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		agent.Process.Kill()
+		agent.Wait()
+	})
+	f.whole()
+	e := &faultTable{eventTable: f.eventTable(addr, "ntpd-rs "+debian.Debian13.NTPDRS+", our group reads its key file"), f: f}
+	e.promised("restarted", func(*traffic) { s.Restart() })
+	e.unnoticed("key file closed to us, then open again", func(*traffic) {
+		if err := os.Chmod(s.KeysFile, 0o600); err != nil {
+			t.Error(err)
+		}
+		e.says("chmod 640")
+		letUsRead()
+	})
+	e.lost("key file lost and restarted, then opened to us", func(*traffic) {
+		s.Remove()
+		s.Restart()
+		d := f.wait("it is refused", func(d status.Document) bool { return d.Keys.State == status.KeysRefused && !f.ke(d).IsValid() })
+		if !strings.Contains(d.Keys.Why, "chmod 640") {
+			t.Errorf("the status says %q", d.Keys.Why)
+		}
+		meanwhile(t, d)
+		letUsRead()
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -74,15 +75,19 @@ const keyFilePoll = time.Minute
 
 // watchKeyFile tells f what happens to the key file of d until ctx is done. A
 // whole one without the key we mint under means that the daemon has started and
-// found none: then all waits until it was asked.
+// found none, and a new one that is closed to us may mean it: then all waits until
+// it was asked.
 func watchKeyFile(ctx context.Context, d daemon.Followed, f *keyring.Follower, log hclog.Logger) error {
 	if err := d.Closed(); err != nil {
 		log.Info("the folder of the daemon's key file is closed to us: a rotation is noticed at the next self-check only", "cause", err)
 		return nil
 	}
+	var known fs.FileInfo
 	return watch.Files(ctx, []string{d.KeysFile}, atOnce, keyFilePoll, log, func() {
+		now, hidden := d.Hidden(known)
+		known = now
 		ring := f.Current()
-		f.Look(ring != nil && d.OtherKeys(ring.Current()), false)
+		f.Look(ring != nil && (hidden || d.OtherKeys(ring.Current())), false)
 		select { // somebody may change the folder all the time
 		case <-time.After(looksApart):
 		case <-ctx.Done():

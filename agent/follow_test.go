@@ -55,6 +55,14 @@ func followNTPsec(t *testing.T, release debian.Release) (*following, *ntpsectest
 
 func newFollowing(t *testing.T, s owner, daemon string) *following {
 	t.Helper()
+	f := laidOut(t, s, daemon)
+	f.start()
+	return f
+}
+
+// laidOut is newFollowing before the agent is started.
+func laidOut(t *testing.T, s owner, daemon string) *following {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "follow") // the names of sockets are limited to 107 octets
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +77,6 @@ func newFollowing(t *testing.T, s owner, daemon string) *following {
 	f.write(f.key, key)
 	f.write(f.cert, cert)
 	f.configure("1s", 8)
-	f.start()
 	return f
 }
 

@@ -115,6 +115,20 @@ func (f Followed) OtherKeys(key *cookie.Key) bool {
 	return held == nil || held.Fingerprint() != key.Fingerprint()
 }
 
+// Hidden tells that the key file, of which before was known, was written since and
+// that we may not read it: the daemon may have started without its keys. now is
+// what is known of it now; nil = it is not there.
+func (f Followed) Hidden(before fs.FileInfo) (now fs.FileInfo, hidden bool) {
+	now, err := os.Stat(f.KeysFile)
+	if err != nil {
+		return nil, false
+	}
+	if _, err := f.ReadKeys(); !errors.Is(err, fs.ErrPermission) {
+		return now, false
+	}
+	return now, before == nil || !os.SameFile(before, now) || !before.ModTime().Equal(now.ModTime())
+}
+
 // Closed tells why the folder of the key file cannot be watched by us; nil = it
 // can, or is not there yet.
 func (f Followed) Closed() error {

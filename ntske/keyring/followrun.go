@@ -35,6 +35,10 @@ func (s followed) plan() (action, time.Duration) {
 	return wait, d
 }
 
+// askUnseen is how often at least a daemon is asked that does not answer and whose
+// key file cannot be read.
+const askUnseen = 4 * time.Second
+
 func (f *Follower) situation(now time.Time) followed {
 	l := &f.follow
 	return followed{
@@ -95,8 +99,9 @@ func (f *Follower) heed() bool {
 
 // look reads the key file and tells whether there is something to do: it is a
 // whole one with other keys than before, or one again while the daemon is in
-// doubt. What is not whole changes nothing: it is being written, or lost, while
-// the daemon goes on with what it holds.
+// doubt. What is not whole changes nothing in what we mint with: it is being
+// written, or lost, while the daemon goes on with what it holds. But it may hide
+// that the daemon has started with other keys, so the daemon is asked.
 func (f *Follower) look() bool {
 	l := &f.follow
 	ring, err := f.readKeys()
@@ -104,6 +109,8 @@ func (f *Follower) look() bool {
 		if l.fault == nil || l.fault.Error() != err.Error() {
 			l.fault, l.lastError = err, err.Error()
 			f.cfg.Log.Warn("daemon's key file not read, keeping what is proven", "error", err)
+			l.checkAt = time.Time{}
+			return true
 		}
 		return false
 	}
@@ -253,6 +260,9 @@ func (f *Follower) believe(v verdict) {
 		f.publish(l.proven)
 	case v == unseen: // what is published serves on: silence is not refusal
 		l.standing, l.why = Unseen, f.help().Unseen
+		if l.fault != nil { // nothing else will tell when it has started
+			l.checkAt = now.Add(min(f.cfg.CheckEvery, backOff(f.asker.unanswered-1), askUnseen))
+		}
 		if l.doubt && wouldOpen(f.cfg.Read, f.cfg.Format, l.proven) {
 			l.doubt = false
 			f.publish(l.proven)
