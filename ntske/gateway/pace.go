@@ -1,6 +1,6 @@
 package gateway
 
-// pace is how long the parts of a batch take on average. A response whose transmit timestamp is read before
+// pace is how long the parts of a batch take as a rule. A response whose transmit timestamp is read before
 // those behind it are sealed leaves late by a time that is known quite well beforehand, so it is added.
 type pace struct {
 	answer float64 // ns to make one response
@@ -8,7 +8,7 @@ type pace struct {
 }
 
 const (
-	// smooth is the weight of one batch in the averages.
+	// smooth is by how much one batch may change what is known.
 	smooth = 1.0 / 64
 	// farOff is what no batch takes unless the process was interrupted in it. It teaches nothing.
 	farOff = 200e3
@@ -28,9 +28,20 @@ func (p *pace) learn(n, responses int, begin, sealed, sent int64) {
 	if n < 2 || answer < 0 || send < 0 || answer > farOff || send > farOff {
 		return
 	}
-	if p.send == 0 {
+	if p.answer == 0 || p.send == 0 {
 		p.answer, p.send = answer, send
 	}
-	p.answer += smooth * (answer - p.answer)
-	p.send += smooth * (send - p.send)
+	p.answer, p.send = toward(p.answer, answer), toward(p.send, send)
+}
+
+// toward moves a median a little towards a new value. An interruption counts no more than any other surprise, so that
+// few of them do not make all others leave too early.
+func toward(median, value float64) float64 {
+	switch {
+	case value > median:
+		return median * (1 + smooth)
+	case value < median:
+		return median * (1 - smooth)
+	}
+	return median
 }

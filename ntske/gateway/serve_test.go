@@ -340,6 +340,17 @@ func TestTheWayToTheWireIsLearnt(t *testing.T) {
 			t.Errorf("%s: %d ns, want %d", c.name, got, c.want)
 		}
 	}
+	var busy pace
+	for i := range int64(1000) { // 2 and 3 µs, give or take, and 100 µs more in one batch of five
+		jitter, late := i%7*200-600, int64(0)
+		if i%5 == 0 {
+			late = 100e3
+		}
+		busy.learn(4, 2, 0, 8000+jitter+late, 8000+6000+2*jitter+2*late)
+	}
+	if got := busy.lead(3, 1); got < 6000 || got > 8500 {
+		t.Errorf("on a busy machine: %d ns, want 7000", got)
+	}
 	if (&pace{}).lead(3, 1) != 0 {
 		t.Error("a lead before anything was learnt")
 	}
