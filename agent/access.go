@@ -90,3 +90,14 @@ func mayExchange(ke config.KE, daemons *access, addr netip.Addr) bool {
 	}
 	return daemons.allows(addr)
 }
+
+// decides is who decides who may exchange keys; "" = everybody may.
+func (p *parts) decides() string {
+	switch ke := p.cfg.KE; {
+	case ke.Allow != nil:
+		return "ke.allow"
+	case ke.NTP.Host != "" || p.keys.access == nil || p.keys.access.list.Load() == nil:
+		return ""
+	}
+	return "chrony's access list"
+}

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -95,7 +96,7 @@ func TestTheKeyExchangeFollowsChronysAccessList(t *testing.T) {
 	}
 	m.serves(here, "", 8)
 	d := m.wait("they are counted", func(d status.Document) bool { return d.KeyExchange.Refused["not allowed"] == 2 })
-	if d.State != status.Healthy {
+	if d.State != status.Healthy || d.KeyExchange.Allow != "chrony's access list" || !strings.Contains(status.Text(d), "by chrony's access list") {
 		t.Errorf("%s: %q", d.State, d.Reasons)
 	}
 	m.chronyd.Reconfigure(chronytest.Options{ExtraConf: []string{"allow", "deny 198.51.100.128/25"}})

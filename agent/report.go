@@ -5,6 +5,8 @@ import (
 	"os"
 	"time"
 
+	"ntsagent/agent/config"
+	"ntsagent/agent/daemon"
 	"ntsagent/agent/status"
 	"ntsagent/ntske/keyring"
 )
@@ -26,6 +28,7 @@ func (a *agent) document(now time.Time) status.Document {
 		Exports:      p.exports.report(),
 		LastErrors:   a.events.List(),
 	}
+	d.KeyExchange.Allow = p.decides()
 	return d.Judged(now)
 }
 
@@ -98,6 +101,9 @@ func (k *keys) reportDaemon() status.Daemon {
 // behind: that is newer than the last answer to a query of ours.
 func (a *agent) reportDaemon(p *parts, now time.Time) status.Daemon {
 	d := p.keys.reportDaemon()
+	if p.keys.kind == config.KindChrony {
+		d.Faults = daemon.ChronyTarget(p.target.Chronyd).Faults() // as they are now
+	}
 	if c := p.chosen; c != nil {
 		d.Auto = &status.Auto{Found: c.found, Why: c.why}
 	}

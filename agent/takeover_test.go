@@ -10,6 +10,7 @@ import (
 
 	"ntsagent/agent/daemon/chronytest"
 	"ntsagent/agent/setup"
+	"ntsagent/agent/status"
 	"ntsagent/ntske/aead"
 	"ntsagent/ntske/client"
 	debian "ntsagent/packaging/parts"
@@ -199,7 +200,10 @@ func TestALiveServerIsTakenOverAndGivenBackAndNobodyIsLost(t *testing.T) {
 			stop := func() {}
 			if c.first {
 				stop = m.start()
-				m.knows(15, 30) // chronyd writes its keys when it makes them
+				d := m.knows(15, 30) // chronyd writes its keys when it makes them
+				if d.State != status.Degraded || !strings.Contains(strings.Join(d.Reasons, " "), "`ntsrotate 604800`") {
+					t.Errorf("%s, %q: chronyd will rotate its keys itself", d.State, d.Reasons)
+				}
 				old.spends("while chronyd is not set up")
 			}
 			revert := m.applied(old)

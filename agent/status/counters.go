@@ -13,6 +13,7 @@ type KeyExchange struct {
 	ServedDay  uint64            `json:"served_24h"`
 	RefusedDay uint64            `json:"refused_24h"`
 	P95MS      int               `json:"p95_ms,omitempty"` // upper bound of the 95th percentile, since the start
+	Allow      string            `json:"allow,omitempty"`  // who decides who may come; "": everybody may
 }
 
 // Other is the reason of every refusal whose reason NewCounters was not told:

@@ -42,6 +42,9 @@ func Judge(d Document, now time.Time) (State, []string) {
 		if d.Keys.Mode == "follow" && d.Keys.Why != "" { // what is proven serves, but not for ever
 			look = append(look, "cookie keys: "+d.Keys.Why)
 		}
+		for _, fault := range d.Daemon.Faults { // else the keys tell it
+			look = append(look, "daemon: "+fault)
+		}
 	case KeysUnseen:
 		if d.Keys.Mode == "own" {
 			look = append(look, "the gateway does not answer"+because(d.Keys.Why))

@@ -118,6 +118,7 @@ type Daemon struct {
 	OffsetMS     float64   `json:"offset_ms"`            // its clock against ours, from the last proof
 	Opens        []uint16  `json:"opens,omitempty"`      // IANA numbers of the AEADs that it has shown to open cookies of
 	LastError    string    `json:"last_error,omitempty"` // why it was not seen
+	Faults       []string  `json:"faults,omitempty"`     // what its configuration must have otherwise to work with us for long
 	Gateway      *Gateway  `json:"gateway,omitempty"`    // of kind gateway alone
 }
 

@@ -73,6 +73,18 @@ var faults = []struct {
 	{"daemon not synchronised", func(d *Document) { d.Daemon.Synchronised = false }, NotSynchronised, "not synchronised"},
 	{"daemon's state not known", func(d *Document) { d.Daemon.Known, d.Daemon.Synchronised = false, false }, Healthy, ""},
 	{"key exchange listener closed", func(d *Document) { d.Listeners[0].Open = false }, Unhealthy, "listener ntske [::]:4460 is closed"},
+	{"key exchange withheld by one family", func(d *Document) {
+		d.Listeners[0].Open, d.Listeners[0].Withheld, d.Listeners[0].Reason = false, true, "IPv6: silent"
+	}, Degraded, "listener ntske [::]:4460 is closed: IPv6: silent"},
+	{"key exchange withheld by both families", func(d *Document) {
+		for i := range 2 {
+			d.Listeners[i].Open, d.Listeners[i].Withheld = false, true
+		}
+	}, Unhealthy, "is closed"},
+	{"the daemon's configuration works by chance", func(d *Document) { d.Daemon.Faults = []string{"chronyd makes keys of its own"} }, Degraded, "daemon: chronyd makes keys"},
+	{"what keys tell is not told again", func(d *Document) {
+		d.Keys.State, d.Keys.Why, d.Daemon.Faults = KeysRefused, "it makes its own", []string{"it makes its own"}
+	}, Unhealthy, "it makes its own"},
 	{"challenge listener closed", func(d *Document) { d.Listeners[2].Open = false }, Degraded, "listener http-01"},
 	{"reload refused", func(d *Document) { d.Agent.ReloadError = "x.yaml:3: ke: bad" }, Degraded, "the last reload changed nothing"},
 	{"not synchronised outranks degraded", func(d *Document) {

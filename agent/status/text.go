@@ -115,6 +115,9 @@ func keyExchangeText(d Document) string {
 	if k.P95MS > 0 {
 		text += fmt.Sprintf("   p95 %d ms", k.P95MS)
 	}
+	if k.Allow != "" {
+		text += "   by " + k.Allow
+	}
 	return text
 }
 
