@@ -4,7 +4,7 @@
 // last published, with timestamps of the clock of the system, which the daemon disciplines, corrected to
 // the time the daemon serves. It never invents time: what is not known well enough is not served, or the daemon
 // is asked for it (see Mode). What the daemon changes at once, such as a new adjustment, a Mirror sees at its next
-// poll, and RelayMode with the next request.
+// poll, or within eight if long delays hide it, and RelayMode with the next request.
 // Interleaved mode is not supported; datagrams of modes other than 3 are dropped.
 package gateway
 
