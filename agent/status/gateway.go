@@ -23,6 +23,32 @@ type Gateway struct {
 	Asked         uint64            `json:"asked"`        // queries to the daemon for the sake of requests
 	RequestsDay   uint64            `json:"requests_24h"`
 	SilentDay     uint64            `json:"silent_24h"`
+	// FarSince is since when the time served is more than a second off this host's clock; zero = it is not.
+	FarSince time.Time `json:"far_since,omitzero"`
+	// JumpUS is by how much, in µs and more than a second, the time served has jumped against this host's
+	// clock, at JumpedAt; left out an hour after the last time.
+	JumpUS   float64   `json:"jump_us,omitempty"`
+	JumpedAt time.Time `json:"jumped_at,omitzero"`
+}
+
+// judge says why someone should look at the time of the daemon at that address,
+// "" when nobody needs to.
+func (g *Gateway) judge(address string, now time.Time) string {
+	switch {
+	case g == nil:
+	case !g.FarSince.IsZero():
+		side := "ahead of"
+		if g.OffsetUS < 0 {
+			side = "behind"
+		}
+		return fmt.Sprintf("the NTP server at %s has been %s %s this host's clock for %s, and the gateway serves that: see that no other program "+
+			"has taken the port (`ss -lunp` names who holds it) and look at the server's sources; if this host's clock is the wrong one, "+
+			"nobody sets it (chronyd -x does not)", address, micros(math.Abs(g.OffsetUS), "%.*f"), side, Span(now.Sub(g.FarSince)))
+	case !g.JumpedAt.IsZero():
+		return fmt.Sprintf("the NTP server at %s jumped by %s against this host's clock %s ago: look at its log, whether another program had taken "+
+			"the port, and whether somebody set this host's clock; said for an hour", address, micros(g.JumpUS, "%+.*f"), Span(now.Sub(g.JumpedAt)))
+	}
+	return ""
 }
 
 // text is what follows the daemon's address on its line.

@@ -65,7 +65,11 @@ func TestWhatAilsAGatewayIsTold(t *testing.T) {
 		}, Degraded, []string{"gateway for 127.0.0.1:123 closed", "listener ntp 0.0.0.0:4123 is closed: address already in use"}},
 		{"it serves a clock that is far off", func(d *Document) {
 			d.Daemon.Gateway.OffsetUS, d.Daemon.Gateway.UncertaintyUS = -2.5e6, 1500
-		}, Healthy, []string{"offset -2.50 s ± 1.50 ms"}},
+			d.Daemon.Gateway.FarSince, d.Daemon.Gateway.JumpedAt = now.Add(-5*time.Minute), now.Add(-time.Minute)
+		}, Degraded, []string{"offset -2.50 s ± 1.50 ms", "Notices       the NTP server at 127.0.0.1:123 has been 2.50 s behind this host's clock for 5m, and the gateway serves that: see"}},
+		{"its clock has jumped back to where it was", func(d *Document) {
+			d.Daemon.Gateway.JumpUS, d.Daemon.Gateway.JumpedAt = -3600e6, now.Add(-12*time.Minute)
+		}, Degraded, []string{"the NTP server at 127.0.0.1:123 jumped by -3600.00 s against this host's clock 12m ago: look"}},
 		{"it relays", func(d *Document) { d.Daemon.Gateway.Mode = "relay" }, Healthy, []string{", good, asked for each request"}},
 		{"nobody has asked", func(d *Document) { *d.Daemon.Gateway = Gateway{Condition: "good"} }, Healthy, []string{"\n              0 requests/24h\n"}},
 	} {

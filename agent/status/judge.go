@@ -76,6 +76,9 @@ func Judge(d Document, now time.Time) (State, []string) {
 	if d.Daemon.Known && !d.Daemon.Synchronised {
 		unsynchronised = append(unsynchronised, "the daemon is not synchronised, see its own sources")
 	}
+	if why := d.Daemon.Gateway.judge(d.Daemon.Address, now); why != "" {
+		look = append(look, why)
+	}
 	if d.Agent.ReloadError != "" {
 		look = append(look, "the last reload changed nothing: "+d.Agent.ReloadError)
 	}
