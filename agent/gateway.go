@@ -40,6 +40,8 @@ type behind struct {
 	*gateway.Mirror
 	addr  netip.AddrPort
 	tasks *task.Group
+	log   hclog.Logger
+	drift atomic.Pointer[drift] // nil = not looked at yet
 }
 
 // newGateway builds the part for cfg, or takes old's when nothing is new; nil for
@@ -65,8 +67,11 @@ func (a *agent) newGateway(ctx context.Context, old *parts, cfg *config.Config) 
 	if g.behind == nil {
 		g.behind = &behind{
 			Mirror: gateway.NewMirror(gateway.MirrorConfig{Daemon: cfg.Daemon.Address, Log: log}),
-			addr:   cfg.Daemon.Address, tasks: task.NewGroup(a.Log),
+			addr:   cfg.Daemon.Address, tasks: task.NewGroup(a.Log), log: log,
 		}
+	}
+	for _, w := range cfg.Warnings(config.ThisHost()) {
+		log.Warn("the configuration leaves a door open", "cause", w)
 	}
 	rate := g.conf.Limits.PerPrefix
 	limit := gateway.Limit{Burst: g.conf.Limits.Burst}
@@ -146,6 +151,7 @@ func (g *gatewayPart) relieve(ctx context.Context, old *gatewayPart) {
 
 func (b *behind) start(ctx context.Context) {
 	b.tasks.Go(ctx, task.Task{Name: "the daemon behind the gateway", Run: b.Run})
+	b.tasks.Go(ctx, task.Task{Name: "the time of the daemon behind the gateway", Run: b.watch})
 }
 
 // known waits until the daemon has answered, for a while.

@@ -52,6 +52,9 @@ func (g *gatewayPart) report(d *status.Daemon) {
 		Mode: g.conf.Mode, Condition: r.Condition.String(), Silent: map[string]uint64{},
 		OffsetUS: float64(r.Offset.Nanoseconds()) / 1000, UncertaintyUS: float64(r.Uncertainty.Nanoseconds()) / 1000,
 	}
+	if w := g.behind.drift.Load(); w != nil {
+		d.Gateway.FarSince, d.Gateway.JumpedAt, d.Gateway.JumpUS = w.farSince, w.jumpedAt, float64(w.jump.Nanoseconds())/1000
+	}
 	for o, n := range g.counts() {
 		switch {
 		case o == gateway.Served:

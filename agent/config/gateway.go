@@ -47,6 +47,7 @@ func (v validator) gateway(c *Config) {
 // loops says whether what is sent to a daemon there would arrive at a socket at
 // listen. Port 0 is one that nobody else has.
 func loops(daemon, listen netip.AddrPort) bool {
-	to, at := daemon.Addr().Unmap(), listen.Addr().Unmap()
+	// A zone has two spellings, a name and a number; nobody has one address on two links of one host.
+	to, at := daemon.Addr().Unmap().WithZone(""), listen.Addr().Unmap().WithZone("")
 	return daemon.Port() == listen.Port() && to.Is4() == at.Is4() && (to == at || at.IsUnspecified())
 }

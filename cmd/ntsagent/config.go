@@ -48,6 +48,11 @@ func configCheck(cmd *cobra.Command, g *globals) error {
 	if err != nil {
 		return exit(exitUsage, err)
 	}
-	result := map[string]any{"file": g.Config, "valid": true, "names": len(c.Names)}
-	return show(cmd, g, result, fmt.Sprintf("ok    config %s is valid\n", g.Config))
+	warnings := append([]string{}, c.Warnings(config.ThisHost())...)
+	result := map[string]any{"file": g.Config, "valid": true, "names": len(c.Names), "warnings": warnings}
+	text := fmt.Sprintf("ok    config %s is valid\n", g.Config)
+	for _, w := range warnings {
+		text += "warn  " + w + "\n"
+	}
+	return show(cmd, g, result, text)
 }

@@ -1,0 +1,42 @@
+package config
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+func TestADoorThatIsLeftOpenIsWarnedOf(t *testing.T) {
+	own := []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("fe80::7")}
+	for _, c := range []struct {
+		name, kind, addr string
+		free             int
+		warns            bool
+	}{
+		{"the gateway asks at a port that anybody may take", KindGateway, "127.0.0.1:1024", 1024, true},
+		{"the gateway asks at one that only root may take", KindGateway, "127.0.0.1:1023", 1024, false},
+		{"the host, a container, keeps no port for root", KindGateway, "[::1]:123", 0, true},
+		{"an address of this host", KindGateway, "192.0.2.7:14123", 1024, true},
+		{"one with a zone", KindGateway, "[fe80::7%eth0]:14123", 1024, true},
+		{"another host keeps its own ports", KindGateway, "192.0.2.8:14123", 1024, false},
+		{"chronyd proves that it has our keys", KindChrony, "127.0.0.1:14123", 1024, false},
+		{"so does ntpd", KindNTPsec, "127.0.0.1:14123", 1024, false},
+		{"so does ntpd-rs", KindNTPDRS, "127.0.0.1:14123", 1024, false},
+	} {
+		cfg := Config{Daemon: Daemon{Kind: c.kind, Address: netip.MustParseAddrPort(c.addr)}}
+		got := cfg.Warnings(Host{Unprivileged: c.free, Addrs: own})
+		if len(got) > 0 != c.warns {
+			t.Errorf("%s: %q", c.name, got)
+		}
+		if c.warns && (!strings.HasPrefix(got[0], "daemon.address: ") || !strings.Contains(got[0], c.addr)) {
+			t.Errorf("%s: %q", c.name, got)
+		}
+	}
+}
+
+func TestThisHostHasItsAddresses(t *testing.T) {
+	h := ThisHost()
+	if !h.owns(netip.MustParseAddr("::ffff:127.0.0.2")) || h.owns(netip.MustParseAddr("192.0.2.1")) || h.Unprivileged < 0 || h.Unprivileged > 65536 {
+		t.Errorf("%+v", h)
+	}
+}
