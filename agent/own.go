@@ -7,7 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"ntsagent/agent/config"
 	"ntsagent/agent/task"
@@ -38,7 +41,7 @@ func (a *agent) newOwning(cfg *config.Config, old *parts) (*keys, error) {
 	file := ringFile(filepath.Join(folder, "gateway"))
 	own, err := keyring.NewOwn(keyring.OwnConfig{
 		RotateEvery: cfg.Keys.RotateEvery, Keep: cfg.Keys.Keep, CheckEvery: cfg.Observe.SelfCheck,
-		Load: file.load, Save: file.save, Aside: file.aside, Prove: prove,
+		Load: func() ([]byte, error) { return file.loadOwn(log) }, Save: file.save, Aside: file.aside, Prove: prove,
 		Help: func() keyring.Help { return a.parts.Load().gateway.help() },
 		Rand: rand.Reader, Log: log, Changed: func() { a.knock(); k.others.look() }, After: before,
 	})
@@ -69,10 +72,53 @@ func (a *agent) newOwning(cfg *config.Config, old *parts) (*keys, error) {
 	return k, nil
 }
 
+// loadOwn loads a file that is ours alone. What stands in its place and can be no
+// file of ours is keyring.ErrDamaged.
+func (f ringFile) loadOwn(log hclog.Logger) ([]byte, error) {
+	info, err := os.Stat(string(f))
+	if err != nil {
+		return nil, err
+	}
+	folder, err := os.Stat(filepath.Dir(string(f)))
+	if err != nil {
+		return nil, err
+	}
+	file, above := info.Sys().(*syscall.Stat_t), folder.Sys().(*syscall.Stat_t)
+	if why := unfit(info.Mode(), info.Size(), file.Uid, above.Uid); why != "" {
+		return nil, fmt.Errorf("%w: %s: %s", keyring.ErrDamaged, f, why)
+	}
+	if info.Mode().Perm()&0o077 != 0 { // the folder keeps others out, unless somebody has opened that, too
+		log.Warn("the file of our cookie keys was open to others, closing it", "file", string(f), "mode", info.Mode().String(), "folder", folder.Mode().String())
+		if err := os.Chmod(string(f), 0o600); err != nil {
+			return nil, fmt.Errorf("close the file of our cookie keys to others: %w", err)
+		}
+	}
+	return f.load()
+}
+
+// unfit says why a file can be none of ours, or "". Root and whoever has the folder
+// could have put any file there.
+func unfit(mode os.FileMode, size int64, owner, above uint32) string {
+	switch {
+	case !mode.IsRegular():
+		return "no regular file"
+	case size > maxKeyFile:
+		return fmt.Sprintf("%d octets, more than %d", size, maxKeyFile)
+	case owner != 0 && owner != above && owner != uint32(os.Geteuid()):
+		return fmt.Sprintf("it belongs to user %d, not to the agent's", owner)
+	}
+	return ""
+}
+
 // aside puts the file out of the way of the next save, and tells where.
 func (f ringFile) aside() (string, error) {
 	kept := fmt.Sprintf("%s.damaged", f)
-	if err := os.Rename(string(f), kept); err != nil {
+	err := os.Rename(string(f), kept)
+	if err != nil { // something is there that cannot be replaced
+		kept = fmt.Sprintf("%s-%d", kept, time.Now().Unix())
+		err = os.Rename(string(f), kept)
+	}
+	if err != nil {
 		return "", err
 	}
 	return kept, nil

@@ -28,8 +28,8 @@ type OwnConfig struct {
 	Keep        int           // keys held, the one that mints among them; 0 = DefaultKeep
 	CheckEvery  time.Duration // 0 = DefaultCheckEvery
 
-	// Load and Save are as in Config. Aside puts a file that is damaged where it
-	// is out of the way and tells where that is.
+	// Load and Save are as in Config, but that Load may return ErrDamaged. Aside
+	// puts a file that is damaged where it is out of the way and tells where that is.
 	Load  func() ([]byte, error)
 	Save  func([]byte) error
 	Aside func() (string, error)
@@ -147,21 +147,24 @@ func (cfg OwnConfig) withDefaults() (OwnConfig, error) {
 }
 
 func (o *Own) load() error {
+	var f ownFile
 	b, err := o.cfg.Load()
 	if err == nil {
-		f, damage := parseOwn(b)
-		if damage == nil {
-			o.own.file = f
-			o.held.Store(f.ring)
-			return nil
+		f, err = parseOwn(b)
+	}
+	switch {
+	case err == nil:
+		o.own.file = f
+		o.held.Store(f.ring)
+		return nil
+	case errors.Is(err, ErrDamaged):
+		kept, failed := o.cfg.Aside()
+		if failed != nil {
+			return fmt.Errorf("put the damaged file of our cookie keys aside: %w", failed)
 		}
-		var kept string
-		if kept, err = o.cfg.Aside(); err != nil {
-			return fmt.Errorf("put the damaged file of our cookie keys aside: %w", err)
-		}
-		o.own.lastError = damage.Error()
-		o.cfg.Log.Error("own cookie keys are damaged, making new ones: each client needs a new key exchange", "error", damage, "kept", kept)
-	} else if !errors.Is(err, os.ErrNotExist) {
+		o.own.lastError = err.Error()
+		o.cfg.Log.Error("own cookie keys are damaged, making new ones: each client needs a new key exchange", "error", err, "kept", kept)
+	case !errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("load our cookie keys: %w", err)
 	}
 	ring, err := cookie.Own{}.NewRing(o.cfg.Rand)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -195,14 +196,37 @@ func TestARestartLosesNoKeyOfOursAndMakesUpForOneRotation(t *testing.T) {
 }
 
 func TestADamagedFileOfOurKeysIsPutAsideForNewOnes(t *testing.T) {
+	for _, c := range []struct{ name, disk, says string }{
+		{"a file that is cut", ownHead + "2026-11-23T10:00:00Z\nkeys 10\n", "cut off"},
+		{"a file of another program", "no keys of ours", "does not begin as one"},
+		{"a file of a newer version", "ntsagent own keys 2\nrotated", "of format 2, which a newer ntsagent writes"},
+		{"no version at all", "ntsagent own keys x\n", "does not begin as one"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &fakeServer{disk: []byte(c.disk)}
+			o, _ := runOwn(t, s)
+			after(time.Second)
+			state := ownState(t, o, Proven, true, 1)
+			if string(s.aside) != c.disk || !strings.Contains(state.LastError, c.says) {
+				t.Errorf("%s: kept %q, state %+v", c.name, s.aside, state)
+			}
+		})
+	}
+}
+
+func TestWhatCanBeNoFileOfOurKeysIsPutAsideAndWhatCannotBeReadIsNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &fakeServer{disk: []byte(ownHead + "2026-11-23T10:00:00Z\nkeys 10\n")}
-		damaged := s.disk
-		o, _ := runOwn(t, s)
+		s := &fakeServer{disk: []byte("a folder")}
+		load := func(err error) func(*OwnConfig) {
+			return func(c *OwnConfig) { c.Load = func() ([]byte, error) { return nil, err } }
+		}
+		if _, err := NewOwn(s.config(load(errors.New("no right")))); err == nil || s.aside != nil {
+			t.Errorf("a file that cannot be read: %v, put aside %q", err, s.aside)
+		}
+		o, _ := runOwn(t, s, load(fmt.Errorf("%w: a folder", ErrDamaged)))
 		after(time.Second)
-		state := ownState(t, o, Proven, true, 1)
-		if !bytes.Equal(s.aside, damaged) || !strings.Contains(state.LastError, "cut off") {
-			t.Errorf("kept %q, state %+v", s.aside, state)
+		if state := ownState(t, o, Proven, true, 1); s.aside == nil || !strings.Contains(state.LastError, "a folder") {
+			t.Errorf("put aside %q, %+v", s.aside, state)
 		}
 	})
 }

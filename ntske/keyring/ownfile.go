@@ -3,6 +3,7 @@ package keyring
 import (
 	"bytes"
 	"fmt"
+	"strconv"
 	"time"
 
 	"ntsagent/ntske/cookie"
@@ -20,7 +21,14 @@ type ownFile struct {
 	rotated time.Time // wall time of the last rotation
 }
 
-const ownHead = "ntsagent own keys 1\nrotated "
+const (
+	ownName = "ntsagent own keys "
+	ownHead = ownName + "1\nrotated "
+)
+
+// ErrDamaged is what OwnConfig.Load wraps when what it found can be no file of
+// ours: it is put aside then, as one is whose content is damaged.
+var ErrDamaged = errFile
 
 func (f ownFile) append(dst []byte) []byte {
 	dst = fmt.Appendf(dst, "%s%s\n", ownHead, formatTime(f.rotated))
@@ -31,6 +39,12 @@ func (f ownFile) append(dst []byte) []byte {
 func parseOwn(b []byte) (ownFile, error) {
 	rest, found := bytes.CutPrefix(b, []byte(ownHead))
 	rotated, keys, cut := bytes.Cut(rest, []byte("\n"))
+	if version, ok := bytes.CutPrefix(b, []byte(ownName)); ok && !found {
+		version, _, _ = bytes.Cut(version, []byte("\n"))
+		if n, err := strconv.ParseUint(string(version), 10, 16); err == nil && n > 1 {
+			return ownFile{}, fmt.Errorf("%w: it is of format %d, which a newer ntsagent writes", errFile, n)
+		}
+	}
 	if !found || !cut {
 		return ownFile{}, fmt.Errorf("%w: it does not begin as one", errFile)
 	}
