@@ -152,11 +152,15 @@ func TestAGatewayThatIsKilledWhileItRotatesLosesNoCookie(t *testing.T) {
 	v := f.visit(f.whole())
 	for range 5 {
 		at := gatewayAt(f.whole())
-		rotated := make(chan int, 1)
+		rotated, ahead, killed := make(chan int, 1), make(chan struct{}, 16), make(chan struct{})
 		go func() { // ends with the agent
 			n := 0
 			for f.rotate() == nil {
 				n++
+				select { // a client that waits long for its answer would outlive the 64 keys
+				case ahead <- struct{}{}:
+				case <-killed:
+				}
 			}
 			rotated <- n
 		}()
@@ -171,8 +175,12 @@ func TestAGatewayThatIsKilledWhileItRotatesLosesNoCookie(t *testing.T) {
 				t.Fatal(err)
 			}
 			v.cookies = reply.Cookies
+			for len(ahead) > 0 {
+				<-ahead
+			}
 		}
 		kill()
+		close(killed)
 		kill = f.child()
 		t.Logf("killed after %d rotations", <-rotated)
 	}
