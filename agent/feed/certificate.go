@@ -241,38 +241,10 @@ func (o CertificateOptions) owner() (*disk.Owner, error) {
 // openTrusted opens a folder that, with all above it, nobody but root and us can
 // change: else what is written there could end elsewhere.
 func openTrusted(path string) (*os.Root, error) {
-	refuse := func(err error) (*os.Root, error) {
+	root, err := disk.OpenTrusted(path)
+	if err != nil {
 		return nil, &Failure{What: "feed certificate: " + path, Kind: ErrFolder, Err: err,
 			Fix: "keep the files in a folder like /etc/ntpsec, which is root's alone"}
-	}
-	real, err := filepath.EvalSymlinks(path)
-	if err == nil {
-		real, err = filepath.Abs(real)
-	}
-	if err != nil {
-		return refuse(err)
-	}
-	for dir := real; ; dir = filepath.Dir(dir) {
-		var st unix.Stat_t
-		if err := unix.Lstat(dir, &st); err != nil {
-			return refuse(err)
-		}
-		sticky := dir != real && st.Mode&unix.S_ISVTX != 0 // there others make files, but move none of ours
-		switch {
-		case st.Mode&unix.S_IFMT != unix.S_IFDIR:
-			return refuse(fmt.Errorf("%s is no folder", dir))
-		case st.Uid != 0 && int(st.Uid) != os.Geteuid():
-			return refuse(fmt.Errorf("%s belongs to user %d", dir, st.Uid))
-		case st.Mode&0o022 != 0 && !sticky:
-			return refuse(fmt.Errorf("others may write to %s, it has mode %04o", dir, st.Mode&0o7777))
-		}
-		if dir == "/" {
-			break
-		}
-	}
-	root, err := os.OpenRoot(real)
-	if err != nil {
-		return refuse(err)
 	}
 	return root, nil
 }
