@@ -24,6 +24,7 @@ import (
 	"ntsagent/acme/disk"
 	"ntsagent/acme/store"
 	"ntsagent/agent/config"
+	"ntsagent/agent/setup"
 	"ntsagent/agent/status"
 	"ntsagent/agent/task"
 )
@@ -36,6 +37,7 @@ type Options struct {
 	ConfigPath string // read now and at every reload
 	Log        hclog.Logger
 	Version    string
+	Host       setup.Host // where daemon.kind: auto looks; zero = this machine
 }
 
 // agent is one running process. What it serves is in parts; everything else

@@ -33,7 +33,11 @@ func (a *agent) resolve(ctx context.Context, cfg *config.Config, before *choice)
 	}
 	c := before
 	if c == nil || !c.found || c.addr != cfg.Daemon.Address {
-		c = choose(ctx, setup.Host{Root: "/", Proc: "/proc"}, cfg.Daemon.Address)
+		h := a.Host
+		if h.Root == "" {
+			h.Root, h.Proc = "/", "/proc"
+		}
+		c = choose(ctx, h, cfg.Daemon.Address)
 		c.addr = cfg.Daemon.Address
 		if c.found {
 			a.Log.Info("daemon found", "daemon.kind", c.kind, "why", c.why)

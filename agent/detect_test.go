@@ -1,13 +1,17 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
@@ -19,11 +23,14 @@ import (
 	"ntsagent/agent/daemon/openntpdtest"
 	"ntsagent/agent/setup"
 	"ntsagent/agent/status"
+	debian "ntsagent/packaging/parts"
 )
+
+// machine is the one the test runs on, whose daemons are those of the parts.
+var machine = setup.Host{Root: "/", Proc: "/proc", Invoked: debian.Invoked}
 
 func TestAutoIsTheDaemonThatHoldsThePort(t *testing.T) {
 	t.Parallel()
-	machine := setup.Host{Root: "/", Proc: "/proc"}
 	check := func(c *choice, kind, why string) {
 		t.Helper()
 		if c.kind != kind || !c.found || !strings.Contains(c.why, why) || strings.Contains(c.why, "\n") {
@@ -48,6 +55,64 @@ func TestAutoIsTheDaemonThatHoldsThePort(t *testing.T) {
 	}
 	defer c.Close()
 	check(choose(t.Context(), machine, c.LocalAddr().(*net.UDPAddr).AddrPort()), config.KindGateway, fmt.Sprintf("(pid %d) holds UDP port ", os.Getpid()))
+}
+
+// A process of another user that is called chronyd and holds the port is no reason
+// to run it, to ask it for the time, or to stop looking.
+func TestAutoDoesNotFallForAnotherUsersProcess(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Fatal("this test needs root: it runs a program as another user")
+	}
+	dir, err := os.MkdirTemp("", "stranger")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	shell, err := os.ReadFile("/bin/sh")
+	path := filepath.Join(dir, "chronyd")
+	if err := errors.Join(err, os.WriteFile(path, shell, 0o755), os.Chown(path, 65534, 65534), os.Chown(dir, 65534, 65534)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := c.LocalAddr().(*net.UDPAddr).AddrPort()
+	socket, err := c.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, "-c", "echo ready; read x", "sh", "-f", "/etc/passwd")
+	cmd.ExtraFiles, cmd.Dir = []*os.File{socket}, "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(cmd.Start(), socket.Close(), c.Close()); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer in.Close()
+	if _, err := io.ReadFull(out, make([]byte, len("ready\n"))); err != nil {
+		t.Fatal(err)
+	}
+	h := machine
+	h.Run = func(_ context.Context, argv ...string) ([]byte, error) {
+		if strings.HasPrefix(argv[0], dir) {
+			t.Errorf("%q was run", argv)
+		}
+		return nil, errors.New("nothing is run")
+	}
+	got := choose(t.Context(), h, addr)
+	if pid := fmt.Sprintf("(pid %d)", cmd.Process.Pid); got.found || got.kind == config.KindGateway || strings.Contains(got.why, pid+" holds") || strings.Contains(got.why, pid+" runs") {
+		t.Errorf("%+v", got)
+	}
 }
 
 // hostWith is one with these files; those of proc are below its /proc, which
@@ -76,7 +141,7 @@ func TestAutoSaysWhatItGuessesFrom(t *testing.T) {
 	const held = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n" +
 		"  1: 00000000:007B 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 7 2 0 0\n"
 	table, some := "thread-self/net/udp", map[string]string{"usr/sbin/chronyd": ""}
-	chronyd := map[string]string{"812/stat": "812 (chronyd) S 1 1 1 0", "812/cmdline": "/usr/sbin/chronyd\x00-F\x001\x00", table: held}
+	chronyd := map[string]string{"812/stat": "812 (chronyd) S 1 1 1 0", "812/cmdline": "/usr/sbin/chronyd\x00-F\x001\x00", "812/status": "Uid:\t0\t0\t0\t0\n", table: held}
 	hidden := hostWith(t, map[string]string{"usr/bin/ntp-daemon": ""}, nil)
 	hidden.Proc = filepath.Join(hidden.Root, "usr/bin/ntp-daemon")
 	for name, row := range map[string]struct {
@@ -90,11 +155,11 @@ func TestAutoSaysWhatItGuessesFrom(t *testing.T) {
 		"chrony, which has not started yet": {hostWith(t, some, map[string]string{table: ""}),
 			"127.0.0.1:123", config.KindChrony, false, "chronyd is installed but does not run"},
 		"ntpd-rs, which has not started yet, and a client": {
-			hostWith(t, map[string]string{"usr/bin/ntp-daemon": ""}, map[string]string{"9/stat": "9 (systemd-timesyn) S 1 1 1 0", "9/cmdline": "/lib/systemd/systemd-timesyncd\x00"}),
+			hostWith(t, map[string]string{"usr/bin/ntp-daemon": ""}, map[string]string{"9/stat": "9 (systemd-timesyn) S 1 1 1 0", "9/cmdline": "/lib/systemd/systemd-timesyncd\x00", "9/status": "Uid:\t0\t0\t0\t0\n"}),
 			"127.0.0.1:123", config.KindNTPDRS, false, "ntp-daemon is installed but does not run"},
 		"OpenNTPD, which has not started yet": {hostWith(t, map[string]string{"usr/sbin/ntpd": "", "etc/openntpd/ntpd.conf": ""}, nil),
 			"127.0.0.1:123", config.KindGateway, false, "ntpd is installed but does not run"},
-		"a client": {hostWith(t, map[string]string{"usr/lib/systemd/systemd-timesyncd": ""}, map[string]string{"9/stat": "9 (systemd-timesyn) S 1 1 1 0", "9/cmdline": "/lib/systemd/systemd-timesyncd\x00"}),
+		"a client": {hostWith(t, map[string]string{"usr/lib/systemd/systemd-timesyncd": ""}, map[string]string{"9/stat": "9 (systemd-timesyn) S 1 1 1 0", "9/cmdline": "/lib/systemd/systemd-timesyncd\x00", "9/status": "Uid:\t0\t0\t0\t0\n"}),
 			"127.0.0.1:123", config.KindChrony, false, "there is only systemd-timesyncd"},
 		"a daemon at another port":        {hostWith(t, some, chronyd), "127.0.0.1:1123", config.KindChrony, false, "runs, though not at UDP port 1123"},
 		"a host that hides all processes": {hidden, "127.0.0.1:123", config.KindNTPDRS, false, "ntp-daemon is installed but does not run; look at the "},
@@ -119,7 +184,7 @@ func TestAutoTakesWhoRunsForWhoHoldsAPortOfSomebodyHidden(t *testing.T) {
 
 func TestAGuessIsMadeAgainAndAFindIsNot(t *testing.T) {
 	rs := ntpdrstest.Start(t, ntpdrstest.Options{})
-	a := &agent{Options: Options{ConfigPath: "file", Log: hclog.NewNullLogger()}}
+	a := &agent{Options: Options{ConfigPath: "file", Log: hclog.NewNullLogger(), Host: machine}}
 	cfg := config.Default()
 	cfg.Daemon.Address = rs.Addr
 	for name, row := range map[string]struct {

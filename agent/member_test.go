@@ -134,7 +134,9 @@ func newMember(t *testing.T, life time.Duration, o chronytest.Options) *member {
 // start runs the agent until stop, or the end of the test.
 func (m *member) start() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() { m.ended <- Run(ctx, Options{ConfigPath: m.conf, Log: hclog.New(m.logTo()), Version: "test"}) }()
+	go func() {
+		m.ended <- Run(ctx, Options{ConfigPath: m.conf, Log: hclog.New(m.logTo()), Version: "test", Host: machine})
+	}()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-m.ended; err != nil {

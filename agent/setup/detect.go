@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"ntsagent/acme/disk"
 )
 
 // Ports are where to look: 123 and 4460 but for tests.
@@ -76,6 +76,7 @@ func (h Host) find(ctx context.Context, ports Ports) (Daemon, error) {
 	if err != nil {
 		return Daemon{}, &Failure{What: "look at the processes", Kind: ErrNotPermitted, Err: err, Fix: "run as root where /proc is mounted"}
 	}
+	h.judge(all)
 	d, err := h.holder(ctx, all, ntp, ports)
 	if err != nil {
 		return Daemon{}, err
@@ -111,12 +112,14 @@ func (h Host) holder(ctx context.Context, all []process, ntp []uint64, ports Por
 			"run this where that process runs"}}
 	case len(holders) > 0:
 		inWay = []Finding{h.stranger(holders[0], ports.NTP)}
+	default:
+		inWay = h.impostor(all)
 	}
 	if installed := h.installed(); !ok || d.Kind == Timesyncd && installed.Kind != None && installed.Kind != Timesyncd { // a server that has not started yet
 		d = installed
 	}
-	d.InWay = inWay
-	if len(holders) > 0 && holders[0].pid != 1 && holders[0].comm != "ntsagent" {
+	d.InWay = append(inWay, d.InWay...)
+	if len(holders) > 0 && holders[0].pid != 1 && holders[0].comm != "ntsagent" && h.mayServe(holders[0], ports.NTP) {
 		d.Stranger = holders[0].String()
 	}
 	return d, nil
@@ -126,8 +129,8 @@ func (h Host) holder(ctx context.Context, all []process, ntp []uint64, ports Por
 func servers(all []process) map[string]process {
 	who := map[string]process{}
 	for _, p := range all {
-		prog, _, ok := p.program()
-		if _, met := who[prog.name]; ok && !met && prog.kinds[0] != Timesyncd {
+		prog, ok := p.program()
+		if _, met := who[prog.name]; ok && p.own && !met && prog.kinds[0] != Timesyncd {
 			who[prog.name] = p
 		}
 	}
@@ -153,6 +156,10 @@ func (h Host) stranger(p process, port uint16) Finding {
 			return Finding{fmt.Sprintf("UDP port %d is held by systemd for %s, whose service does not run", port, unit),
 				"start that service, or: systemctl disable --now " + unit}
 		}
+	}
+	if !h.mayServe(p, port) {
+		return Finding{fmt.Sprintf("UDP port %d: %s of %s answers there: not asked, not changed", port, p, h.userName(p.uid)),
+			"if it is to serve time, write daemon.kind and name it here with --daemon and --daemon-config; else stop it"}
 	}
 	return Finding{fmt.Sprintf("UDP port %d: %s answers there, which is no NTP daemon we know", port, p), "if it serves time, daemon.kind: gateway puts NTS before it, which auto does; else stop it, or let it use another port"}
 }
@@ -225,12 +232,11 @@ func holding(all []process, inodes []uint64) []process {
 func (h Host) known(ctx context.Context, some, all []process) (Daemon, bool) {
 	var client *Daemon
 	for _, p := range some {
-		prog, in, ok := p.program()
-		if !ok {
+		prog, ok := p.program()
+		if !ok || !p.own {
 			continue
 		}
-		p, in = eldest(p, prog, in, all)
-		d := h.daemonOf(ctx, p, prog, in)
+		d := h.daemonOf(ctx, eldest(p, prog, all), prog)
 		if d.Kind != Timesyncd {
 			return d, true
 		}
@@ -246,27 +252,33 @@ func (h Host) known(ctx context.Context, some, all []process) (Daemon, bool) {
 
 // eldest is the process that others of the same program come from: helpers, like
 // OpenNTPD's engine that holds the socket, do not show the command line.
-func eldest(p process, prog program, in invocation, all []process) (process, invocation) {
+func eldest(p process, prog program, all []process) process {
 	for range len(all) { // parents cannot go round, but /proc changes while it is read
 		i := slices.IndexFunc(all, func(q process) bool { return q.pid == p.parent })
 		if i < 0 {
 			break
 		}
-		known, parent, ok := all[i].program()
+		known, ok := all[i].program()
 		if !ok || known.name != prog.name {
 			break
 		}
-		p, in = all[i], parent
+		p = all[i]
 	}
-	return p, in
+	return p
 }
 
 // daemonOf asks and reads what a process is.
-func (h Host) daemonOf(ctx context.Context, p process, prog program, in invocation) Daemon {
+func (h Host) daemonOf(ctx context.Context, p process, prog program) Daemon {
 	t := h.files()
-	d := Daemon{Kind: prog.kinds[0], Program: prog.name, PID: p.pid, Unit: p.unit, Config: prog.configArg(in.args)}
+	d := Daemon{Kind: prog.kinds[0], Program: prog.name, PID: p.pid, Unit: p.unit}
+	named := prog.configArg(p.in.args)
+	if h.believed(p) {
+		d.Config = named
+	} else if prog.usual(named) {
+		d.Config, named = named, ""
+	}
 	if prog.version {
-		b := h.ask(ctx, in)
+		b := h.ask(ctx, p)
 		d.Version, d.noNTS = b.version, b.noNTS
 		switch {
 		case slices.Contains(prog.kinds, b.kind):
@@ -278,12 +290,16 @@ func (h Host) daemonOf(ctx context.Context, p process, prog program, in invocati
 	if prog.name == "busybox" {
 		d.Program = "busybox ntpd"
 	}
-	if d.Config != "" && !filepath.IsAbs(d.Config) {
-		if cwd, err := os.Readlink(filepath.Join(h.Proc, fmt.Sprint(p.pid), "cwd")); err == nil {
-			d.Config = filepath.Join(cwd, d.Config)
-		}
+	if d.Config != "" && !filepath.IsAbs(d.Config) && filepath.IsAbs(p.cwd) {
+		d.Config = filepath.Join(p.cwd, d.Config)
 	}
-	return h.completed(d)
+	d = h.completed(d)
+	if named != "" && !h.believed(p) {
+		d.Config = ""
+		d.InWay = []Finding{{fmt.Sprintf("%s of %s names %s as its configuration: not read, not changed, for of such a process only the usual places are believed", p, h.userName(p.uid), printable(named)),
+			"if that is right, name it with --daemon and --daemon-config"}}
+	}
+	return d
 }
 
 // completed adds what the distribution's files tell.
@@ -302,18 +318,25 @@ func (h Host) completed(d Daemon) Daemon {
 const askWithin = 2 * time.Second
 
 // ask runs the program of a process for its version, if only root or we can have
-// put it there.
-func (h Host) ask(ctx context.Context, in invocation) build {
-	var st unix.Stat_t
-	if !filepath.IsAbs(in.run[0]) || !filepath.IsAbs(in.path) || unix.Stat(in.path, &st) != nil {
-		return build{}
-	}
-	if st.Uid != 0 && int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
-		return build{}
-	}
+// put it there. What is run is the file that was looked at, whatever its path leads
+// to by then, without a word of the process.
+func (h Host) ask(ctx context.Context, p process) build {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
-	out, _ := h.run(ctx, append(slices.Clone(in.run), "--version")...) // OpenNTPD says by failing who it is
+	if p.in.ask != nil {
+		out, _ := h.run(ctx, p.in.ask...)
+		return parseBuild(string(out))
+	}
+	usual := slices.Contains([]string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"}, filepath.Dir(p.in.path))
+	if !filepath.IsAbs(p.in.path) || !usual && !h.believed(p) || h.files().at("/") != "/" {
+		return build{}
+	}
+	f, err := disk.OpenTrustedFile(p.in.path)
+	if err != nil {
+		return build{}
+	}
+	defer f.Close()
+	out, _ := h.runFile(ctx, f, p.in.path, "--version") // OpenNTPD says by failing who it is
 	return parseBuild(string(out))
 }
 
@@ -324,7 +347,21 @@ func (h Host) run(ctx context.Context, argv ...string) ([]byte, error) {
 	if h.Run != nil {
 		return h.Run(ctx, argv...)
 	}
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	return output(exec.CommandContext(ctx, argv[0], argv[1:]...))
+}
+
+// runFile runs a program that is open, by its descriptor.
+func (h Host) runFile(ctx context.Context, f *os.File, argv ...string) ([]byte, error) {
+	if h.Run != nil {
+		return h.Run(ctx, argv...)
+	}
+	cmd := exec.CommandContext(ctx, "/proc/self/fd/3")
+	cmd.Args, cmd.ExtraFiles = argv, []*os.File{f}
+	return output(cmd)
+}
+
+func output(cmd *exec.Cmd) ([]byte, error) {
+	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
 	cmd.WaitDelay = time.Second
 	var out limited

@@ -70,7 +70,8 @@ func (d Daemon) obstacles(t tree, ports Ports, o Options) []Finding {
 
 // keTaken is about who answers where the agent should.
 func (d Daemon) keTaken(h process, port uint16) []Finding {
-	prog, _, known := h.program()
+	prog, known := h.program()
+	known = known && h.own
 	switch {
 	case h.comm == "ntsagent":
 		return nil

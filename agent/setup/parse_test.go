@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"ntsagent/packaging/parts"
 )
 
 const udpTable = `   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
@@ -72,7 +74,11 @@ func TestWhatProcSaysOfAProcessIsRead(t *testing.T) {
 		"0::/system.slice/chrony.service\n":                                                "chrony.service",
 		"12:cpu:/x.service\n1:name=systemd:/system.slice/system-ntp.slice/ntp@a.service\n": "ntp@a.service",
 		"0::/system.slice/ntpsec.service/sub\n":                                            "ntpsec.service",
-		"0::/init.scope\n":                                                                 "", "": "", "0::/a\x1b.service\n": "",
+		"0::/init.scope\n":                                                                 "", "": "", "0::/system.slice/a\x1b.service\n": "",
+		"0::/user.slice/user-7.slice/user@7.service/app.slice/chrony.service\n":    "",
+		"0::/user.slice/user-7.slice/user@7.service/system.slice/chrony.service\n": "",
+		"0::/system.slice/docker-7.scope/system.slice/chrony.service\n":            "",
+		"0::/system.slice/mine.service/chrony.service\n":                           "mine.service",
 	} {
 		if got := parseUnit([]byte(text)); got != want {
 			t.Errorf("cgroup %q: %q, want %q", text, got, want)
@@ -93,9 +99,11 @@ func FuzzProcess(f *testing.F) {
 			t.Errorf("unit %q", unit)
 		}
 		p := process{argv: parseCmdline(cmdline), exe: link}
-		if prog, in, ok := p.program(); ok {
-			prog.configArg(in.args)
+		p.in = invoked(p.argv, p.exe)
+		if prog, ok := p.program(); ok {
+			prog.configArg(p.in.args)
 		}
+		parseUser(cgroup)
 		parseSocketLink(link)
 	})
 }
@@ -106,23 +114,25 @@ func TestProgramsAreToldByWhatTheyRun(t *testing.T) {
 		kind         Kind
 		config, path string
 	}{
-		"Debian's chronyd":            {process{argv: []string{"/usr/sbin/chronyd", "-F", "1"}, exe: "/usr/sbin/chronyd"}, Chrony, "", "/usr/sbin/chronyd"},
-		"chronyd with a file":         {process{argv: []string{"chronyd", "-Uxdf/tmp/c.conf"}, exe: "/usr/sbin/chronyd"}, Chrony, "/tmp/c.conf", "/usr/sbin/chronyd"},
-		"one that was upgraded":       {process{argv: []string{"chronyd"}, exe: "/usr/sbin/chronyd (deleted)"}, Chrony, "", "/usr/sbin/chronyd"},
-		"Debian's NTPsec":             {process{argv: []string{"/usr/sbin/ntpd", "-p", "/run/ntpd.pid", "-c", "/etc/ntpsec/ntp.conf", "-g", "-N", "-u", "ntpsec:ntpsec"}, exe: "/usr/sbin/ntpd"}, NTPsec, "/etc/ntpsec/ntp.conf", "/usr/sbin/ntpd"},
-		"the last of two files":       {process{argv: []string{"ntpd", "-c", "/a", "--configfile=/b"}, exe: "/usr/sbin/ntpd"}, NTPsec, "/b", "/usr/sbin/ntpd"},
-		"ntp-daemon":                  {process{argv: []string{"ntp-daemon", "--config", "/x.toml"}, exe: "/usr/bin/ntp-daemon"}, NTPDRS, "/x.toml", "/usr/bin/ntp-daemon"},
-		"one behind a loader":         {process{argv: []string{"/r/ld-linux-x86-64.so.2", "--library-path", "/r/lib", "--argv0", "chronyd", "/r/chronyd", "-f", "/c"}, exe: "/r/ld-linux-x86-64.so.2"}, Chrony, "/c", "/r/chronyd"},
-		"busybox as ntpd":             {process{argv: []string{"ntpd", "-l"}, exe: "/bin/busybox"}, Busybox, "", "/bin/busybox"},
-		"one of which little is seen": {process{comm: "systemd-timesyn"}, Timesyncd, "", ""},
+		"Debian's chronyd":             {process{argv: []string{"/usr/sbin/chronyd", "-F", "1"}, exe: "/usr/sbin/chronyd"}, Chrony, "", "/usr/sbin/chronyd"},
+		"chronyd with a file":          {process{argv: []string{"chronyd", "-Uxdf/tmp/c.conf"}, exe: "/usr/sbin/chronyd"}, Chrony, "/tmp/c.conf", "/usr/sbin/chronyd"},
+		"one that was upgraded":        {process{argv: []string{"chronyd"}, exe: "/usr/sbin/chronyd (deleted)"}, Chrony, "", "/usr/sbin/chronyd"},
+		"Debian's NTPsec":              {process{argv: []string{"/usr/sbin/ntpd", "-p", "/run/ntpd.pid", "-c", "/etc/ntpsec/ntp.conf", "-g", "-N", "-u", "ntpsec:ntpsec"}, exe: "/usr/sbin/ntpd"}, NTPsec, "/etc/ntpsec/ntp.conf", "/usr/sbin/ntpd"},
+		"the last of two files":        {process{argv: []string{"ntpd", "-c", "/a", "--configfile=/b"}, exe: "/usr/sbin/ntpd"}, NTPsec, "/b", "/usr/sbin/ntpd"},
+		"ntp-daemon":                   {process{argv: []string{"ntp-daemon", "--config", "/x.toml"}, exe: "/usr/bin/ntp-daemon"}, NTPDRS, "/x.toml", "/usr/bin/ntp-daemon"},
+		"one of ours, behind a loader": {process{argv: []string{"/r/ld-linux-x86-64.so.2", "--library-path", "/r/lib", "--argv0", "chronyd", "/r/chronyd", "-f", "/c"}, exe: "/r/ld-linux-x86-64.so.2"}, Chrony, "/c", "/r/chronyd"},
+		"busybox as ntpd":              {process{argv: []string{"ntpd", "-l"}, exe: "/bin/busybox"}, Busybox, "", "/bin/busybox"},
+		"one of which little is seen":  {process{comm: "systemd-timesyn"}, Timesyncd, "", ""},
 	} {
-		prog, in, ok := c.p.program()
-		if !ok || prog.kinds[0] != c.kind || prog.configArg(in.args) != c.config || in.path != c.path {
-			t.Errorf("%s: %v %v %q %q", name, ok, prog.kinds, prog.configArg(in.args), in.path)
+		c.p.in = Host{Invoked: parts.Invoked}.invoked(c.p)
+		prog, ok := c.p.program()
+		if !ok || prog.kinds[0] != c.kind || prog.configArg(c.p.in.args) != c.config || c.p.in.path != c.path {
+			t.Errorf("%s: %v %v %q %q", name, ok, prog.kinds, prog.configArg(c.p.in.args), c.p.in.path)
 		}
 	}
 	for _, p := range []process{{argv: []string{"sh"}, exe: "/bin/busybox"}, {argv: []string{"chronyd"}, exe: "/bin/bash"}, {comm: "nginx"}, {exe: "/lib/ld-linux.so.2"}} {
-		if prog, _, ok := p.program(); ok {
+		p.in = Host{Invoked: parts.Invoked}.invoked(p)
+		if prog, ok := p.program(); ok {
 			t.Errorf("%+v is taken for %s", p, prog.name)
 		}
 	}

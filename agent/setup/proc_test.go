@@ -19,6 +19,7 @@ type fakeProcess struct {
 	comm, argv   string // words of argv are split at |
 	exe, unit    string
 	socket       int // its inode; 0 = none
+	uid          int
 	otherNetwork bool
 }
 
@@ -45,6 +46,7 @@ func fakeProc(t *testing.T, inodes []int, all ...fakeProcess) string {
 		must(os.MkdirAll(filepath.Join(d, "fd"), 0o755))
 		must(os.MkdirAll(filepath.Join(d, "ns"), 0o755))
 		write(t, filepath.Join(d, "stat"), fmt.Sprintf("%d (%s) S %d 1 1 0", p.pid, p.comm, p.parent))
+		write(t, filepath.Join(d, "status"), fmt.Sprintf("Name:\t%s\nUid:\t%d\t%d\t%d\t%d\n", p.comm, p.uid, p.uid, p.uid, p.uid))
 		write(t, filepath.Join(d, "cmdline"), strings.ReplaceAll(p.argv, "|", "\x00")+"\x00")
 		write(t, filepath.Join(d, "cgroup"), "0::/system.slice/"+p.unit+"\n")
 		network := "net:[1]"
@@ -124,7 +126,7 @@ func TestAProgramSomebodyElseCouldWriteIsNotRun(t *testing.T) {
 			ran = true
 			return []byte("chronyd (chrony) version 4.3 (+NTS)\n"), nil
 		}}
-		b := h.ask(t.Context(), invocation{path: path, run: []string{path}})
+		b := h.ask(t.Context(), process{exe: path, in: invocation{path: path}})
 		if ran != want || (b.version == "4.3") != want {
 			t.Errorf("mode %o: ran %v, %+v", mode, ran, b)
 		}
@@ -202,5 +204,36 @@ func TestWithoutRootWhoRunsIsTakenForTheHolderIfThereIsOneServer(t *testing.T) {
 				t.Errorf("%s: %+v, %v", name, d, err)
 			}
 		})
+	}
+}
+
+func TestAProgramIsAskedByItsDescriptorAndWithoutTheProcessesWords(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "chronyd")
+	write(t, path, "#!/bin/sh\necho \"chronyd (chrony) version 4.3 (+NTS) $0 $*\"; pwd; env >&2\n")
+	if err := os.Chmod(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(filepath.Dir(path), "link")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	p := process{uid: os.Geteuid(), exe: path, in: invocation{path: link, args: []string{"-f", "/c"}}}
+	if b := (Host{Root: "/"}).ask(t.Context(), p); b.version != "4.3" {
+		t.Errorf("%+v", b)
+	}
+	for sentence, change := range map[string]func(){
+		"it is not the process of root or us": func() { p.uid = 12345 },
+		"what it runs is hidden":              func() { p.exe = "" },
+		"a path that is not absolute":         func() { p.in.path = "chronyd" },
+	} {
+		was := p
+		change()
+		if b := (Host{Root: "/"}).ask(t.Context(), p); b != (build{}) {
+			t.Errorf("%s: %+v", sentence, b)
+		}
+		p = was
+	}
+	if b := (Host{Root: filepath.Dir(path)}).ask(t.Context(), p); b != (build{}) {
+		t.Errorf("a program of an image was run: %+v", b)
 	}
 }

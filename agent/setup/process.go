@@ -14,13 +14,21 @@ import (
 // process is what /proc says of one.
 type process struct {
 	pid, parent int
+	uid         int // whose it is; mixed = of no single user
 	comm        string
 	argv        []string // empty when it may not be read or there is none
 	exe         string   // "" when it may not be read
+	cwd         string   // the same
 	unit        string   // of systemd; "" = none
 	inodes      map[uint64]bool
 	hidden      bool // its sockets may not be seen
+
+	in  invocation
+	own bool // a daemon we know, of root, of us or of that daemon's own user
 }
+
+// mixed is the user of a process that is changing its own, or that runs setuid.
+const mixed = -1
 
 // processes lists those of our network, with those of the sockets that they hold.
 func processes(proc string, sockets map[uint64]bool) ([]process, error) {
@@ -57,15 +65,48 @@ func readProcess(dir string, pid int, sockets map[uint64]bool) (process, bool) {
 	if p.comm, p.parent, err = parseStat(stat); err != nil {
 		return p, false
 	}
+	p.uid, p.exe = whoRuns(dir)
 	cmdline, _ := os.ReadFile(filepath.Join(dir, "cmdline")) // what cannot be read says nothing
 	p.argv = parseCmdline(cmdline)
-	p.exe, _ = os.Readlink(filepath.Join(dir, "exe"))
+	p.cwd, _ = os.Readlink(filepath.Join(dir, "cwd"))
+	if uid, exe := whoRuns(dir); uid != p.uid || exe != p.exe {
+		p.uid = mixed // it has become another program, and the words may be of either
+	}
 	cgroup, _ := os.ReadFile(filepath.Join(dir, "cgroup"))
 	p.unit = parseUnit(cgroup)
 	if len(sockets) > 0 {
 		p.inodes, p.hidden = heldSockets(filepath.Join(dir, "fd"), sockets)
 	}
 	return p, true
+}
+
+// whoRuns is the user of a process and the file it runs, as the kernel says. Who
+// owns the folder in /proc says nothing: any process can give its own to root.
+func whoRuns(dir string) (uid int, exe string) {
+	status, _ := os.ReadFile(filepath.Join(dir, "status")) // what cannot be read says nothing
+	exe, _ = os.Readlink(filepath.Join(dir, "exe"))
+	return parseUser(status), exe
+}
+
+// parseUser reads the user of a process from its status. One that has several, as
+// setuid programs do, has none for us.
+func parseUser(status []byte) int {
+	for line := range bytes.Lines(status) {
+		ids, ok := bytes.CutPrefix(line, []byte("Uid:"))
+		if !ok {
+			continue
+		}
+		f := bytes.Fields(ids) // real, effective, saved, of the file system
+		if len(f) != 4 {
+			return mixed
+		}
+		uid, err := strconv.ParseUint(string(f[0]), 10, 31)
+		if err != nil || !bytes.Equal(f[0], f[1]) || !bytes.Equal(f[0], f[2]) || !bytes.Equal(f[0], f[3]) {
+			return mixed
+		}
+		return int(uid)
+	}
+	return mixed
 }
 
 // heldSockets are those of sockets that the folder of file descriptors names.
@@ -124,18 +165,25 @@ func parseCmdline(b []byte) []string {
 	return strings.Split(string(b), "\x00")
 }
 
-// parseUnit finds the systemd unit in /proc/PID/cgroup: the last part that is one
-// of the line of systemd's own hierarchy.
+// parseUnit finds the unit of the system in /proc/PID/cgroup, in the line of
+// systemd's own hierarchy. What is below it, and below other slices, others than
+// root may have named.
 func parseUnit(b []byte) string {
 	for line := range bytes.Lines(b) {
 		f := strings.SplitN(strings.TrimSpace(string(line)), ":", 3)
 		if len(f) != 3 || f[1] != "" && f[1] != "name=systemd" {
 			continue
 		}
-		parts := strings.Split(f[2], "/")
-		for i := len(parts) - 1; i >= 0; i-- {
-			if strings.HasSuffix(parts[i], ".service") && printable(parts[i]) == parts[i] {
-				return parts[i]
+		rest, ok := strings.CutPrefix(f[2], "/system.slice/")
+		if !ok {
+			continue
+		}
+		for part := range strings.SplitSeq(rest, "/") {
+			if strings.HasSuffix(part, ".service") && printable(part) == part {
+				return part
+			}
+			if !strings.HasSuffix(part, ".slice") {
+				break
 			}
 		}
 	}

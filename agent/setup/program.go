@@ -8,55 +8,49 @@ import (
 
 // program is a time daemon as its name shows it.
 type program struct {
-	name    string // as the file is called
-	kinds   []Kind // what it may be
-	config  string // the letter of the option that names the configuration
-	values  string // all letters of options that have a value
-	long    string // the long form of config
-	version bool   // it tells its version, and can be asked without harm
+	name    string   // as the file is called
+	kinds   []Kind   // what it may be
+	config  string   // the letter of the option that names the configuration
+	values  string   // all letters of options that have a value
+	long    string   // the long form of config
+	version bool     // it tells its version, and can be asked without harm
+	users   []string // as whom distributions run it
 }
 
 // programs are those we know by name.
 func programs() []program {
 	return []program{
-		{name: "chronyd", kinds: []Kind{Chrony}, config: "f", values: "fFhlLPtu", version: true},
-		{name: "ntp-daemon", kinds: []Kind{NTPDRS}, config: "c", values: "cl", long: "config", version: true},
-		{name: "ntpd", kinds: []Kind{NTPsec, OpenNTPD, NTPD}, config: "cf", values: "cDfiIklprstuUvw", long: "configfile", version: true},
+		{name: "chronyd", kinds: []Kind{Chrony}, config: "f", values: "fFhlLPtu", version: true, users: []string{"_chrony", "chrony"}},
+		{name: "ntp-daemon", kinds: []Kind{NTPDRS}, config: "c", values: "cl", long: "config", version: true, users: []string{"ntpd-rs"}},
+		{name: "ntpd", kinds: []Kind{NTPsec, OpenNTPD, NTPD}, config: "cf", values: "cDfiIklprstuUvw", long: "configfile", version: true, users: []string{"ntpsec", "ntp", "ntpd", "openntpd", "_ntp"}},
 		{name: "busybox", kinds: []Kind{Busybox}},
-		{name: "systemd-timesyncd", kinds: []Kind{Timesyncd}},
+		{name: "systemd-timesyncd", kinds: []Kind{Timesyncd}, users: []string{"systemd-timesync"}},
 	}
 }
 
-// invocation is what a process runs: the program file, how to run it again, and
-// its arguments.
+// invocation is what a process runs: the program file and its arguments.
 type invocation struct {
 	path string
-	run  []string // to ask it for its version
 	args []string
+	ask  []string // what tells its version instead of the program itself; nil but in tests
 }
 
-// invoked reads the command of a process. One that a loader runs is the program
-// behind the loader's own options.
+// invoked reads the command of a process.
+func (h Host) invoked(p process) invocation {
+	if h.Invoked != nil {
+		if path, args, ask := h.Invoked(p.argv, p.exe); path != "" {
+			return invocation{path, args, ask}
+		}
+	}
+	return invoked(p.argv, p.exe)
+}
+
 func invoked(argv []string, exe string) invocation {
 	exe = strings.TrimSuffix(exe, " (deleted)")
-	if !strings.HasPrefix(filepath.Base(exe), "ld-linux") {
-		if exe == "" && len(argv) > 0 {
-			exe = argv[0]
-		}
-		return invocation{path: exe, run: []string{exe}, args: tail(argv, 1)}
+	if exe == "" && len(argv) > 0 {
+		exe = argv[0]
 	}
-	i := 1
-	for i < len(argv) && strings.HasPrefix(argv[i], "--") {
-		switch argv[i] {
-		case "--library-path", "--argv0", "--preload", "--audit", "--inhibit-rpath", "--glibc-hwcaps-prepend", "--glibc-hwcaps-mask":
-			i++
-		}
-		i++
-	}
-	if i >= len(argv) {
-		return invocation{path: exe, run: []string{exe}}
-	}
-	return invocation{path: argv[i], run: append([]string{exe}, argv[1:i+1]...), args: tail(argv, i+1)}
+	return invocation{path: exe, args: tail(argv, 1)}
 }
 
 func tail(s []string, n int) []string {
@@ -67,10 +61,9 @@ func tail(s []string, n int) []string {
 }
 
 // programOf tells which program a process is; false = none we know.
-func (p process) program() (program, invocation, bool) {
-	in := invoked(p.argv, p.exe)
-	base := filepath.Base(in.path)
-	if in.path == "" { // neither may be read
+func (p process) program() (program, bool) {
+	base := filepath.Base(p.in.path)
+	if p.in.path == "" { // neither may be read
 		base = p.comm
 	}
 	for _, known := range programs() {
@@ -78,10 +71,10 @@ func (p process) program() (program, invocation, bool) {
 		case known.name != base && !(p.exe == "" && known.name[:min(15, len(known.name))] == p.comm):
 		case base == "busybox" && !busyboxNTPD(p):
 		default:
-			return known, in, true
+			return known, true
 		}
 	}
-	return program{}, in, false
+	return program{}, false
 }
 
 // busyboxNTPD tells the applet from all others.

@@ -27,7 +27,7 @@ import (
 )
 
 // here is the machine the test runs on.
-var here = Host{Root: "/", Proc: "/proc"}
+var here = Host{Root: "/", Proc: "/proc", Invoked: parts.Invoked}
 
 func TestRunningDaemonsAreFoundByTheirPort(t *testing.T) {
 	check := func(d Daemon, err error, kind Kind, version, config string, mode Mode) {

@@ -89,6 +89,10 @@ type Host struct {
 	Proc string // its /proc; "" = none, as for an image that is not running
 	// Run runs a program without a shell and returns all that it prints; nil = really run it.
 	Run func(ctx context.Context, argv ...string) ([]byte, error)
+	// Invoked tells what a process runs, its arguments and the command that prints its
+	// version, for tests, whose daemons run through a loader of their own; nil, and
+	// path "", mean what the kernel says, and that the program is asked itself.
+	Invoked func(argv []string, exe string) (path string, args, ask []string)
 }
 
 // maxConf bounds each file that is read.

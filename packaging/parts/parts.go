@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 )
 
 // Release is a Debian release and the upstream versions of the NTP daemons it
@@ -97,6 +98,16 @@ func (r Root) Command(ctx context.Context, program string, args ...string) *exec
 	}
 	lib := filepath.Join(string(r), "usr/lib", triplet())
 	return exec.CommandContext(ctx, loader, append([]string{"--library-path", lib, "--argv0", program, path}, args...)...)
+}
+
+// Invoked tells what a process with these words runs, and what prints the version
+// of that, for setup.Host. It knows those that Command starts; path "" = no such.
+func Invoked(argv []string, exe string) (path string, args, ask []string) {
+	const at = 5 // loader, --library-path, lib, --argv0, name, path
+	if len(argv) > at && strings.HasPrefix(filepath.Base(exe), "ld-linux") && argv[1] == "--library-path" && argv[3] == "--argv0" {
+		return argv[at], argv[at+1:], append(argv[:at+1:at+1], "--version")
+	}
+	return "", nil, nil
 }
 
 func (r Root) program(name string) (string, error) {
