@@ -152,6 +152,9 @@ func parseStat(b []byte) (comm string, parent int, err error) {
 	if len(f) < 2 {
 		return "", 0, errors.New("no parent")
 	}
+	if strings.Contains("ZXx", string(f[0])) { // dead; a zombie only waits for its parent to ask
+		return "", 0, errors.New("it has ended")
+	}
 	parent, err = strconv.Atoi(string(f[1]))
 	return printable(string(b[open+1 : end])), parent, err
 }
