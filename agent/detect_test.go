@@ -46,7 +46,7 @@ func TestAutoIsTheDaemonThatHoldsThePort(t *testing.T) {
 	ntpsec.Do(func() { check(choose(t.Context(), machine, ntpsectest.Addr), config.KindNTPsec, "ntpd 1.2.2 (pid ") })
 	openntpd := openntpdtest.Start(t)
 	openntpd.Do(func() {
-		check(choose(t.Context(), machine, openntpdtest.Addr), config.KindGateway, "holds UDP port 123; openntpd has no NTS")
+		check(choose(t.Context(), machine, openntpdtest.Addr), config.KindGateway, "holds UDP port 123; OpenNTPD has no NTS")
 	})
 
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})

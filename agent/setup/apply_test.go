@@ -350,6 +350,8 @@ func TestTheLoopbackOfEachFamilyThatIsServedIsAllowed(t *testing.T) {
 		{"allow 2001:db8::/32", "[::1]:123", "", "::1"},
 		{"allow 0/0\nallow 0.0.0.0/0", "127.0.0.1:123", "::/0", "::1 ::/0"},
 		{"allow 2001:db8::/32", "192.0.2.1:123", "", "192.0.2.1"},
+		{"allow 192.0.2.0/24", "127.0.0.1:123", "::1/128", "127.0.0.1 ::1/128"},
+		{"", "127.0.0.1:123", "127.0.0.1/32 192.0.2.0/24 192.0.2.0/24", "127.0.0.1/32 192.0.2.0/24"},
 	} {
 		h := image(t, map[string]string{"/etc/chrony.conf": c.conf + "\n"})
 		conf, err := h.files().chronyConf("/etc/chrony.conf")
@@ -357,8 +359,8 @@ func TestTheLoopbackOfEachFamilyThatIsServedIsAllowed(t *testing.T) {
 			t.Fatal(err)
 		}
 		o := Options{Address: netip.MustParseAddrPort(c.addr)}
-		if c.also != "" {
-			o.Allow = []netip.Prefix{netip.MustParsePrefix(c.also)}
+		for _, also := range strings.Fields(c.also) {
+			o.Allow = append(o.Allow, netip.MustParsePrefix(also))
 		}
 		var got []string
 		for _, line := range conf.lacking(o.withDefaults(), pair{}) {

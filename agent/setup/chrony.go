@@ -151,14 +151,17 @@ func loopbackBeside(addr netip.Addr) netip.Addr {
 func (c chronyConf) lacking(o Options, keys pair) []string {
 	var lines []string
 	need := func(name, value string) { lines = append(lines, name+" "+value) }
-	if !c.serves(o.Address.Addr()) {
+	lacks := func(addr netip.Addr) bool {
+		return !c.serves(addr) && !slices.Contains(o.Allow, netip.PrefixFrom(addr, addr.BitLen()))
+	}
+	if lacks(o.Address.Addr()) {
 		need("allow", o.Address.Addr().String())
 	}
-	if here := loopbackBeside(o.Address.Addr()); c.servesFamily(here, o.Allow) && !c.serves(here) {
+	if here := loopbackBeside(o.Address.Addr()); c.servesFamily(here, o.Allow) && lacks(here) {
 		need("allow", here.String()) // the agent gives cookies by a family that it sees answered
 	}
-	for _, p := range o.Allow {
-		if !c.serves(p.Addr()) {
+	for i, p := range o.Allow {
+		if !c.serves(p.Addr()) && !slices.Contains(o.Allow[:i], p) {
 			need("allow", p.String())
 		}
 	}

@@ -31,7 +31,7 @@ func (d Daemon) mode(t tree) (Mode, string) {
 		}
 		return Follow, "ntp-daemon makes its keys itself and the agent reads them; it needs no key exchange of its own"
 	case OpenNTPD, NTPD, Busybox:
-		return Gateway, fmt.Sprintf("%s has no NTS: the agent speaks it in front, at a UDP port of its own", d.Kind)
+		return Gateway, fmt.Sprintf("%s has no NTS: the agent speaks it in front, at a UDP port of its own", d.Kind.called())
 	}
 	return NoMode, fmt.Sprintf("%s is a client and serves nobody", d.Kind)
 }

@@ -13,7 +13,7 @@ func (p *Plan) plain(t tree, o Options) error {
 	var err error
 	switch {
 	case p.Daemon.Config == "" || !t.has(p.Daemon.Config):
-		p.Notes = append(p.Notes, fmt.Sprintf("%s has no configuration that is known: see that it answers at %s, once a second", p.Daemon.Program, o.Address))
+		p.Notes = append(p.Notes, fmt.Sprintf("%s has no configuration that is known: see that it answers this host at %s, which the agent's gateway asks about once a second", p.Daemon.Program, o.Address))
 	case p.Daemon.Kind == OpenNTPD:
 		err = p.openNTPD(t, o)
 	case p.Daemon.Kind == NTPD, p.Daemon.Kind == NTPsec:

@@ -75,7 +75,7 @@ func TestAChronydWithoutNTSIsToldOfAndNotChanged(t *testing.T) {
 func TestADaemonWithoutNTSAndWithoutAConfigurationIsToldOf(t *testing.T) {
 	for _, d := range []Daemon{{Kind: Busybox, Program: "busybox ntpd", Mode: Gateway}, {Kind: NTPD, Program: "ntpd", Mode: Gateway, Config: "/nowhere"}} {
 		p, err := PlanFor(image(t, nil), d, Options{})
-		if err != nil || len(p.Changes)+len(p.Warnings) > 0 || !strings.Contains(fmt.Sprint(p.Notes), "see that it answers at 127.0.0.1:123") {
+		if err != nil || len(p.Changes)+len(p.Warnings) > 0 || !strings.Contains(fmt.Sprint(p.Notes), "see that it answers this host at 127.0.0.1:123") {
 			t.Errorf("%s: %+v, %v", d.Kind, p, err)
 		}
 	}

@@ -65,6 +65,19 @@ const (
 	Timesyncd Kind = "systemd-timesyncd" // a client, no server
 )
 
+// called is what people call a daemon without NTS.
+func (k Kind) called() string {
+	switch k {
+	case NTPD:
+		return "ntpd of ntp.org"
+	case OpenNTPD:
+		return "OpenNTPD"
+	case Busybox:
+		return "ntpd of busybox"
+	}
+	return string(k)
+}
+
 // Mode is how the agent works with a daemon.
 type Mode string
 
