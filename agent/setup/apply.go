@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -155,6 +156,9 @@ func (t tree) mayWrite(c Change) error {
 	case err != nil:
 		return permission("write "+c.Path, err)
 	}
+	if err := t.trusts("write", c.Path); err != nil {
+		return err
+	}
 	now, err := t.readIfThere(c.Path)
 	if err != nil {
 		return err
@@ -167,31 +171,41 @@ func (t tree) mayWrite(c Change) error {
 
 // write makes one change; a file that is there keeps its owner and mode.
 func (t tree) write(c Change) error {
-	path := t.at(c.Path)
+	base := filepath.Base(c.Path)
 	if c.New == nil {
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		return disk.SyncDir(filepath.Dir(path))
+		return t.remove(c.Path)
 	}
-	if err := disk.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	dir, err := disk.MkdirTrusted(t.at(filepath.Dir(c.Path)), 0o755)
+	if err != nil {
 		return err
 	}
+	defer dir.Close()
 	perm, uid, gid := c.Perm, -1, c.GID
-	var st unix.Stat_t
-	if c.Old != nil && unix.Stat(path, &st) == nil {
-		perm, uid, gid = os.FileMode(st.Mode&0o7777), int(st.Uid), int(st.Gid)
+	if info, err := dir.Lstat(base); c.Old != nil && err == nil {
+		st := info.Sys().(*syscall.Stat_t)
+		perm, uid, gid = info.Mode().Perm(), int(st.Uid), int(st.Gid)
 	}
-	return writeAs(path, c.New, perm, uid, gid)
+	return writeAs(dir, base, c.New, perm, uid, gid)
 }
 
-// writeAs writes a file that belongs to uid and gid; -1 = as it comes.
-func writeAs(path string, data []byte, perm os.FileMode, uid, gid int) error {
-	if os.Geteuid() != 0 && uid >= 0 && uid != os.Geteuid() {
-		return fmt.Errorf("%s belongs to another user, which only root can keep: %w", path, os.ErrPermission)
-	}
-	if err := disk.WriteFile(path, data, perm); err != nil {
+// remove removes a file, if it is there.
+func (t tree) remove(path string) error {
+	dir, err := disk.OpenTrusted(t.at(filepath.Dir(path)))
+	if err != nil {
 		return err
+	}
+	defer dir.Close()
+	if err := dir.Remove(filepath.Base(path)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return disk.SyncDir(dir.Name())
+}
+
+// writeAs writes a file that belongs to uid and gid before it is there; -1 = as it
+// comes.
+func writeAs(dir *os.Root, base string, data []byte, perm os.FileMode, uid, gid int) error {
+	if os.Geteuid() != 0 && uid >= 0 && uid != os.Geteuid() {
+		return fmt.Errorf("%s belongs to another user, which only root can keep: %w", filepath.Join(dir.Name(), base), os.ErrPermission)
 	}
 	if uid == os.Geteuid() {
 		uid = -1
@@ -199,10 +213,11 @@ func writeAs(path string, data []byte, perm os.FileMode, uid, gid int) error {
 	if gid == os.Getegid() {
 		gid = -1
 	}
-	if uid < 0 && gid < 0 {
-		return nil
+	s, err := disk.Stage(dir, base, data, perm, &disk.Owner{UID: uid, GID: gid})
+	if err != nil {
+		return err
 	}
-	return os.Lchown(path, uid, gid)
+	return s.Commit()
 }
 
 // Restart runs the commands by which what was applied or reverted counts.

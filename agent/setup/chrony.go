@@ -203,7 +203,7 @@ func (p *Plan) chrony(t tree, o Options) error {
 		return err
 	}
 	o.Allow = append(o.Allow, t.allowedBefore(now, dropIn, o)...)
-	keys := chronyPair(main, conf.dumpDir(o))
+	keys := chronyPair(main)
 	p.lines = conf.lacking(o, keys)
 	if err := p.chronyFiles(t, without, base, dropIn, conf.dumpDir(o), o, keys); err != nil {
 		return err
@@ -318,13 +318,15 @@ func (t tree) chronyDropIn(main string, base []byte) string {
 }
 
 // chronyPair is the certificate chronyd wants for having NTS at all; nobody has to
-// trust it. AppArmor and SELinux let chronyd read these places.
-func chronyPair(main, dumpDir string) pair {
-	dir := dumpDir
-	if filepath.Base(filepath.Dir(main)) == "chrony" {
-		dir = filepath.Dir(main)
+// trust it. It is beside the configuration, where only root writes; AppArmor and
+// SELinux let chronyd read there.
+func chronyPair(main string) pair {
+	name := "ntsagent"
+	if filepath.Dir(main) == "/etc" {
+		name = "chrony-ntsagent"
 	}
-	return pair{key: filepath.Join(dir, "ntsagent.key"), cert: filepath.Join(dir, "ntsagent.crt"), name: "chronyd"}
+	path := filepath.Join(filepath.Dir(main), name)
+	return pair{key: path + ".key", cert: path + ".crt", name: "chronyd"}
 }
 
 // chronyWarnings tell what the configuration says against us.

@@ -67,6 +67,11 @@ func PlanFor(h Host, d Daemon, o Options) (Plan, error) {
 	p := Plan{Daemon: d, Changes: []Change{}, Warnings: []Finding{}, Notes: []string{}}
 	t := h.files()
 	var err error
+	if d.Config != "" {
+		if err := t.trusts("read", d.Config); err != nil {
+			return Plan{}, err
+		}
+	}
 	switch {
 	case d.Kind == None || d.Kind == Timesyncd:
 		return Plan{}, &Failure{What: "set up a daemon", Kind: ErrNoDaemon, Fix: "install an NTP server, chrony for one"}
@@ -76,7 +81,7 @@ func PlanFor(h Host, d Daemon, o Options) (Plan, error) {
 		}
 		return p, nil
 	case d.Config == "":
-		return Plan{}, &Failure{What: "set up " + d.Program, Kind: ErrInTheWay, Fix: "write its configuration; there is none at " + strings.Join(d.Kind.configs(), " or ")}
+		return Plan{}, &Failure{What: "set up " + d.Program, Kind: ErrInTheWay, Fix: "write its configuration; there is none at " + strings.Join(d.Kind.configs(), " or ") + "; or name it: --daemon-config"}
 	case d.Kind == Chrony:
 		err = p.chrony(t, o)
 	case d.Kind == NTPsec:

@@ -1,9 +1,7 @@
 package setup
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,6 +60,9 @@ func (u *Undo) file(t tree, s store, e entry) (differs bool, err error) {
 	sum := checksum(now)
 	switch {
 	case sum == e.Before:
+		return false, nil
+	case e.Pair && t.trusts("revert", e.Path) != nil: // versions before kept them in chronyd's folder
+		u.Notes = append(u.Notes, e.Path+" is where others than root can write: it stays, and is of no use")
 		return false, nil
 	case sum == e.After:
 		before := []byte(nil)
@@ -131,16 +132,20 @@ func Revert(h Host, u Undo, stateDir string) error {
 
 // undo puts one file back, with the owner and mode it had.
 func (t tree) undo(c Change, e *entry) error {
-	path := t.at(c.Path)
-	if c.New != nil {
-		return writeAs(path, c.New, e.Mode, e.UID, e.GID)
+	if c.New == nil {
+		if err := t.remove(c.Path); err != nil {
+			return err
+		}
+		dir := t.at(filepath.Dir(c.Path))
+		if e.MadeDir && os.Remove(dir) == nil { // unless somebody put more into it
+			return disk.SyncDir(filepath.Dir(dir))
+		}
+		return nil
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	dir, err := disk.OpenTrusted(t.at(filepath.Dir(c.Path)))
+	if err != nil {
 		return err
 	}
-	dir := filepath.Dir(path)
-	if e.MadeDir && os.Remove(dir) == nil { // unless somebody put more into it
-		dir = filepath.Dir(dir)
-	}
-	return disk.SyncDir(dir)
+	defer dir.Close()
+	return writeAs(dir, filepath.Base(c.Path), c.New, e.Mode, e.UID, e.GID)
 }

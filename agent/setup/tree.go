@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"ntsagent/acme/disk"
 )
 
 var errGone = fmt.Errorf("%w", fs.ErrNotExist)
@@ -82,6 +84,24 @@ func (t tree) glob(pattern string) ([]string, error) {
 	}
 	sort.Strings(paths)
 	return paths, nil
+}
+
+// trusts refuses a path that users other than root and us could change, or lead
+// elsewhere: what root does there would be done where they want. A path that
+// cannot be looked at, or is not there, is left to whoever uses it.
+func (t tree) trusts(do, path string) error {
+	err := disk.MayMkdir(filepath.Dir(t.at(path)))
+	if err == nil {
+		var f *os.File
+		if f, err = disk.OpenTrustedFile(t.at(path)); err == nil {
+			return f.Close()
+		}
+	}
+	if !errors.Is(err, disk.ErrUntrusted) {
+		return nil
+	}
+	return &Failure{What: do + " " + path, Kind: ErrInTheWay, Err: err,
+		Fix: "let it, and all folders above it, belong to root and be writable by nobody else"}
 }
 
 // owner is who a file or folder belongs to; false = it is not there.
