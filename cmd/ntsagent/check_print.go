@@ -94,6 +94,8 @@ func source(stratum uint8, text string) string {
 	id := registry.RefID(octets, stratum)
 	note := ""
 	switch {
+	case id.Kind == registry.KissCode && text == "":
+		return "not synchronised"
 	case id.Kind == registry.KissCode:
 		return "kiss code " + text // the problem that it is says what it means
 	case text == "" || id.Kind != registry.ClockSource:

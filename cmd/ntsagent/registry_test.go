@@ -24,6 +24,7 @@ func TestCheckNamesWhereTheTimeComesFrom(t *testing.T) {
 		{"no server", 2, "0.0.0.0", "refid 0.0.0.0"},
 		{"the own clock", 10, "127.127.1.1", "refid 127.127.1.1 (the server's own clock, without a source)"},
 		{"a kiss code", 0, "RATE", "kiss code RATE"},
+		{"no kiss code", 0, "", "not synchronised"},
 		{"not synchronised", 16, "198.51.100.4", "refid 198.51.100.4"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

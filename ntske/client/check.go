@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ntsagent/ntske/aead"
+	"ntsagent/ntske/packet"
 	"ntsagent/ntske/record"
 )
 
@@ -205,16 +206,23 @@ func judge(reply Reply, leaf *x509.Certificate, now time.Time) error {
 	h := reply.Header
 	theirs := now.Add(reply.Offset)
 	switch {
-	case h.Stratum == 0:
+	case isKiss(h):
 		return did("ntp", "give the time, but the kiss code "+h.Kiss(), nil)
-	case h.Leap == 3 || h.Stratum >= 16:
-		return did("ntp", fmt.Sprintf("have a synchronised clock (leap %d, stratum %d)", h.Leap, h.Stratum), nil)
+	case h.Leap == 3 || h.Stratum == 0 || h.Stratum >= 16:
+		return did("ntp", fmt.Sprintf("have a synchronised clock yet (leap %d, stratum %d)", h.Leap, h.Stratum), nil)
 	case len(reply.Cookies) == 0:
 		return did("ntp", "send a new cookie", nil)
 	case theirs.Before(leaf.NotBefore) || theirs.After(leaf.NotAfter): // RFC 8915 §8.5
 		return did("ntp", "give a time within the life of its own certificate, but "+theirs.UTC().Format(time.RFC3339), nil)
 	}
 	return nil
+}
+
+// isKiss tells a kiss code from what a server sends that is not synchronised:
+// that is stratum 0 too, with zeros or its last source in place of a code.
+func isKiss(h packet.Header) bool {
+	code := strings.TrimRight(h.Kiss(), ".")
+	return len(code) >= 3 && !strings.Contains(code, ".")
 }
 
 // issuer names who signed a certificate as people know them.

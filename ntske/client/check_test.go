@@ -241,8 +241,14 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 		{"another name", nil, func(c *CheckConfig) { c.Name = "ntp.example" }, "tls", Server, "certificate that verifies"},
 		{"no NTP answer", func() { w.ntp.hook(silent) }, nil, "ntp", Server, "no answer in time"},
 		{"an unknown cookie key", func() { w.ntp.ring.Store(mustRing(t)) }, nil, "ntp", Server, "NTS NAK"},
-		{"a clock that is not synchronised", set(func(h *packet.Header) { h.Leap = 3 }), nil, "ntp", Server, "synchronised clock (leap 3, stratum 2)"},
+		{"a clock that is not synchronised", set(func(h *packet.Header) { h.Leap = 3 }), nil, "ntp", Server, "synchronised clock yet (leap 3, stratum 2)"},
 		{"stratum 16", set(func(h *packet.Header) { h.Stratum = 16 }), nil, "ntp", Server, "synchronised clock"},
+		{"a server that has just started", set(func(h *packet.Header) { h.Leap, h.Stratum, h.RefID = 3, 0, [4]byte{} }), nil, "ntp", Server,
+			"synchronised clock yet (leap 3, stratum 0)"},
+		{"one that names its last source", set(func(h *packet.Header) { h.Leap, h.Stratum, h.RefID = 3, 0, [4]byte{192, 0, 2, 'A'} }), nil, "ntp", Server,
+			"synchronised clock yet"},
+		{"an authenticated kiss with leap 3", set(func(h *packet.Header) { h.Leap, h.Stratum, h.RefID = 3, 0, [4]byte{'D', 'E', 'N', 'Y'} }), nil, "ntp", Server,
+			"kiss code DENY"},
 		{"an authenticated kiss", set(func(h *packet.Header) { h.Stratum, h.RefID = 0, [4]byte{'R', 'A', 'T', 'E'} }), nil, "ntp", Server, "kiss code RATE"},
 		{"a clock outside the certificate", set(func(h *packet.Header) {
 			far := packet.FromTime(time.Now().AddDate(1, 0, 0))
