@@ -323,15 +323,22 @@ func Load(path string) (*Config, error) {
 	if path == "-" {
 		path = "standard input"
 	}
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, &Error{File: path, Problem: "no such file", Hint: "write one with: ntsagent config example > " + path}
-	case errors.Is(err, fs.ErrPermission):
-		return nil, &Error{File: path, Problem: "permission denied", Hint: "run as root or as the agent's user"}
-	case err != nil:
-		return nil, &Error{File: path, Problem: err.Error()}
+	if err != nil {
+		return nil, unread(path, err)
 	}
 	return Parse(path, b)
+}
+
+// unread is the error of a file that cannot be read; it wraps the cause.
+func unread(path string, err error) *Error {
+	e := &Error{File: path, Problem: err.Error(), err: err}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		e.Problem, e.Hint = "no such file", "write one with: ntsagent config example > "+path
+	case errors.Is(err, fs.ErrPermission):
+		e.Problem, e.Hint = "permission denied", "run as root or as the agent's user"
+	}
+	return e
 }
 
 // read returns the octets of a regular file of at most maxSize, or of the

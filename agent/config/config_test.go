@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -211,6 +212,10 @@ func TestLoadSaysWhatIsWrongWithTheFileItself(t *testing.T) {
 		if !errors.As(err, &e) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("Load(%s) said %v, want %q", c.path, err, c.want)
 		}
+	}
+	closed := unread("c.yaml", &fs.PathError{Op: "open", Path: "c.yaml", Err: fs.ErrPermission}) // to root no file is
+	if !errors.Is(closed, fs.ErrPermission) || closed.Error() != "c.yaml: permission denied; run as root or as the agent's user" {
+		t.Errorf("got %v", closed)
 	}
 	if _, err := Parse("x", bytes.Repeat([]byte("#"), maxSize+1)); err == nil {
 		t.Error("Parse took more than the cap")

@@ -16,7 +16,12 @@ type Error struct {
 	Key     string `json:"key,omitempty"`  // dotted path of the key, "" for the file as a whole
 	Problem string `json:"problem"`
 	Hint    string `json:"hint,omitempty"` // what to do, may be empty
+
+	err error // why the file could not be read, if that is what is wrong
 }
+
+// Unwrap tells fs.ErrPermission and fs.ErrNotExist from a file that was read.
+func (e *Error) Unwrap() error { return e.err }
 
 func (e *Error) Error() string {
 	var b strings.Builder

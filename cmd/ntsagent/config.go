@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/spf13/cobra"
 
@@ -27,7 +29,7 @@ func configCommand(g *globals) *cobra.Command {
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				c, err := config.Load(g.Config)
 				if err != nil {
-					return exit(exitUsage, err)
+					return configError(err)
 				}
 				return show(cmd, g, c, string(config.Show(c)))
 			},
@@ -43,10 +45,18 @@ func configCommand(g *globals) *cobra.Command {
 	return cmd
 }
 
+// configError gives an error of config.Load its exit code.
+func configError(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return exit(exitNotPermitted, err)
+	}
+	return exit(exitUsage, err)
+}
+
 func configCheck(cmd *cobra.Command, g *globals) error {
 	c, err := config.Load(g.Config)
 	if err != nil {
-		return exit(exitUsage, err)
+		return configError(err)
 	}
 	warnings := append([]string{}, c.Warnings(config.ThisHost())...)
 	result := map[string]any{"file": g.Config, "valid": true, "names": len(c.Names), "warnings": warnings}

@@ -62,7 +62,7 @@ func feedCertificates(ctx context.Context, g *globals) error {
 	}
 	c, err := config.Load(g.Config)
 	if err != nil {
-		return exit(exitUsage, err)
+		return configError(err)
 	}
 	var first error
 	for _, e := range c.Certificate.Export {

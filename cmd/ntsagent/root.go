@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 
@@ -51,18 +52,37 @@ type globals struct {
 	Timeout                       time.Duration // settle sets it where it is not given
 }
 
-// socketPath is the agent's control socket: --socket, else what the readable
-// configuration says, else the default.
-func (g *globals) socketPath() string {
-	if g.Socket != "" {
-		return g.Socket
-	}
-	if g.Config != "-" {
-		if c, err := config.Load(g.Config); err == nil {
-			return c.Observe.Socket
+// ask has do talk to the agent behind the control socket: that of --socket, else
+// of the configuration. Where no file stands at the usual place, or one that tells
+// nothing, the agent may still be at the default socket; who names another file
+// means the agent of that file, and no other one is asked.
+func (g *globals) ask(ctx context.Context, do func(*status.Client, context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, g.Timeout)
+	defer cancel()
+	socket, unread := g.Socket, error(nil)
+	if socket == "" {
+		c := config.Default()
+		if g.Config != "-" {
+			var read *config.Config
+			if read, unread = config.Load(g.Config); unread == nil {
+				c = read
+			}
 		}
+		socket = c.Observe.Socket
 	}
-	return config.Default().Observe.Socket
+	if unread != nil && g.Config != config.DefaultPath {
+		return configError(fmt.Errorf("%w\n%s: no agent asked; fix: correct the file, or name the socket with --socket", unread, g.Config))
+	}
+	return asked(do(status.NewClient(socket), ctx), unread, g.Config, socket)
+}
+
+// asked is what to tell of err, which asking at a socket has ended with. unread is
+// why the configuration does not tell the socket, so that it is the default one.
+func asked(err, unread error, path, socket string) error {
+	if errors.Is(err, status.ErrNotRunning) && unread != nil && !errors.Is(unread, fs.ErrNotExist) {
+		return configError(fmt.Errorf("%w\n%s: asked at the default socket %s, where no agent answers; name another with --socket", unread, path, socket))
+	}
+	return agentError(err)
 }
 
 // rootCommand is the whole command line.

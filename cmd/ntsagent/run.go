@@ -24,7 +24,7 @@ func runCommand(g *globals) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := config.Load(g.Config)
 			if err != nil {
-				return exit(exitUsage, err)
+				return configError(err)
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
@@ -62,7 +62,7 @@ func runError(err error) error {
 	case err == nil, errors.Is(err, context.Canceled):
 		return nil
 	case errors.As(err, &invalid):
-		return exit(exitUsage, err)
+		return configError(err)
 	case errors.Is(err, agent.ErrBusy), errors.Is(err, status.ErrInUse):
 		return exit(exitTemporary, err)
 	case errors.Is(err, fs.ErrPermission):

@@ -32,10 +32,12 @@ func statusCommand(g *globals) *cobra.Command {
 
 // fetch asks the agent for its status.
 func fetch(cmd *cobra.Command, g *globals) (status.Document, error) {
-	ctx, cancel := context.WithTimeout(cmd.Context(), g.Timeout)
-	defer cancel()
-	d, err := status.NewClient(g.socketPath()).Status(ctx)
-	return d, agentError(err)
+	var d status.Document
+	err := g.ask(cmd.Context(), func(c *status.Client, ctx context.Context) (err error) {
+		d, err = c.Status(ctx)
+		return err
+	})
+	return d, err
 }
 
 // show prints a value as JSON or as text, whichever was asked for.
@@ -59,10 +61,8 @@ func written(_ int, err error) error {
 
 // order has the agent do something and says that it is done.
 func order(cmd *cobra.Command, g *globals, do func(*status.Client, context.Context) error, done string) error {
-	ctx, cancel := context.WithTimeout(cmd.Context(), g.Timeout)
-	defer cancel()
-	if err := do(status.NewClient(g.socketPath()), ctx); err != nil {
-		return agentError(err)
+	if err := g.ask(cmd.Context(), do); err != nil {
+		return err
 	}
 	return show(cmd, g, map[string]bool{"ok": true}, done+"\n")
 }
