@@ -57,7 +57,7 @@ func gatewayChild(ctx context.Context, socket *os.File, args []string, stdout io
 		return err
 	}
 	defer conn.Close()
-	ring, err := cookie.Chrony{}.NewRing(rand.Reader)
+	ring, err := cookie.Own{}.NewRing(rand.Reader)
 	if err != nil {
 		return err
 	}
@@ -84,8 +84,8 @@ func gatewayChild(ctx context.Context, socket *os.File, args []string, stdout io
 // childKE is a key exchange for cookies of the ring.
 func childKE(pair tls.Certificate, ring *cookie.Ring) (*tcp.Server, net.Listener, error) {
 	service, err := ntske.New(ntske.Config{
-		Format: cookie.Chrony{}, Ring: func(context.Context) *cookie.Ring { return ring },
-		Opens: func() []aead.ID { return cookie.Chrony{}.Carries() },
+		Format: cookie.Own{}, Ring: func(context.Context) *cookie.Ring { return ring },
+		Opens: func() []aead.ID { return cookie.Own{}.Carries() },
 	})
 	if err != nil {
 		return nil, nil, err
