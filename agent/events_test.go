@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"ntsagent/agent/daemon/chronytest"
+	"ntsagent/agent/daemon/daemontest"
 	"ntsagent/agent/status"
 )
 
@@ -228,7 +229,7 @@ func (m *member) child() (kill func()) {
 	if err := cmd.Start(); err != nil {
 		m.t.Fatal(err)
 	}
-	loose, err := chronytest.Leash(cmd.Process.Pid)
+	loose, err := daemontest.Leash(cmd.Process.Pid)
 	if err != nil {
 		m.t.Error(err)
 		loose = func() {}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ntsagent/agent/daemon/chronytest"
+	"ntsagent/agent/daemon/daemontest"
 	"ntsagent/agent/daemon/ntpsectest"
 	"ntsagent/agent/status"
 	debian "ntsagent/packaging/parts"
@@ -58,7 +59,7 @@ func (m *member) startIn(s *ntpsectest.Server, as *syscall.Credential) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	loose, err := chronytest.Leash(cmd.Process.Pid)
+	loose, err := daemontest.Leash(cmd.Process.Pid)
 	if err != nil {
 		m.t.Error(err)
 		loose = func() {}

@@ -14,7 +14,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
-	"net"
 	"net/netip"
 	"os"
 	"os/user"
@@ -26,6 +25,7 @@ import (
 	"testing"
 	"time"
 
+	"ntsagent/agent/daemon/daemontest"
 	"ntsagent/ntske/client"
 	"ntsagent/packaging/parts"
 	"ntsagent/packaging/parts/partstest"
@@ -92,8 +92,8 @@ func Start(t testing.TB, o Options) *Server {
 	s.chown()
 	t.Cleanup(s.Stop)
 	for range tries {
-		s.Addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), freePort(t, "udp"))
-		s.ntsPort = freePort(t, "tcp")
+		s.Addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), daemontest.FreePort(t, "udp"))
+		s.ntsPort = daemontest.FreePort(t, "tcp")
 		s.writeConf()
 		if s.run(lookEvery, s.ready) == nil {
 			return s
@@ -249,7 +249,7 @@ func (s *Server) run(every time.Duration, ready func() bool) error {
 		return err
 	}
 	s.process = cmd.Process
-	loose, err := Leash(cmd.Process.Pid)
+	loose, err := daemontest.Leash(cmd.Process.Pid)
 	if err != nil {
 		cmd.Process.Kill()
 		cmd.Wait() // it was killed
@@ -379,25 +379,6 @@ func (s *Server) write(name string, data []byte) string {
 		s.t.Fatal(err)
 	}
 	return path
-}
-
-// freePort is one the kernel just chose; somebody may take it before chronyd does.
-func freePort(t testing.TB, network string) uint16 {
-	t.Helper()
-	if network == "udp" {
-		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		return c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-	}
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort().Port()
 }
 
 // syncBuffer collects output of a process while a test reads it.

@@ -12,8 +12,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"ntsagent/agent/daemon/chronytest"
 )
 
 // isolatedEnv names the test that runs in a process made by Isolated.
@@ -44,7 +42,7 @@ func Isolated(t *testing.T, hosts map[string]netip.Addr) bool {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	loose, err := chronytest.Leash(cmd.Process.Pid)
+	loose, err := Leash(cmd.Process.Pid)
 	if err != nil {
 		_ = cmd.Process.Kill()
 		loose = func() {}

@@ -1,4 +1,4 @@
-package chronytest
+package daemontest
 
 import (
 	"fmt"

@@ -21,8 +21,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"ntsagent/agent/daemon/chronytest"
 )
 
 // Process is a daemon that is started, watched and ended, once or more.
@@ -56,7 +54,7 @@ func (p *Process) Run(command func(context.Context) *exec.Cmd, ready func() bool
 		cancel()
 		return err
 	}
-	loose, err := chronytest.Leash(cmd.Process.Pid)
+	loose, err := Leash(cmd.Process.Pid)
 	if err != nil {
 		cmd.Process.Kill()
 		cmd.Wait() // it was killed

@@ -8,7 +8,6 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -88,8 +87,8 @@ func Start(t testing.TB, o Options) *Server {
 		host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
 	for range tries {
-		s.Addr = netip.AddrPortFrom(host, freePort(t, "udp"))
-		s.KE = netip.AddrPortFrom(host, freePort(t, "tcp"))
+		s.Addr = netip.AddrPortFrom(host, daemontest.FreePort(t, "udp"))
+		s.KE = netip.AddrPortFrom(host, daemontest.FreePort(t, "tcp"))
 		s.writeConf()
 		if s.run() == nil {
 			return s
@@ -222,23 +221,4 @@ stale-key-count = %d
 	if err := os.WriteFile(filepath.Join(s.Dir, confName), []byte(conf), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-}
-
-// freePort is one the kernel just chose; somebody may take it before the daemon does.
-func freePort(t testing.TB, network string) uint16 {
-	t.Helper()
-	if network == "udp" {
-		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		return c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-	}
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort().Port()
 }
