@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -104,7 +105,7 @@ func (o CertificateOptions) pair() (b []byte, err error) {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &Failure{What: "feed certificate", Kind: ErrNoPair, Err: err, Fix: "start ntsagent, and see that it has a certificate: ntsagent status"}
+		return nil, &Failure{What: "feed certificate", Kind: ErrNoPair, Err: err, Fix: "start ntsagent, and see that it has a certificate: ntsagent status (one that runs as root leaves nothing here: it writes the files itself)"}
 	case errors.Is(err, fs.ErrPermission):
 		return nil, &Failure{What: "feed certificate", Kind: ErrNotPermitted, Err: err, Fix: "run it as root"}
 	case err == nil && len(b) > maxPair:
@@ -220,22 +221,38 @@ func nextSecond(ctx context.Context, dir *os.Root, base string) error {
 func (o CertificateOptions) owner() (*disk.Owner, error) {
 	own := &disk.Owner{UID: -1, GID: -1}
 	for _, w := range []struct {
-		what, name string
-		id         *int
-		look       func(string) (string, error)
-	}{{"owner", o.Owner, &own.UID, uidOf}, {"group", o.Group, &own.GID, gidOf}} {
+		one, name string
+		id        *int
+		look      func(string) (string, error)
+	}{{"an owner", o.Owner, &own.UID, uidOf}, {"a group", o.Group, &own.GID, gidOf}} {
 		if w.name == "" {
 			continue
 		}
 		id := w.name
 		if _, err := strconv.ParseUint(w.name, 10, 31); err != nil {
 			if id, err = w.look(w.name); err != nil {
-				return nil, fmt.Errorf("feed certificate: certificate.export: %s: %w; fix: name one that is there", w.what, err)
+				return nil, fmt.Errorf("feed certificate: certificate.export: %w; fix: name %s that is there", err, w.one)
 			}
 		}
 		*w.id, _ = strconv.Atoi(id)
 	}
 	return own, nil
+}
+
+func uidOf(name string) (string, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return "", err
+	}
+	return u.Uid, nil
+}
+
+func gidOf(name string) (string, error) {
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return "", err
+	}
+	return g.Gid, nil
 }
 
 // openTrusted opens a folder that, with all above it, nobody but root and us can

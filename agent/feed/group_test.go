@@ -4,6 +4,8 @@ import (
 	"os/user"
 	"strconv"
 	"testing"
+
+	"ntsagent/agent/config"
 )
 
 func TestTheHelpersGroupIsItsUsersAndNotTheFolders(t *testing.T) {
@@ -18,5 +20,13 @@ func TestTheHelpersGroupIsItsUsersAndNotTheFolders(t *testing.T) {
 	}
 	if got := groupOf(4294967290, 77); got != 77 {
 		t.Errorf("a user without an entry has group %d, want the folder's", got)
+	}
+}
+
+func TestAGroupThatIsNotThereIsNamedOnce(t *testing.T) {
+	o := CertificateOptions{Export: config.Export{Group: "no-such-group"}}
+	const want = "feed certificate: certificate.export: group: unknown group no-such-group; fix: name a group that is there"
+	if _, err := o.owner(); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }

@@ -17,7 +17,7 @@ import (
 const feedPatience = 30 * time.Second
 
 // feedCommand is what a systemd unit, or an agent that is root, runs as the
-// daemon's own user. Operators have no need of it, so help does not list it.
+// daemon's own user. Whoever packages the agent writes those units; help does not list it.
 func feedCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:    "feed",

@@ -34,7 +34,7 @@ func keysCommand(g *globals) *cobra.Command {
 		}, lookPatience),
 		asking(&cobra.Command{
 			Use:   "rotate",
-			Short: "rotate the cookie keys now and prove them to the daemon (chrony; others rotate theirs themselves)",
+			Short: "rotate the cookie keys now and prove them (chrony and the gateway; ntpsec and ntpd-rs rotate theirs themselves)",
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				return order(cmd, g, func(c *status.Client, ctx context.Context) error { return c.Rotate(ctx) },
 					"ok    keys rotated")
