@@ -41,7 +41,7 @@ func OpenTrustedFile(path string) (*os.File, error) {
 func ReadTrusted(path string, maxBytes int64) ([]byte, error) {
 	f, err := OpenTrustedFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read file: %w", err)
+		return nil, err // which names the path
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxBytes+1))

@@ -2,7 +2,6 @@ package setup
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -47,7 +46,7 @@ func Apply(h Host, p Plan, stateDir string, now time.Time) error {
 			return permission("keep a copy of "+c.Path, err)
 		}
 	}
-	r.Restart = p.Restart
+	r.Unit, r.Reload = p.unit, p.reload
 	if err := s.save(r); err != nil {
 		return permission("note what is applied", err)
 	}
@@ -61,9 +60,14 @@ func Apply(h Host, p Plan, stateDir string, now time.Time) error {
 
 // lock makes the folder of the record and keeps others out.
 func (s store) lock() (unlock func(), err error) {
-	if err := disk.MkdirAll(s.dir, 0o700); err != nil {
+	dir, err := disk.MkdirTrusted(s.dir, 0o700)
+	switch {
+	case errors.Is(err, disk.ErrUntrusted):
+		return nil, s.untrusted(err)
+	case err != nil:
 		return nil, permission("keep a record of what is applied", err)
 	}
+	defer dir.Close()
 	f, err := disk.Lock(filepath.Join(s.dir, "lock"))
 	if err != nil {
 		return nil, permission("keep a record of what is applied", err)
@@ -218,15 +222,4 @@ func writeAs(dir *os.Root, base string, data []byte, perm os.FileMode, uid, gid 
 		return err
 	}
 	return s.Commit()
-}
-
-// Restart runs the commands by which what was applied or reverted counts.
-func Restart(ctx context.Context, h Host, commands [][]string) error {
-	for _, argv := range commands {
-		if out, err := h.run(ctx, argv...); err != nil {
-			said := strings.TrimSpace(printable(strings.ReplaceAll(strings.TrimSpace(string(out)), "\n", ", ")))
-			return fmt.Errorf("%s: %w: %s; fix: see `systemctl status %s`", strings.Join(argv, " "), err, said, argv[len(argv)-1])
-		}
-	}
-	return nil
 }

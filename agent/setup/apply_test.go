@@ -145,7 +145,7 @@ func TestRevertLeavesNothingBehind(t *testing.T) {
 		if _, err := PlanRevert(h, "/state"); !errors.Is(err, ErrNotApplied) {
 			t.Errorf("%s: reverting twice: %v", name, err)
 		}
-		left, err := os.ReadDir(filepath.Join(h.Root, "state/setup"))
+		left, err := os.ReadDir(filepath.Join(h.Root, "state-setup"))
 		if err != nil || len(left) != 1 {
 			t.Errorf("%s: %v is left, %v", name, left, err)
 		}
@@ -161,7 +161,7 @@ func snapshot(t *testing.T, h Host) string {
 			return err
 		}
 		rel := strings.TrimPrefix(path, h.Root)
-		if rel == "/state" {
+		if rel == "/state-setup" {
 			return filepath.SkipDir
 		}
 		var st unix.Stat_t
@@ -208,7 +208,7 @@ func TestOwnersAndModesAreKept(t *testing.T) {
 	mustBe("etc/ntpsec/ntp.conf", 0o604, 0, 4321)
 	mustBe("etc/ntpsec/key.pem", 0o640, 0, 4321)
 	mustBe("etc/ntpsec/cert-chain.pem", 0o644, 0, 0)
-	mustBe("state/setup", 0o700, 0, 0)
+	mustBe("state-setup", 0o700, 0, 0)
 	revert(t, h, "/state")
 	mustBe("etc/ntpsec/ntp.conf", 0o604, 0, 4321)
 }

@@ -290,8 +290,9 @@ func FuzzConf(f *testing.F) {
 }
 
 func FuzzRecord(f *testing.F) {
-	f.Add(record{Version: 1, Files: []entry{{Path: "/etc/a", After: checksum([]byte("x"))}}}.bytes())
+	f.Add(record{Version: recordVersion, Unit: "chrony.service", Files: []entry{{Path: "/etc/a", After: checksum([]byte("x"))}}}.bytes())
 	f.Add([]byte(`{"version":1,"files":[{"path":"../x"}]}`))
+	f.Add([]byte(`{"version":1,"files":null,"restart":[["systemctl","restart","ntpd.service"]]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := parseRecord(b)
 		if err != nil {

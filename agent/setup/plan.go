@@ -57,7 +57,9 @@ type Plan struct {
 	Warnings []Finding  `json:"warnings"`
 	Notes    []string   `json:"notes"`   // what happens, or need not
 	Restart  [][]string `json:"restart"` // the commands that make it count
-	lines    []string   // what is put in, for Summary
+	unit     string     // what they restart; "" = nothing
+	reload   bool
+	lines    []string // what is put in, for Summary
 }
 
 // PlanFor says what d's configuration lacks. It reads and changes nothing. An error
@@ -141,24 +143,6 @@ func (p *Plan) change(t tree, path string, base, data []byte) error {
 	}
 	p.Changes = append(p.Changes, Change{Path: path, Old: old, New: data, Perm: 0o644, GID: -1, base: base})
 	return nil
-}
-
-// restart notes the commands after which the change counts.
-func (p *Plan) restart(fallback string) {
-	if len(p.Changes) == 0 {
-		return
-	}
-	unit := p.Daemon.Unit
-	if unit == "" {
-		unit = fallback
-	}
-	for _, c := range p.Changes {
-		if strings.HasPrefix(c.Path, "/etc/systemd/") {
-			p.Restart = append(p.Restart, []string{"systemctl", "daemon-reload"})
-			break
-		}
-	}
-	p.Restart = append(p.Restart, []string{"systemctl", "restart", unit})
 }
 
 func (p *Plan) warn(what, fix string) { p.Warnings = append(p.Warnings, Finding{what, fix}) }

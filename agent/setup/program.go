@@ -15,14 +15,18 @@ type program struct {
 	long    string   // the long form of config
 	version bool     // it tells its version, and can be asked without harm
 	users   []string // as whom distributions run it
+	units   []string // as what
 }
 
 // programs are those we know by name.
 func programs() []program {
 	return []program{
-		{name: "chronyd", kinds: []Kind{Chrony}, config: "f", values: "fFhlLPtu", version: true, users: []string{"_chrony", "chrony"}},
-		{name: "ntp-daemon", kinds: []Kind{NTPDRS}, config: "c", values: "cl", long: "config", version: true, users: []string{"ntpd-rs"}},
-		{name: "ntpd", kinds: []Kind{NTPsec, OpenNTPD, NTPD}, config: "cf", values: "cDfiIklprstuUvw", long: "configfile", version: true, users: []string{"ntpsec", "ntp", "ntpd", "openntpd", "_ntp"}},
+		{name: "chronyd", kinds: []Kind{Chrony}, config: "f", values: "fFhlLPtu", version: true,
+			users: []string{"_chrony", "chrony"}, units: []string{"chrony.service", "chronyd.service", "chronyd-restricted.service"}},
+		{name: "ntp-daemon", kinds: []Kind{NTPDRS}, config: "c", values: "cl", long: "config", version: true,
+			users: []string{"ntpd-rs"}, units: []string{"ntpd-rs.service"}},
+		{name: "ntpd", kinds: []Kind{NTPsec, OpenNTPD, NTPD}, config: "cf", values: "cDfiIklprstuUvw", long: "configfile", version: true,
+			users: []string{"ntpsec", "ntp", "ntpd", "openntpd", "_ntp"}, units: []string{"ntpsec.service", "ntpd.service", "ntp.service", "openntpd.service"}},
 		{name: "busybox", kinds: []Kind{Busybox}},
 		{name: "systemd-timesyncd", kinds: []Kind{Timesyncd}, users: []string{"systemd-timesync"}},
 	}

@@ -31,7 +31,7 @@ func PlanRevert(h Host, stateDir string) (Undo, error) {
 	if len(u.r.Files) == 0 {
 		return u, &Failure{What: "revert", Kind: ErrNotApplied, Fix: "nothing needs to be done"}
 	}
-	u.Restart = u.r.Restart
+	u.Restart = restartCommands(u.r.Unit, u.r.Reload)
 	var changed []string
 	for i := len(u.r.Files) - 1; i >= 0; i-- { // what names a file goes before the file
 		e := u.r.Files[i]

@@ -16,14 +16,17 @@ import (
 )
 
 // record is what was done, and how to undo it. It is a file of ours, written
-// before any other is.
+// before any other is. Root goes by it, so it holds no command, and it is read only
+// where nobody but root and we can have written it.
 type record struct {
 	Version int        `json:"version"`
 	Files   []entry    `json:"files"`
-	Restart [][]string `json:"restart"`
+	Unit    string     `json:"unit"`              // what is restarted, one of those we know; "" = none
+	Reload  bool       `json:"reload"`            // systemd reads its units again before
+	Restart [][]string `json:"restart,omitempty"` // of version 1
 }
 
-const recordVersion = 1
+const recordVersion = 2
 
 // entry is one file that was written. What it was and what it became are kept
 // beside the record, named by their checksum.
@@ -40,19 +43,42 @@ type entry struct {
 }
 
 // store is the folder of the record and the copies.
-type store struct{ dir string }
+type store struct {
+	dir string
+	fix string // what to do if others can write there
+}
 
+// RecordDir is where the record of what was applied is kept: beside the agent's
+// state, not in it, for that belongs to the user the agent runs as, and who can
+// write the record can have root write any file.
+func RecordDir(stateDir string) string { return filepath.Clean(stateDir) + "-setup" }
+
+// store is where the record is: where versions before kept it, if one is there and
+// no newer one.
 func (h Host) store(stateDir string) store {
-	return store{filepath.Join(h.files().at(stateDir), "setup")}
+	there := func(s store) bool {
+		_, err := os.Lstat(filepath.Join(s.dir, recordName))
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	now := store{h.files().at(RecordDir(stateDir)), "let it, and all folders above it, belong to root and be writable by nobody else"}
+	old := store{h.files().at(filepath.Join(stateDir, "setup")), ""}
+	if there(now) || !there(old) {
+		return now
+	}
+	old.fix = fmt.Sprintf("an older version kept it there: see that %s names what you applied and nothing else, then, as root: cp -r %s %s", recordName, old.dir, now.dir)
+	return old
 }
 
 const recordName = "applied.json"
 
 // load returns the record, an empty one if there is none.
 func (s store) load() (record, error) {
-	b, err := disk.ReadFile(filepath.Join(s.dir, recordName), maxConf)
-	if errors.Is(err, fs.ErrNotExist) {
+	b, err := disk.ReadTrusted(filepath.Join(s.dir, recordName), maxConf)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return record{Version: recordVersion}, nil
+	case errors.Is(err, disk.ErrUntrusted):
+		return record{}, s.untrusted(err)
 	}
 	if err != nil {
 		return record{}, permission("read what was applied", err)
@@ -63,6 +89,10 @@ func (s store) load() (record, error) {
 			Fix: "put the files back by hand from their copies beside it, then remove it"}
 	}
 	return r, nil
+}
+
+func (s store) untrusted(err error) error {
+	return &Failure{What: "go by what was applied, in " + s.dir, Kind: ErrInTheWay, Err: err, Fix: s.fix}
 }
 
 // parseRecord is strict: what it names is overwritten.
@@ -76,8 +106,13 @@ func parseRecord(b []byte) (record, error) {
 	if dec.More() {
 		return record{}, errors.New("more behind its end")
 	}
-	if r.Version != recordVersion {
+	switch {
+	case r.Version == 1:
+		r.Version, r.Unit, r.Reload, r.Restart = recordVersion, unitIn(r.Restart), len(r.Restart) > 1, nil
+	case r.Version != recordVersion || r.Restart != nil:
 		return record{}, fmt.Errorf("version %d is not known here", r.Version)
+	case r.Unit != "" && !knownUnit(r.Unit):
+		return record{}, fmt.Errorf("the unit %q is not known here", r.Unit)
 	}
 	for _, e := range r.Files {
 		if !filepath.IsAbs(e.Path) || filepath.Clean(e.Path) != e.Path {
@@ -112,7 +147,7 @@ func (s store) keep(data []byte) (sum string, err error) {
 
 // kept is the copy of that checksum, and nothing else.
 func (s store) kept(sum string) ([]byte, error) {
-	b, err := disk.ReadFile(filepath.Join(s.dir, sum), maxConf)
+	b, err := disk.ReadTrusted(filepath.Join(s.dir, sum), maxConf)
 	if err != nil {
 		return nil, err
 	}

@@ -92,15 +92,22 @@ func applyCommand(g *globals, f *daemonFlags) *cobra.Command {
 	cmd := patient(&cobra.Command{
 		Use:   "apply",
 		Short: "set the NTP server up for the agent, after showing what changes",
+		Long: `apply writes what diff shows, after it has asked, and keeps copies of what was
+there in the folder beside state_dir whose name ends in -setup, for revert. That
+folder is root's alone: it is not in state_dir, which the agent's user can write to.
+
+It writes nothing where another user could lead it elsewhere, and believes no
+process of another user: the daemon of such a one is named by --daemon and
+--daemon-config.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, p, err := f.plan(cmd, g)
 			if err != nil {
 				return err
 			}
-			if err := show(cmd, g, planned{p, p.Diff()}, p.Diff()+planText(p)); err != nil || len(p.Changes) == 0 {
+			if err := show(cmd, g, planned{p, p.Diff()}, p.Diff()+planText(p)+f.thenText(p.Restart)); err != nil || len(p.Changes) == 0 {
 				return err
 			}
-			if err := f.agreed(cmd, g, "apply this"); err != nil {
+			if err := f.agreed(cmd, g, f.what("apply this")); err != nil {
 				return err
 			}
 			if err := setup.Apply(f.host(), p, c.StateDir, time.Now()); err != nil {
@@ -118,6 +125,10 @@ func revertCommand(g *globals, f *daemonFlags) *cobra.Command {
 	cmd := patient(&cobra.Command{
 		Use:   "revert",
 		Short: "put back what was there before apply, unless it was changed since",
+		Long: `revert goes by what apply kept in the folder beside state_dir whose name ends in
+-setup, and shows what it does before it asks. What others than root could have
+written there counts for nothing; the same goes for STATE_DIR/setup, where older
+versions kept it.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := f.config(cmd, g)
 			if err != nil {
@@ -137,10 +148,10 @@ func revertCommand(g *globals, f *daemonFlags) *cobra.Command {
 			for _, n := range u.Notes {
 				text += "note  " + n + "\n"
 			}
-			if err := show(cmd, g, u, text); err != nil {
+			if err := show(cmd, g, u, text+f.thenText(u.Restart)); err != nil {
 				return err
 			}
-			if err := f.agreed(cmd, g, "revert this"); err != nil {
+			if err := f.agreed(cmd, g, f.what("revert this")); err != nil {
 				return err
 			}
 			if err := setup.Revert(f.host(), u, c.StateDir); err != nil {
@@ -279,10 +290,32 @@ func (f *daemonFlags) agreed(cmd *cobra.Command, g *globals, what string) error 
 	return exit(exitFailed, errors.New("nothing was changed: the answer was not yes"))
 }
 
+// restarts tells whether the daemon is restarted: only that of this host can be.
+func (f *daemonFlags) restarts() bool { return f.restart && filepath.Clean(f.root) == "/" }
+
+// thenText is what is run behind the changes, told before it is asked for.
+func (f *daemonFlags) thenText(commands [][]string) string {
+	text := ""
+	for _, argv := range commands {
+		if f.restarts() {
+			text += "then  " + strings.Join(argv, " ") + "\n"
+		}
+	}
+	return text
+}
+
+// what is what is asked for.
+func (f *daemonFlags) what(change string) string {
+	if f.restarts() {
+		return change + " and restart the daemon"
+	}
+	return change
+}
+
 // counts restarts the daemon, or says that somebody must.
 func (f *daemonFlags) counts(cmd *cobra.Command, g *globals, done string, commands [][]string) error {
 	text := "ok    " + done + "\n"
-	if f.restart && filepath.Clean(f.root) == "/" {
+	if f.restarts() && len(commands) > 0 {
 		if err := setup.Restart(cmd.Context(), f.host(), commands); err != nil {
 			return exit(exitFailed, err)
 		}
