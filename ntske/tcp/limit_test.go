@@ -89,6 +89,30 @@ func TestEveryConnectionEndsByTheDeadline(t *testing.T) {
 	}
 }
 
+func TestWhoIsCountedAsAcceptedHasItsPlace(t *testing.T) {
+	cert, _ := identity(t)
+	var s *Server
+	placed := make(chan int, 1)
+	s, err := New(Config{
+		TLS: &tls.Config{Certificates: []tls.Certificate{cert}}, Services: map[string]Service{"one": answer("fine")}, Timeout: 15 * time.Second,
+		Observe: func(e Event) {
+			if e.Kind == Accepted {
+				placed <- s.open()
+			}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := net.Pipe()
+	s.take(far)
+	near.Close()
+	if n := <-placed; n != 1 {
+		t.Errorf("%d connections open when it was counted", n)
+	}
+	s.Wait()
+}
+
 func TestServiceIsToldTheDeadline(t *testing.T) {
 	left := make(chan time.Duration, 1)
 	r := start(t, Config{Timeout: 5 * time.Second, Services: map[string]Service{"one": serviceFunc(func(ctx context.Context, _ *tls.Conn) {

@@ -133,9 +133,10 @@ func (s *Server) take(nc net.Conn) {
 		s.observe(Event{Kind: NotAllowed})
 		return
 	}
-	s.observe(Event{Kind: Accepted})
 	c := s.newConn(nc)
-	if evicted := s.conns.add(c); evicted != nil {
+	evicted := s.conns.add(c)
+	s.observe(Event{Kind: Accepted}) // and counted
+	if evicted != nil {
 		evicted.cancel()
 		evicted.Close()
 		s.observe(Event{Kind: Evicted})
