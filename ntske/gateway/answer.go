@@ -55,6 +55,9 @@ func (a *answerer) answer(dst []byte, in arrival, ring *cookie.Ring, state *Stat
 	if r.NTS() {
 		return a.answerNTS(dst, &r, in, ring, state)
 	}
+	if marked(&r.Header) {
+		return dst, SilentGateway
+	}
 	if !a.plain {
 		return dst, SilentPlain
 	}

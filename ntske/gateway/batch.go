@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"net"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -33,6 +34,7 @@ type worker struct {
 	mirror *Mirror
 	clock  func() Instant // that of the mirror: its states refer to it
 
+	own    netip.Addr // of the socket
 	mode   Mode
 	answer *answerer
 	relay  *relay
@@ -40,6 +42,8 @@ type worker struct {
 	tally  *tally
 	pace   pace
 	stop   atomic.Bool
+	last   Instant // when the last batch was begun
+	step   int64   // Instant.Mono when the clock was last found stepped
 
 	depth   int // datagrams to take next
 	in, out []slot
@@ -81,6 +85,9 @@ func (g *Gateway) newWorker(conn *net.UDPConn, t *tally) (*worker, error) {
 	if err := tellDestination(conn); err != nil {
 		return nil, err
 	}
+	if err := keepOffBroadcast(conn); err != nil {
+		return nil, err
+	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
@@ -95,10 +102,13 @@ func (g *Gateway) newWorker(conn *net.UDPConn, t *tally) (*worker, error) {
 	w := &worker{
 		raw: raw, mode: g.conf.Mode, relay: r, ring: g.conf.Ring, mirror: g.conf.Mirror, clock: g.conf.Mirror.clock,
 		answer: newAnswerer(g.conf.Plain, g.conf.Mirror.clock), limit: g.limit, tally: t, depth: shallow,
-		in: make([]slot, deepest), out: make([]slot, deepest),
+		own: conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap().WithZone(""),
+		in:  make([]slot, deepest), out: make([]slot, deepest),
 	}
 	w.heads.in, w.heads.out = heads(w.in), heads(w.out)
 	w.serve = w.turns
+	w.last = steady(w.clock)
+	w.step = w.last.Mono - maxDwell
 	w.answer.relay = w.latest
 	return w, nil
 }
@@ -180,7 +190,7 @@ func (w *worker) receive(fd uintptr) (int, syscall.Errno) {
 // turn answers the n datagrams of a batch.
 func (w *worker) turn(fd uintptr, n int) {
 	ring, state := w.ring(), w.mirror.State()
-	begin := state.read(w.clock)
+	begin := w.look(state)
 	w.batch = batch{mirrored: w.mode == MirrorMode && state.Condition(begin) != RelayWanted}
 	sent := 0
 	for i := range n {
@@ -189,8 +199,10 @@ func (w *worker) turn(fd uintptr, n int) {
 		var reply []byte
 		switch {
 		case head.Flags&unix.MSG_TRUNC != 0:
-		case !w.limit.allowName(&in.name, begin.Mono):
+		case !w.limit.allowName(&in.name, w.own, begin.Mono):
 			outcome = SilentLimit
+		case begin.Mono-w.step < maxDwell: // its stamp may be of the clock before
+			outcome = SilentStep
 		default:
 			control := in.control[:head.Controllen]
 			a := arrival{datagram: in.room[:head.length], t2: arrivalStamp(control), seen: begin, lead: w.pace.lead(n-i, sent)}
@@ -222,8 +234,21 @@ func (w *worker) turn(fd uintptr, n int) {
 	w.pace.learn(n, sent, begin.Mono+w.batch.detour, sealed.Mono, w.clock().Mono)
 }
 
+// look reads the clock and notes a step since the last batch: no State that is younger than the step tells of it.
+func (w *worker) look(s *State) Instant {
+	now := s.read(w.clock)
+	if stepped(w.last, now) {
+		if now = steady(w.clock); stepped(w.last, now) {
+			w.step = now.Mono
+		}
+	}
+	w.last = now
+	return now
+}
+
 // latest returns what to answer from: the State at hand if that does, else what the daemon says now. It is asked when the
-// first request of a batch has proven to deserve an answer.
+// first request of a batch has proven to deserve an answer. Does it not say so in time, the State at hand has to do
+// in MirrorMode: it is within its bounds, and tells them.
 func (w *worker) latest(s *State) (*State, Outcome) {
 	b := &w.batch
 	if b.mirrored {
@@ -233,6 +258,9 @@ func (w *worker) latest(s *State) (*State, Outcome) {
 		from := w.clock().Mono
 		b.state, b.outcome = w.relay.ask()
 		b.asked, b.detour = true, w.clock().Mono-from
+		if b.outcome != Served && w.mode == MirrorMode && s != nil {
+			b.state, b.outcome = s, Served
+		}
 	}
 	return b.state, b.outcome
 }

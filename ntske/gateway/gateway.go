@@ -3,8 +3,10 @@
 // A Mirror polls the daemon on loopback about once a second; a Gateway answers clients from what the Mirror
 // last published, with timestamps of the clock of the system, which the daemon disciplines, corrected to
 // the time the daemon serves. It never invents time: what is not known well enough is not served, or the daemon
-// is asked for it (see Mode). What the daemon changes at once, such as a new adjustment, a Mirror sees at its next
-// poll, or within eight if long delays hide it, and RelayMode with the next request.
+// is asked for it (see Mode). What the daemon changes at once, such as a new adjustment, RelayMode sees with the next
+// request and a Mirror at its next poll: until then, a second as a rule, the bound told as root dispersion does not
+// hold. From then on it does, however much of the change the delay of the poll hides; only while all polls
+// take longer than half of MaxUncertainty, up to eight of them may pass. Gateways do not answer gateways.
 // Interleaved mode is not supported; datagrams of modes other than 3 are dropped.
 package gateway
 

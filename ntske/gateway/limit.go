@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"math"
 	"math/rand/v2"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 )
 
 // Limit says how often one network is answered: an IPv4 /24, an IPv6 /56, and eight times as often an IPv6 /48.
-// It holds for all sockets of a Gateway together.
+// It holds for all sockets of a Gateway together, and not for this host itself: the agent asks its own gateway for proof.
 type Limit struct {
 	Rate  float64 // datagrams per second; 0: no limit
 	Burst int     // datagrams at once; at least 1
@@ -124,15 +125,20 @@ func to4(ip []byte) []byte {
 	return nil
 }
 
-// allowName is allow for a raw socket address. One of another family is never answered.
-func (l *limiter) allowName(name *unix.RawSockaddrInet6, now int64) bool {
+// allowName is allow for a raw socket address, unless that is of this host: own is the address of the socket. One
+// of another family is never answered.
+func (l *limiter) allowName(name *unix.RawSockaddrInet6, own netip.Addr, now int64) bool {
 	switch name.Family {
 	case unix.AF_INET6:
-		return l.allow(name.Addr[:], now)
+		return local(netip.AddrFrom16(name.Addr), own) || l.allow(name.Addr[:], now)
 	case unix.AF_INET: // struct sockaddr_in: the address is where the flow information of IPv6 stands
 		var ip [4]byte
 		binary.NativeEndian.PutUint32(ip[:], name.Flowinfo)
-		return l.allow(ip[:], now)
+		return local(netip.AddrFrom4(ip), own) || l.allow(ip[:], now)
 	}
 	return false
 }
+
+// local reports whether this host asks itself: from loopback, which no network carries, or from the address
+// it asks. Who forges that one makes us answer ourselves.
+func local(from, own netip.Addr) bool { return from.Unmap().IsLoopback() || from == own }

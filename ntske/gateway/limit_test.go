@@ -172,18 +172,52 @@ func TestAddressesAreTakenFromTheKernelsForm(t *testing.T) {
 	v4.Family, v4.Addr, v4.Port = unix.AF_INET, [4]byte{192, 0, 2, 1}, 5
 	var name unix.RawSockaddrInet6
 	*(*unix.RawSockaddrInet4)(unsafe.Pointer(&name)) = v4
-	if !l.allowName(&name, 1) || l.ask(netip.MustParseAddr("192.0.2.9"), 1, 4000) > 200 {
+	if !l.allowName(&name, netip.Addr{}, 1) || l.ask(netip.MustParseAddr("192.0.2.9"), 1, 4000) > 200 {
 		t.Error("IPv4")
 	}
 	name = unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: netip.MustParseAddr("2001:db8::1").As16()}
-	if !l.allowName(&name, 1) || l.ask(netip.MustParseAddr("2001:db8::9"), 1, 4000) > 200 {
+	if !l.allowName(&name, netip.Addr{}, 1) || l.ask(netip.MustParseAddr("2001:db8::9"), 1, 4000) > 200 {
 		t.Error("IPv6")
 	}
-	if name.Family = unix.AF_UNIX; l.allowName(&name, 1) {
+	if name.Family = unix.AF_UNIX; l.allowName(&name, netip.Addr{}, 1) {
 		t.Error("another family")
 	}
 	n := testing.AllocsPerRun(500, func() { l.allow(v4.Addr[:], int64(time.Second)) })
 	if n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestThisHostIsNotLimited(t *testing.T) {
+	for _, c := range []struct {
+		name, from, own string
+		limited         bool
+	}{
+		{"loopback", "127.0.0.1", "0.0.0.0", false},
+		{"loopback of IPv6", "::1", "::", false},
+		{"loopback at a socket of both families", "::ffff:127.0.0.1", "::", false},
+		{"its own address", "192.0.2.1", "192.0.2.1", false},
+		{"its own address of IPv6", "2001:db8::1", "2001:db8::1", false},
+		{"a neighbour", "192.0.2.2", "192.0.2.1", true},
+		{"a neighbour by IPv6", "2001:db8::2", "2001:db8::1", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLimiter(Limit{Rate: 1e-3, Burst: 1})
+			var name unix.RawSockaddrInet6
+			if a := netip.MustParseAddr(c.from); a.Is4() {
+				*(*unix.RawSockaddrInet4)(unsafe.Pointer(&name)) = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: a.As4()}
+			} else {
+				name = unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: a.As16()}
+			}
+			refused := 0
+			for range 1000 {
+				if !l.allowName(&name, netip.MustParseAddr(c.own), 1) {
+					refused++
+				}
+			}
+			if c.limited != (refused > 0) {
+				t.Errorf("%d of 1000 refused", refused)
+			}
+		})
 	}
 }

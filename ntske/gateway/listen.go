@@ -61,6 +61,14 @@ func reusePort(_, _ string, raw syscall.RawConn) error {
 	return inner
 }
 
+// keepOffBroadcast undoes what package net does to every socket, so that no forged source makes a response a
+// broadcast: the kernel refuses to send it.
+func keepOffBroadcast(conn *net.UDPConn) error {
+	return control(conn, "keep off broadcast addresses", func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 0)
+	})
+}
+
 // tellDestination makes the kernel tell where a datagram was sent to, if conn has no address of its own: the
 // response must come from there.
 func tellDestination(conn *net.UDPConn) error {

@@ -9,7 +9,7 @@ type Mode uint8
 // readings of the clock of the system, corrected to what the daemon serves.
 const (
 	// MirrorMode answers from the Mirror's State, and asks the daemon as RelayMode does while the Mirror's
-	// Condition is RelayWanted.
+	// Condition is RelayWanted. If the daemon does not answer in time, the State is good enough.
 	MirrorMode Mode = iota
 	// RelayMode asks the daemon anew for every batch of requests, at most 8 of one socket. It is for daemons
 	// whose served time nobody can predict from one second to the next, and costs the daemon a query each time.

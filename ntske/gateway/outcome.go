@@ -22,6 +22,7 @@ const (
 	SilentRate                     // the daemon, asked for this request, says that it is asked too often
 	SilentLimit                    // its prefix asks too often
 	SilentLong                     // longer than any request
+	SilentGateway                  // a gateway asks: two that mirror each other would keep a time alive that nobody has
 	Unsent                         // counted besides the outcome of the request: the system did not take the response
 	Asked                          // counted besides the outcomes of requests: the daemon was asked for a batch of them
 	Refused                        // + packet.Refusal
@@ -31,7 +32,7 @@ const (
 
 var outcomeText = [Refused]string{
 	"served", "served plain", "NAK: unknown key", "NAK: not a cookie", "NAK: not authentic", "plain NTP is off", "no cookie keys",
-	"daemon silent", "time uncertain", "clock stepped", "too late", "no room for a cookie", "daemon limits our rate", "too many requests", "too long", "not sent", "daemon asked",
+	"daemon silent", "time uncertain", "clock stepped", "too late", "no room for a cookie", "daemon limits our rate", "too many requests", "too long", "asked by a gateway", "not sent", "daemon asked",
 }
 
 // String says it in words.

@@ -19,6 +19,8 @@ import (
 
 	"ntsagent/agent/daemon/chronytest"
 	"ntsagent/agent/daemon/daemontest"
+	"ntsagent/agent/daemon/ntpdrstest"
+	"ntsagent/agent/daemon/ntpsectest"
 	"ntsagent/ntske/client"
 	"ntsagent/ntske/cookie"
 	"ntsagent/ntske/packet"
@@ -277,6 +279,47 @@ func TestChronydsTimeIsServedThoughItDisciplinesNoClock(t *testing.T) {
 	if last < first+20*time.Microsecond || last > 309*time.Millisecond {
 		t.Errorf("the time was not smoothed: from %v to %v", first, last)
 	}
+}
+
+func TestEveryDaemonAnswersAGatewaysQuestion(t *testing.T) {
+	asks := func(t *testing.T, at netip.AddrPort, do func(func())) {
+		t.Helper()
+		m := NewMirror(MirrorConfig{Daemon: at})
+		var conn *net.UDPConn
+		var err error
+		do(func() { conn, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(at)) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := stampArrivals(conn); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "an answer", func() bool { _, err = m.ask(conn, track{}); return err == nil })
+		if h := m.State().Header(); h.Mode != packet.ModeServer || h.Version != 4 {
+			t.Errorf("%+v", h)
+		}
+	}
+	here := func(f func()) { f() }
+	for _, r := range []parts.Release{parts.Debian12, parts.Debian13} {
+		t.Run(r.String(), func(t *testing.T) {
+			t.Parallel()
+			asks(t, chronytest.Start(t, chronytest.Options{Release: r}).Addr, here)
+		})
+		t.Run("NTPsec beside "+r.String(), func(t *testing.T) {
+			t.Parallel()
+			s := ntpsectest.Start(t, ntpsectest.Options{Release: r})
+			asks(t, ntpsectest.Addr, s.Do)
+		})
+	}
+	t.Run("ntpd-rs", func(t *testing.T) {
+		t.Parallel()
+		asks(t, ntpdrstest.Start(t, ntpdrstest.Options{}).Addr, here)
+	})
+	t.Run("OpenNTPD", func(t *testing.T) {
+		t.Parallel()
+		asks(t, startOpenNTPD(t).addr, here)
+	})
 }
 
 func TestChronydsRateLimitIsNotHitInSilence(t *testing.T) {

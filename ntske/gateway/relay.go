@@ -108,7 +108,7 @@ func (r *relay) ask() (*State, Outcome) {
 		r.track = track{}
 	}
 	r.track = r.track.add(e.sample())
-	r.state = State{header: e.header, at: e.at, line: r.track.line()}
+	r.state = State{header: e.header, at: e.at, line: r.track.now()}
 	if l := &r.state.line; r.track.age() < relayBaseline {
 		l.slope, l.growth = 0, min(max(slopeLimit, r.track.reach), relaySlope)
 	}
@@ -146,8 +146,8 @@ func (r *relay) fail(err error, now int64) {
 
 // exchange sends one question and waits for its answer.
 func (r *relay) exchange() (exchange, error) {
-	origin := packet.Timestamp(binary.BigEndian.Uint64(r.nonces.take(8))) // tells nothing of our clock
-	packet.Header{Version: 4, Mode: packet.ModeClient, Transmit: origin}.AppendTo(r.out[:0])
+	origin := packet.Timestamp(binary.BigEndian.Uint64(r.nonces.take(8)))
+	question(origin).AppendTo(r.out[:0])
 	r.tally.n[Asked].Add(1)
 	if r.conn.SetReadDeadline(time.Now().Add(relayWait)) != nil {
 		return exchange{}, errRelay

@@ -127,6 +127,71 @@ func TestTheMirrorIsRelayedWhileItsOffsetIsNotExplained(t *testing.T) {
 	calm() // back by itself
 }
 
+func TestTheMirroredStateIsServedWhenTheDaemonDoesNotAnswerInTime(t *testing.T) {
+	s := newSite(t, "127.0.0.1:0", 1, nil)
+	var n atomic.Int64
+	s.daemon.set(func(h *packet.Header, _ func([]byte)) bool { // an offset that nobody explains, told now and then
+		i := n.Add(1)
+		shifted(h, time.Duration(i/4%2)*100*time.Microsecond)
+		return i%4 == 0
+	})
+	send, unanswered := s.sender(t), uint64(0)
+	until(t, "many requests while relay is wanted", func() bool {
+		before := s.g.Counts()
+		send()
+		after := s.g.Counts()
+		if after[Asked] > before[Asked] {
+			unanswered++
+		}
+		if after[SilentStale] > 0 {
+			t.Fatalf("counted %v", after)
+		}
+		return unanswered > 30
+	})
+	if n := s.g.Counts(); n[Served] < 30 {
+		t.Errorf("counted %v", n)
+	}
+}
+
+func TestTheMirroredStateIsServedWithinItsBoundsOnly(t *testing.T) {
+	s := newSite(t, "127.0.0.1:0", 1, nil)
+	s.daemon.set(func(*packet.Header, func([]byte)) bool { return false })
+	now := s.mirror.clock()
+	with := func(age time.Duration, spread float64) *State {
+		return &State{header: daemonHeader, at: Instant{now.Wall - int64(age), now.Mono - int64(age)}, line: line{offset: 5e6, spread: spread}, relay: true}
+	}
+	for _, c := range []struct {
+		name  string
+		mode  Mode
+		state *State
+		want  Outcome
+	}{
+		{"known to a millisecond", MirrorMode, with(0, 1e6), Served},
+		{"not known well", MirrorMode, with(0, 11e6), SilentUncertain},
+		{"stale", MirrorMode, with(StaleAfter+time.Second, 1e6), SilentStale},
+		{"nothing known", MirrorMode, nil, SilentStale},
+		{"known, but only what the daemon says now is wanted", RelayMode, with(0, 1e6), SilentStale},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := s.worker(t, nil)
+			w.mode = c.mode
+			b, uid := s.request(t, 0)
+			t2 := w.clock()
+			out, outcome := w.answer.answer(nil, arrival{datagram: b, t2: t2.Wall, seen: t2}, s.ring, c.state)
+			if outcome != c.want || outcome.Silent() != (len(out) == 0) {
+				t.Fatalf("%v, want %v", outcome, c.want)
+			}
+			if c.want != Served {
+				return
+			}
+			h, _, err := packet.ParseNTSResponse(out, uid, s.s2c.Open)
+			if told := time.Duration(int64(h.RootDispersion-daemonHeader.RootDispersion) * 1e9 >> 16); err != nil || told < time.Millisecond-20*time.Microsecond {
+				t.Errorf("it tells a dispersion of %v, %v", told, err)
+			}
+		})
+	}
+}
+
 func TestARelayIsSilentWhenTheDaemonIs(t *testing.T) {
 	var log strings.Builder
 	for _, c := range []struct {

@@ -207,26 +207,45 @@ func TestNobodyElseHasASocketAtTheAddress(t *testing.T) {
 	}
 }
 
-func TestDatagramsThatAreTooLongAndFloodsAreDropped(t *testing.T) {
-	s := newSite(t, "127.0.0.1:0", 1, func(c *Config) { c.Limit = Limit{Rate: 1e-3, Burst: 10} })
-	c, err := net.Dial("udp", s.addr.String())
+func TestAStepBetweenArrivalAndBatchIsSeenByEveryMode(t *testing.T) {
+	s := newSite(t, "127.0.0.1:0", 1, relayed)
+	conns, err := Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conns[0].Close()
+	w, err := s.g.newWorker(conns[0], new(tally))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.relay.close()
+	shift, clock := int64(0), w.clock
+	w.clock = func() Instant { i := clock(); i.Wall += shift; return i }
+	w.answer.clock = w.clock
+	w.answer.relay = func(*State) (*State, Outcome) { return goodState(w.clock()), Served } // the daemon knows of it
+	c, err := net.Dial("udp", conns[0].LocalAddr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	send := func(b []byte) {
-		if _, err := c.Write(b); err != nil {
+	n := func(o Outcome) uint64 { return w.tally.n[o].Load() }
+	ask := func() {
+		t.Helper()
+		if _, err := c.Write(clientHeader().AppendTo(nil)); err != nil {
 			t.Fatal(err)
 		}
+		w.raw.Control(func(fd uintptr) { w.turns(fd) })
 	}
-	send(append(clientHeader().AppendTo(nil), make([]byte, maxDatagram)...))
-	until(t, "the long one", func() bool { return s.g.Counts()[SilentLong] == 1 })
-	for i := range uint64(1000) {
-		send(clientHeader().AppendTo(nil))
-		until(t, "the next", func() bool { n := s.g.Counts(); return n[ServedPlain]+n[SilentLimit] == i+1 })
+	until(t, "an answer", func() bool { ask(); return n(ServedPlain) > 0 })
+	before := n(ServedPlain)
+	shift = int64(100 * time.Millisecond) // less than a request may wait
+	until(t, "silence", func() bool { ask(); return n(SilentStep) > 0 || n(ServedPlain) > before })
+	if n(ServedPlain) != before {
+		t.Error("a stamp of the clock before was served")
 	}
-	if n := s.g.Counts(); n[ServedPlain] < 50 || n[ServedPlain] > 300 { // 10, and an eighth of the others
-		t.Errorf("counted %v", n)
+	until(t, "an answer when all such stamps are too old", func() bool { ask(); return n(ServedPlain) > before })
+	if n(SilentStep) < 2 {
+		t.Errorf("silent %d times", n(SilentStep))
 	}
 }
 

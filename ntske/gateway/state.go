@@ -52,7 +52,7 @@ type State struct {
 
 // newState makes the state from an answer at an instant and the track that holds it.
 func newState(h packet.Header, at Instant, t track, interval time.Duration) *State {
-	s := &State{header: h, at: at, line: t.line()}
+	s := &State{header: h, at: at, line: t.now()}
 	// Where θ lies within the delay of a poll is known once and for all; how it will go on is what may be unexplained. As long as
 	// no poll speaks of an offset there is none to explain, however long the delays on a busy machine are.
 	s.relay = !t.canBeZero() && s.line.growth*float64(interval) > float64(RelayAbove) || t.gap > float64(RelayAbove) && t.n < 3

@@ -125,6 +125,17 @@ func (t *track) line() line {
 	return line{offset, (least + most) / 2, hi - offset, (most - least) / 2}
 }
 
+// now is the line, with bounds at the newest sample that hold even if the daemon has changed its time at once since
+// the others and the delay of the newest hides that. A delay so long that little would be served tells nothing: as long
+// as all are, the line is believed.
+func (t *track) now() line {
+	l, newest := t.line(), &t.samples[t.n-1]
+	if own := max(newest.hi-l.offset, l.offset-newest.lo); own <= float64(MaxUncertainty/2) {
+		l.spread = max(l.spread, own)
+	}
+	return l
+}
+
 // canBeZero reports whether no sample speaks against the simplest: that the daemon serves the clock of the
 // system as it is. Then that is taken for true, so that the noise of the polls does not reach the clients.
 func (t *track) canBeZero() bool {

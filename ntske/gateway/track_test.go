@@ -83,6 +83,43 @@ func TestADaemonThatWakesUpLateDoesNotShiftTheTime(t *testing.T) {
 	}
 }
 
+func TestADelayThatHidesAStepDoesNotHideItsBound(t *testing.T) {
+	for _, theta := range []float64{-2e6, -300e3, 300e3, 2e6} {
+		var tr track
+		poll := func(at, theta, delay float64) {
+			tr = tr.add(makeSample(int64(at+delay), int64(at), int64(at+delay/2+theta), int64(at+delay/2+theta), int64(at+delay), 1000))
+		}
+		for i := range 8 {
+			poll(float64(i)*1e9, 0, 40*us)
+		}
+		for i := range 4 {
+			poll(float64(8+i)*1e9, theta, 2.1*math.Abs(theta)) // as long as all delays are
+			s := newState(daemonHeader, Instant{}, tr, time.Second)
+			if off := math.Abs(s.line.offset - theta); off > s.line.spread {
+				t.Errorf("%.0f µs, poll %d: off by %.0f µs, bound %.0f µs", theta/us, i, off/us, s.line.spread/us)
+			}
+			if tr.n < 8 {
+				t.Errorf("%.0f µs, poll %d: the delay hid nothing", theta/us, i)
+			}
+		}
+		poll(12e9, theta, 40*us)
+		if l := tr.now(); tr.n != 1 || math.Abs(l.offset-theta) > l.spread || l.spread > 40*us {
+			t.Errorf("%.0f µs: %+v", theta/us, l)
+		}
+	}
+}
+
+func TestADelayThatTellsNothingLeavesTheLine(t *testing.T) {
+	var tr track
+	for i, delay := range []float64{40 * us, 40 * us, 40 * us, 11e6} {
+		at := float64(i) * 1e9
+		tr = tr.add(makeSample(int64(at+delay), int64(at), int64(at+delay/2), int64(at+delay/2), int64(at+delay), 1000))
+	}
+	if l := tr.now(); l.spread > 100*us {
+		t.Errorf("%+v", l)
+	}
+}
+
 func TestADaemonThatMayServeTheClockIsTakenToDoSo(t *testing.T) {
 	var tr track
 	r := rand.New(rand.NewPCG(1, 1))
