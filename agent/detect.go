@@ -47,7 +47,7 @@ func (a *agent) resolve(ctx context.Context, cfg *config.Config, before *choice)
 	}
 	next, err := cfg.WithKind(a.ConfigPath, c.kind)
 	if err != nil {
-		return nil, nil, fmt.Errorf("daemon.kind: auto is %s here (%s): %w", c.kind, c.why, err)
+		return nil, nil, fmt.Errorf("daemon.kind: auto is %s here: %w", c.kind, err) // why is in the log
 	}
 	return next, c, nil
 }
@@ -83,6 +83,10 @@ func chosen(d setup.Daemon, port uint16) *choice {
 			unseen = append(unseen, f.What)
 		}
 	}
+	because := ""
+	if d.Mode == setup.Gateway { // which says what the daemon lacks; else the kind says all
+		because = "; " + d.Why
+	}
 	switch {
 	case d.Stranger != "":
 		return &choice{kind: config.KindGateway, why: fmt.Sprintf("%s holds UDP port %d, which is no daemon with NTS that we know", d.Stranger, port), found: true}
@@ -92,21 +96,13 @@ func chosen(d setup.Daemon, port uint16) *choice {
 	case d.Kind == setup.Timesyncd:
 		return &choice{kind: config.KindChrony, why: "there is only systemd-timesyncd, which serves no time"}
 	case d.PID == 0:
-		return &choice{kind: kindOf(d), why: strings.Join(append([]string{named + " is installed but does not run"}, unseen...), "; ")}
+		return &choice{kind: d.AgentKind(), why: strings.Join(append([]string{named + " is installed but does not run"}, unseen...), "; ")}
 	case d.Assumed:
-		return &choice{kind: kindOf(d), why: fmt.Sprintf("%s (pid %d) runs and somebody holds UDP port %d, who is not shown to this user; %s", named, d.PID, port, d.Why), found: true}
+		return &choice{kind: d.AgentKind(), why: fmt.Sprintf("%s (pid %d) runs and somebody holds UDP port %d, who is not shown to this user%s", named, d.PID, port, because), found: true}
 	case !d.Serves:
-		return &choice{kind: kindOf(d), why: fmt.Sprintf("%s (pid %d) runs, though not at UDP port %d", named, d.PID, port)}
+		return &choice{kind: d.AgentKind(), why: fmt.Sprintf("%s (pid %d) runs, though not at UDP port %d", named, d.PID, port)}
 	}
-	return &choice{kind: kindOf(d), why: fmt.Sprintf("%s (pid %d) holds UDP port %d; %s", named, d.PID, port, d.Why), found: true}
-}
-
-// kindOf is the kind of a daemon that serves time.
-func kindOf(d setup.Daemon) string {
-	if d.Mode == setup.Gateway {
-		return config.KindGateway
-	}
-	return map[setup.Kind]string{setup.Chrony: config.KindChrony, setup.NTPsec: config.KindNTPsec, setup.NTPDRS: config.KindNTPDRS}[d.Kind]
+	return &choice{kind: d.AgentKind(), why: fmt.Sprintf("%s (pid %d) holds UDP port %d%s", named, d.PID, port, because), found: true}
 }
 
 // ours tells whether an address is one of this host.

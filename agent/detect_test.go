@@ -38,7 +38,7 @@ func TestAutoIsTheDaemonThatHoldsThePort(t *testing.T) {
 		}
 	}
 	chronyd := chronytest.Start(t, chronytest.Options{})
-	check(choose(t.Context(), machine, chronyd.Addr), config.KindChrony, fmt.Sprintf("holds UDP port %d; chronyd takes cookie keys", chronyd.Addr.Port()))
+	check(choose(t.Context(), machine, chronyd.Addr), config.KindChrony, fmt.Sprintf("holds UDP port %d", chronyd.Addr.Port()))
 	rs := ntpdrstest.Start(t, ntpdrstest.Options{})
 	check(choose(t.Context(), machine, rs.Addr), config.KindNTPDRS, "ntp-daemon 1.4.0 (pid ")
 
@@ -177,6 +177,10 @@ func TestAutoSaysWhatItGuessesFrom(t *testing.T) {
 func TestAutoTakesWhoRunsForWhoHoldsAPortOfSomebodyHidden(t *testing.T) {
 	d := setup.Daemon{Kind: setup.NTPD, Program: "ntpd", Version: "4.2.8p18", PID: 5, Serves: true, Assumed: true, Mode: setup.Gateway, Why: "it has no NTS"}
 	c := chosen(d, 123)
+	led := chosen(setup.Daemon{Kind: setup.NTPsec, Program: "ntpd", PID: 5, Serves: true, Mode: setup.Follow, Why: "the agent reads its keys"}, 123)
+	if want := "ntpd (pid 5) holds UDP port 123"; led.kind != config.KindNTPsec || !led.found || led.why != want {
+		t.Errorf("%+v, want %q, which was seen, and no more", led, want)
+	}
 	if want := "ntpd 4.2.8p18 (pid 5) runs and somebody holds UDP port 123, who is not shown to this user; it has no NTS"; c.kind != config.KindGateway || !c.found || c.why != want {
 		t.Errorf("%+v, want %q", c, want)
 	}
@@ -197,7 +201,7 @@ func TestAGuessIsMadeAgainAndAFindIsNot(t *testing.T) {
 		"after one at other port": {&choice{addr: netip.MustParseAddrPort("127.0.0.1:1"), kind: config.KindNTPsec, found: true}, config.KindNTPDRS},
 	} {
 		got, c, err := a.resolve(t.Context(), cfg, row.before)
-		if wrong := (*config.Error)(nil); errors.As(err, &wrong) && "refused: "+wrong.Key == row.kind && strings.Contains(err.Error(), "auto is ntpsec here") {
+		if wrong := (*config.Error)(nil); errors.As(err, &wrong) && "refused: "+wrong.Key == row.kind && strings.HasPrefix(err.Error(), "daemon.kind: auto is ntpsec here: file: ke.listen: ") {
 			continue // a find stays, and what the file says is held against it
 		}
 		if err != nil || got.Daemon.Kind != row.kind || c.kind != row.kind {

@@ -224,7 +224,7 @@ func (d *Daemon) Leads() bool { return d.Kind == KindAuto || d.Kind == KindChron
 func (c *Config) WithKind(name, kind string) (*Config, error) {
 	next := *c
 	next.Daemon.Kind = kind
-	d := &decoder{file: name, lines: map[string]int{}}
+	d := &decoder{file: name}
 	v := validator{d}
 	v.follows(&next)
 	v.gateway(&next)

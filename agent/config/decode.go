@@ -210,6 +210,9 @@ func (d *decoder) list(n *yaml.Node, dst reflect.Value, key string, auto bool) {
 
 // line is the line of key, or of the nearest key above it that the file names.
 func (d *decoder) line(key string) int {
+	if d.lines == nil { // no file was read
+		return 0
+	}
 	for key != "" {
 		if line, ok := d.lines[key]; ok {
 			return line

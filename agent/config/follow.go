@@ -55,7 +55,7 @@ func (v validator) follows(c *Config) {
 		}
 		if kind == KindNTPsec && a.Port() == kePort {
 			v.fail("ke.listen", "ntpd of NTPsec holds TCP port 4460 itself, and does not start where another one does",
-				`write ke: {listen: ["[::]:4461", "0.0.0.0:4461"]} and redirect TCP port 4460 to 4461 with nftables, or daemon: {mode: certificate}`)
+				`write ke: {listen: ["[::]:4461", "0.0.0.0:4461"]} and redirect TCP port 4460 to 4461 with nftables, or daemon: {kind: ntpsec, mode: certificate}`)
 			break
 		}
 	}

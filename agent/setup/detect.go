@@ -39,36 +39,38 @@ type Daemon struct {
 	Stranger string    `json:"stranger,omitempty"`
 	InWay    []Finding `json:"in_the_way"`
 
-	noNTS bool
-	holds process // who has the KE port
+	noNTS  bool
+	absent bool    // not installed where distributions put it
+	holds  process // who has the KE port
 }
 
-// Detect finds the NTP daemon of the host: who holds the NTP port, else who runs,
-// else what is installed. Without any the Kind is None. What may not be looked at
+// Detect finds the NTP daemon of the host: who holds the NTP port at o.Address, else
+// who runs, else what is installed; of o.Kind, if that names one. Without any the Kind is None. What may not be looked at
 // is an error that is ErrNotPermitted.
 func Detect(ctx context.Context, h Host, ports Ports, o Options) (Daemon, error) {
-	d, err := h.find(ctx, ports)
+	o = o.withDefaults()
+	d, err := h.find(ctx, ports, o)
 	if err != nil {
 		return Daemon{}, err
 	}
 	if d.Kind == None {
 		return d, nil
 	}
-	d.Mode, d.Why = d.mode(h.files())
+	d.Mode, d.Why = d.mode(o)
 	d.InWay = append(d.InWay, d.obstacles(h.files(), ports, o)...)
 	return d, nil
 }
 
 // find does all but judge.
-func (h Host) find(ctx context.Context, ports Ports) (Daemon, error) {
+func (h Host) find(ctx context.Context, ports Ports, o Options) (Daemon, error) {
 	if h.Proc == "" {
-		return h.installed(), nil
+		return h.asWritten(ctx, h.installed(), nil, nil, o), nil
 	}
-	ntp, ke, err := h.sockets(ports)
+	at, ke, err := h.sockets(ports)
 	if err != nil {
 		return Daemon{}, err
 	}
-	wanted := map[uint64]bool{}
+	wanted, ntp := map[uint64]bool{}, reached(at, o.Address.Addr())
 	for _, inode := range slices.Concat(ntp, ke) {
 		wanted[inode] = true
 	}
@@ -81,6 +83,7 @@ func (h Host) find(ctx context.Context, ports Ports) (Daemon, error) {
 	if err != nil {
 		return Daemon{}, err
 	}
+	d = h.asWritten(ctx, d, all, ntp, o)
 	if takers := holding(all, ke); len(takers) > 0 {
 		d.holds = takers[0]
 	}
@@ -183,7 +186,7 @@ func (h Host) socketUnit(port uint16) string {
 }
 
 // sockets are the inodes at the two ports.
-func (h Host) sockets(ports Ports) (ntp, ke []uint64, err error) {
+func (h Host) sockets(ports Ports) (ntp []socket, ke []uint64, err error) {
 	for _, name := range []string{"udp", "udp6", "tcp", "tcp6"} {
 		table, err := os.ReadFile(filepath.Join(h.Proc, "thread-self/net", name))
 		if errors.Is(err, os.ErrNotExist) { // no IPv6, or a tree without threads
@@ -198,7 +201,7 @@ func (h Host) sockets(ports Ports) (ntp, ke []uint64, err error) {
 			switch {
 			case s.inode == 0: // its process has ended
 			case strings.HasPrefix(name, "udp") && s.local.Port() == ports.NTP:
-				ntp = append(ntp, s.inode)
+				ntp = append(ntp, s)
 			case strings.HasPrefix(name, "tcp") && s.local.Port() == ports.KE && s.state == listening:
 				ke = append(ke, s.inode)
 			}

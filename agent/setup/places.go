@@ -70,7 +70,7 @@ func Named(h Host, k Kind) Daemon {
 		}
 	}
 	d = h.completed(d)
-	d.Mode, d.Why = d.mode(h.files())
+	d.Mode, d.Why = d.mode(Options{})
 	return d
 }
 

@@ -11,6 +11,8 @@ import (
 // Options say what the agent's own configuration wants of the daemon. Zero values
 // have the defaults of agent/config.
 type Options struct {
+	Kind         string         // what daemon.kind says, gateway too; "" and auto = whoever is found
+	Certificate  bool           // daemon.mode: certificate
 	ParkedKEPort uint16         // where chronyd's own key exchange goes
 	KeysDir      string         // chronyd's ntsdumpdir where it has none
 	Address      netip.AddrPort // where the agent asks the daemon

@@ -55,11 +55,9 @@ func TestRunningDaemonsAreFoundByTheirPort(t *testing.T) {
 		s := ntpsectest.Start(t, ntpsectest.Options{Release: r})
 		s.Do(func() {
 			d, err := Detect(t.Context(), here, Ports{NTP: 123, KE: 4460}, Options{NTPsecKeys: s.KeysFile})
-			mode := Certificate
-			if here.files().first("/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft") != "" {
-				mode = Follow
-			}
-			check(d, err, NTPsec, r.NTPsec, filepath.Join(s.Dir, "ntp.conf"), mode)
+			check(d, err, NTPsec, r.NTPsec, filepath.Join(s.Dir, "ntp.conf"), Follow)
+			d, err = Detect(t.Context(), here, Ports{NTP: 123, KE: 4460}, Options{NTPsecKeys: s.KeysFile, Kind: "ntpsec", Certificate: true})
+			check(d, err, NTPsec, r.NTPsec, filepath.Join(s.Dir, "ntp.conf"), Certificate)
 		})
 	}
 }

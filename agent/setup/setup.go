@@ -63,6 +63,7 @@ const (
 	OpenNTPD  Kind = "openntpd"
 	Busybox   Kind = "busybox"
 	Timesyncd Kind = "systemd-timesyncd" // a client, no server
+	Other     Kind = "other"             // a server that we do not know
 )
 
 // called is what people call a daemon without NTS.

@@ -61,6 +61,7 @@ and 4 when it may not look.`,
 			if err != nil {
 				return setupError(err)
 			}
+			d.InWay = append(d.InWay, misfits(c, g.Config, d)...)
 			if err := show(cmd, g, d, detectText(d)); err != nil {
 				return err
 			}
@@ -208,6 +209,23 @@ func portsOf(c *config.Config) setup.Ports {
 	return p
 }
 
+// misfits are what our configuration says against the daemon that daemon.kind: auto
+// turns out to be, for which the agent would not start.
+func misfits(c *config.Config, file string, d setup.Daemon) []setup.Finding {
+	kind := d.AgentKind()
+	if c.Daemon.Kind != config.KindAuto || kind == "" {
+		return nil
+	}
+	_, err := c.WithKind(file, kind)
+	var all config.Errors
+	errors.As(err, &all)
+	var out []setup.Finding
+	for _, e := range all {
+		out = append(out, setup.Finding{What: e.Key + ": " + e.Problem, Fix: e.Hint})
+	}
+	return out
+}
+
 // plan finds the daemon and what it lacks.
 func (f *daemonFlags) plan(cmd *cobra.Command, g *globals) (*config.Config, setup.Plan, error) {
 	allow, err := f.checked(cmd)
@@ -220,6 +238,9 @@ func (f *daemonFlags) plan(cmd *cobra.Command, g *globals) (*config.Config, setu
 	}
 	o := optionsOf(c)
 	o.Allow = allow
+	if f.kind != "auto" {
+		o.Kind = f.kind
+	}
 	h := f.host()
 	d, err := setup.Detect(cmd.Context(), h, portsOf(c), o)
 	if k := setup.Kind(f.kind); f.kind != "auto" && (err != nil || d.Kind != k) {
@@ -245,6 +266,8 @@ func optionsOf(c *config.Config) setup.Options {
 		keys = config.Default().Daemon.NTPsec.KeysFile
 	}
 	return setup.Options{
+		Kind:         c.Daemon.Kind,
+		Certificate:  c.Daemon.ServesKE(),
 		ParkedKEPort: c.Daemon.Chrony.ParkedKEPort,
 		KeysDir:      filepath.Dir(c.Daemon.Chrony.KeysFile),
 		Address:      c.Daemon.Address,
