@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -152,19 +153,24 @@ func TestAGatewayThatIsKilledWhileItRotatesLosesNoCookie(t *testing.T) {
 	v := f.visit(f.whole())
 	for range 5 {
 		at := gatewayAt(f.whole())
-		rotated, ahead, killed := make(chan int, 1), make(chan struct{}, 16), make(chan struct{})
-		go func() { // ends with the agent
-			n := 0
-			for f.rotate() == nil {
-				n++
+		var rotated atomic.Int64
+		ahead, killed, ended := make(chan struct{}, 16), make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(ended)
+			for {
+				if f.rotate() == nil {
+					rotated.Add(1)
+				}
 				select { // a client that waits long for its answer would outlive the 64 keys
 				case ahead <- struct{}{}:
 				case <-killed:
+					return
+				case <-t.Context().Done():
+					return
 				}
 			}
-			rotated <- n
 		}()
-		for range 40 { // each with the cookie that came last
+		for n := 0; n < 40 || rotated.Load() < 3; n++ { // each with the cookie that came last
 			reply, err := client.Reply{}, client.ErrSilent
 			for errors.Is(err, client.ErrSilent) && t.Context().Err() == nil {
 				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
@@ -181,8 +187,9 @@ func TestAGatewayThatIsKilledWhileItRotatesLosesNoCookie(t *testing.T) {
 		}
 		kill()
 		close(killed)
+		<-ended
 		kill = f.child()
-		t.Logf("killed after %d rotations", <-rotated)
+		t.Logf("killed after %d rotations", rotated.Load())
 	}
 	if err := v.ask(gatewayAt(f.whole())); err != nil {
 		t.Error(err)
