@@ -5,12 +5,15 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	mathrand "math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +28,10 @@ const crashEnv = "AGENT_TEST_ROTATE_IN"
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashEnv); dir != "" {
 		rotateForever(dir)
+	}
+	flag.Parse()
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = parallel.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0))) // most of the time they wait for daemons
 	}
 	os.Exit(m.Run())
 }
@@ -62,7 +69,7 @@ func rotateForever(dir string) {
 
 func TestAnAgentKilledWhileItRotatesServesTheSameKeysAgain(t *testing.T) {
 	t.Parallel()
-	const kills = 500
+	const kills = 200
 	dir := t.TempDir()
 	swept := 0
 	for n := range kills {

@@ -319,7 +319,7 @@ func (f *following) onlyWatched() status.Document {
 
 func TestARotationOfNtpdRsLosesNoClient(t *testing.T) {
 	t.Parallel()
-	f := followNTPDRS(t, ntpdrstest.Options{RotateEvery: 3 * time.Second, StaleKeys: 3})
+	f := followNTPDRS(t, ntpdrstest.Options{RotateEvery: 2 * time.Second, StaleKeys: 5})
 	d := f.onlyWatched()
 	f.under(f.ke(d), func() {
 		seen := map[string]bool{}
