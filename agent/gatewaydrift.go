@@ -23,34 +23,36 @@ const (
 type drift struct {
 	known    bool
 	offset   time.Duration // to the clock of this host, when time was last given
-	doubt    time.Duration // the bound on the error of that
 	farSince time.Time     // zero: what is served is not far off
 	jump     time.Duration // the last one
 	jumpedAt time.Time     // of that; zero: there was none for a while
 }
 
-// look takes in what is known of the daemon now. What is given as no time, or not
-// given, leads nobody astray.
+// look takes in what is known of the daemon now. Time that is not served leads
+// nobody astray; while it is only uncertain, all stays as it was.
 func (d drift) look(r gateway.Report, now time.Time) drift {
 	if !d.jumpedAt.IsZero() && now.Sub(d.jumpedAt) > jumpTold {
 		d.jump, d.jumpedAt = 0, time.Time{}
 	}
-	if !r.Known || r.Condition == gateway.Stale || r.Condition == gateway.Unsynchronised {
+	switch r.Condition {
+	case gateway.Stale, gateway.Unsynchronised:
 		d.farSince = time.Time{}
 		return d
+	case gateway.Uncertain:
+		return d
 	}
-	if jump := r.Offset - d.offset; d.known && jump.Abs()-r.Uncertainty-d.doubt > farOff {
+	if jump := r.Offset - d.offset; d.known && jump.Abs() > farOff {
 		d.jump, d.jumpedAt = jump, now
 	}
 	switch off := r.Offset.Abs(); {
-	case off-r.Uncertainty > farOff:
+	case off > farOff:
 		if d.farSince.IsZero() {
 			d.farSince = now
 		}
 	case off < nearAgain:
 		d.farSince = time.Time{}
 	}
-	d.known, d.offset, d.doubt = true, r.Offset, r.Uncertainty
+	d.known, d.offset = true, r.Offset
 	return d
 }
 

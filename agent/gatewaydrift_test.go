@@ -16,17 +16,17 @@ import (
 
 func TestHowFarOffTheTimeBehindTheGatewayIs(t *testing.T) {
 	type look struct {
-		after               time.Duration // the first
-		offset, uncertainty time.Duration
-		condition           gateway.Condition
-		far                 bool
-		jump                time.Duration // told
+		after     time.Duration // the first
+		offset    time.Duration
+		condition gateway.Condition
+		far       bool
+		jump      time.Duration // told
 	}
 	for name, looks := range map[string][]look{
 		"a clock that is right":                         {{}, {after: time.Second, offset: time.Millisecond}},
 		"a leap second apart":                           {{offset: time.Second}, {after: time.Second, offset: -time.Millisecond}},
 		"far off from the start":                        {{offset: -time.Hour, far: true}, {after: time.Minute, offset: -time.Hour, far: true}},
-		"one that may be near":                          {{offset: 1500 * time.Millisecond, uncertainty: 500 * time.Millisecond, condition: gateway.Uncertain}},
+		"one that is uncertain for a poll":              {{offset: time.Hour, far: true}, {condition: gateway.Uncertain, far: true}, {jump: -time.Hour}, {offset: time.Hour, condition: gateway.Uncertain, jump: -time.Hour}},
 		"one that is about the bound":                   {{offset: 1200 * time.Millisecond, far: true}, {offset: 900 * time.Millisecond, far: true}, {offset: 400 * time.Millisecond}, {offset: 900 * time.Millisecond}},
 		"one that jumps and comes back":                 {{}, {after: time.Second, offset: time.Hour, far: true, jump: time.Hour}, {after: time.Minute, jump: -time.Hour}, {after: time.Hour, jump: -time.Hour}, {after: 62 * time.Minute}},
 		"one that is silent meanwhile":                  {{}, {offset: time.Hour, condition: gateway.Stale}, {offset: 3 * time.Second, condition: gateway.RelayWanted, far: true, jump: 3 * time.Second}},
@@ -36,7 +36,7 @@ func TestHowFarOffTheTimeBehindTheGatewayIs(t *testing.T) {
 		start := time.Now()
 		d := drift{}.look(gateway.Report{Condition: gateway.Stale}, start) // it has not answered yet
 		for n, l := range looks {
-			d = d.look(gateway.Report{Known: true, Condition: l.condition, Offset: l.offset, Uncertainty: l.uncertainty}, start.Add(l.after))
+			d = d.look(gateway.Report{Known: true, Condition: l.condition, Offset: l.offset}, start.Add(l.after))
 			if d.farSince.IsZero() == l.far || d.jump != l.jump || d.jumpedAt.IsZero() != (l.jump == 0) {
 				t.Errorf("%s, look %d: %+v", name, n, d)
 			}
