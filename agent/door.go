@@ -26,13 +26,19 @@ type door struct {
 	asked   []netip.AddrPort
 	book    *book
 	ready   func(now time.Time) (bool, string) // why not, for the operator
-	// patience is how long an open door stays so while ready says no.
+	// patience is how long an open door stays so while ready says no, and how long
+	// a closed one is no matter for a warning: at a start it opens in a moment.
 	patience time.Duration
 	// serve returns when it no longer accepts; what it accepted may go on.
 	serve func(ctx context.Context, ln net.Listener) error
 	kick  chan struct{} // look again now; capacity 1
 	log   hclog.Logger
 	shut  atomic.Pointer[string] // why it is closed; nil while open
+
+	// Of run alone: what was warned of, and when it began.
+	warned   string
+	warnedAt map[netip.AddrPort]string
+	began    time.Time
 
 	// shutAt says why an address stays closed while others are open; "" = it does not. nil = none does.
 	shutAt func(netip.AddrPort) string
@@ -54,10 +60,11 @@ func (d *door) run(ctx context.Context) error {
 	defer func() { shift.end() }()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	d.began = time.Now()
 	for {
 		now := time.Now()
 		ok, why := d.ready(now)
-		use, whyNot := d.using()
+		use, whyNot := d.using(now)
 		if ok && len(use) == 0 && whyNot != "" {
 			ok, why = false, whyNot
 		}
@@ -81,7 +88,7 @@ func (d *door) run(ctx context.Context) error {
 		case !ok && shift != nil && now.Sub(missing) < d.patience:
 			again = time.After(d.patience - now.Sub(missing))
 		case !ok:
-			d.shutDown(shift, why)
+			d.shutDown(shift, why, now.Sub(missing) >= d.patience)
 			shift = nil
 		}
 		select {
@@ -90,7 +97,7 @@ func (d *door) run(ctx context.Context) error {
 		case <-again:
 		case err := <-shift.broke():
 			// Sockets nobody accepts from would hold clients until they give up.
-			d.shutDown(shift, err.Error())
+			d.shutDown(shift, err.Error(), true)
 			shift = nil
 			select { // what broke at once may break at once again
 			case <-ctx.Done():
@@ -104,10 +111,10 @@ func (d *door) run(ctx context.Context) error {
 }
 
 // shutDown closes the sockets at once.
-func (d *door) shutDown(s *shift, why string) {
+func (d *door) shutDown(s *shift, why string, lasting bool) {
 	d.book.close(d.purpose)
 	s.end()
-	d.closed(why)
+	d.closed(why, lasting)
 }
 
 // A shift is the time between two openings. Its connections go on after it:
@@ -135,9 +142,10 @@ func (s *shift) broke() <-chan error {
 
 // open starts to serve, or returns nil when an address cannot be had.
 func (d *door) open(ctx context.Context, use []netip.AddrPort) *shift {
+	before := d.book.addresses(d.purpose)
 	listeners, err := d.book.openSome(ctx, d.purpose, d.asked, use)
 	if err != nil {
-		d.closed(err.Error())
+		d.closed(err.Error(), true)
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -148,14 +156,19 @@ func (d *door) open(ctx context.Context, use []netip.AddrPort) *shift {
 				s.broken <- fmt.Errorf("serve %s: %w", ln.Addr(), err)
 			}
 		})
-		d.log.Info("listening", "for", d.purpose, "address", ln.Addr().String())
+		log := d.log.Info
+		if slices.Contains(before, ln.Addr().String()) { // a reload kept it, and it has been said
+			log = d.log.Debug
+		}
+		log("listening", "for", d.purpose, "address", ln.Addr().String())
 	}
 	d.shut.Store(nil)
+	d.warned = ""
 	return s
 }
 
 // using lists the addresses to open, and says why not all.
-func (d *door) using() (use []netip.AddrPort, why string) {
+func (d *door) using(now time.Time) (use []netip.AddrPort, why string) {
 	if d.shutAt == nil {
 		return d.asked, ""
 	}
@@ -168,18 +181,31 @@ func (d *door) using() (use []netip.AddrPort, why string) {
 		use = append(use, addr)
 	}
 	old := d.partly.Swap(&shut)
+	lasting := now.Sub(d.began) >= d.patience
 	for addr, not := range shut {
-		if old == nil || (*old)[addr] != not {
+		switch {
+		case lasting && d.warnedAt[addr] != not:
 			d.log.Warn("not listening", "for", d.purpose, "address", addr.String(), "reason", not)
+		case !lasting && (old == nil || (*old)[addr] != not):
+			d.log.Info("not listening yet", "for", d.purpose, "address", addr.String(), "reason", not)
 		}
+	}
+	if lasting {
+		d.warnedAt = shut
 	}
 	return use, why
 }
 
-// closed notes why nothing listens and says it once per reason.
-func (d *door) closed(why string) {
-	if old := d.shut.Swap(&why); old == nil || *old != why {
+// closed notes why nothing listens and says it once per reason, as a warning once
+// it lasts.
+func (d *door) closed(why string, lasting bool) {
+	old := d.shut.Swap(&why)
+	switch {
+	case lasting && d.warned != why:
+		d.warned = why
 		d.log.Warn("not listening", "for", d.purpose, "reason", why)
+	case !lasting && (old == nil || *old != why):
+		d.log.Info("not listening yet", "for", d.purpose, "reason", why)
 	}
 }
 

@@ -1,9 +1,12 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
+	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -151,3 +154,51 @@ type noListener struct{ net.Listener }
 
 func (noListener) Addr() net.Addr { return &net.TCPAddr{} }
 func (noListener) Close() error   { return nil }
+
+// says runs d for two seconds and returns what it has logged.
+func says(d *door, level hclog.Level) string {
+	var said bytes.Buffer
+	d.log = hclog.New(&hclog.LoggerOptions{Output: &said, Level: level})
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	_ = d.run(ctx) // it ends with ctx
+	return said.String()
+}
+
+func TestADoorThatOpensInAMomentIsNoWarning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for patience, warnings := range map[time.Duration]int{time.Hour: 0, time.Second: 1, 0: 1} {
+			d := &door{
+				purpose: "test", asked: loopback(0), book: newBook(), patience: patience, kick: make(chan struct{}, 1),
+				ready: func(time.Time) (bool, string) { return false, "not yet" },
+			}
+			if log := says(d, hclog.Info); strings.Count(log, "[WARN]") != warnings {
+				t.Errorf("patience %v:\n%s", patience, log)
+			}
+			d.shutAt = func(netip.AddrPort) string { return "not there" }
+			if log := says(d, hclog.Warn); strings.Count(log, "not there") != warnings*len(d.asked) {
+				t.Errorf("patience %v, by address:\n%s", patience, log)
+			}
+		}
+	})
+}
+
+func TestASocketThatAReloadKeepsIsToldOfOnce(t *testing.T) {
+	b := newBook()
+	defer b.closeAll()
+	next := func() *door {
+		return &door{
+			purpose: "test", asked: loopback(0)[:1], book: b, kick: make(chan struct{}, 1), ready: func(time.Time) (bool, string) { return true, "" },
+			serve: func(ctx context.Context, _ net.Listener) error { <-ctx.Done(); return nil },
+		}
+	}
+	for i, want := range []int{1, 0} {
+		var said bytes.Buffer
+		d := next()
+		d.log = hclog.New(&hclog.LoggerOptions{Output: &said})
+		_ = d.open(t.Context(), d.asked)
+		if got := strings.Count(said.String(), "listening"); got != want {
+			t.Errorf("opened %d times before, it says\n%s", i, said.String())
+		}
+	}
+}

@@ -30,8 +30,9 @@ type gatewayPart struct {
 	before map[gateway.Outcome]uint64 // counted by those before; set when they have ended
 	tasks  *task.Group
 	socks  atomic.Pointer[sockets]
+	kept   *sockets                       // those that were open before; may be nil
 	mute   atomic.Pointer[netip.AddrPort] // where our last query got no answer; nil = it got one
-	shut   atomic.Pointer[string]         // why there are no sockets; nil = there are
+	shut   atomic.Pointer[notOpen]        // why there are no sockets; nil = there are
 	log    hclog.Logger
 }
 
@@ -63,6 +64,7 @@ func (a *agent) newGateway(ctx context.Context, old *parts, cfg *config.Config) 
 			g.behind = was.behind
 		}
 		held = was.socks.Load()
+		g.kept = held
 	}
 	if g.behind == nil {
 		g.behind = &behind{
@@ -91,7 +93,7 @@ func (a *agent) newGateway(ctx context.Context, old *parts, cfg *config.Config) 
 	case err == nil:
 		g.socks.Store(socks)
 	case old == nil && waitable(err) && g.conf.Listen[0].Port() != 0:
-		g.closed(err.Error())
+		g.closed(err)
 	default:
 		return nil, err
 	}
@@ -107,9 +109,11 @@ func (a *agent) heldKeys() *cookie.Ring {
 }
 
 // closed notes why there are no sockets and says it once per reason.
-func (g *gatewayPart) closed(why string) {
-	if old := g.shut.Swap(&why); old == nil || *old != why {
-		g.log.Warn("the gateway does not listen, trying again and again", "reason", why)
+func (g *gatewayPart) closed(err error) {
+	why := &notOpen{err: err}
+	errors.As(err, &why)
+	if old := g.shut.Swap(why); old == nil || old.Error() != why.Error() {
+		g.log.Warn("the gateway does not listen, trying again and again", "reason", err)
 	}
 }
 
@@ -184,7 +188,7 @@ func (g *gatewayPart) serve(ctx context.Context) error {
 		}
 		s, err := openSockets(ctx, g.conf.Listen, nil)
 		if err != nil {
-			g.closed(err.Error())
+			g.closed(err)
 			continue
 		}
 		g.socks.Store(s)
@@ -192,7 +196,11 @@ func (g *gatewayPart) serve(ctx context.Context) error {
 	}
 	s := g.socks.Load()
 	for _, at := range s.addresses() {
-		g.log.Info("listening", "for", "ntp", "address", at.String(), "daemon", g.behind.addr.String())
+		log := g.log.Info
+		if _, kept := g.kept.find(at); kept { // which has been said
+			log = g.log.Debug
+		}
+		log("listening", "for", "ntp", "address", at.String(), "daemon", g.behind.addr.String())
 	}
 	return g.server.Serve(ctx, s.all()...)
 }

@@ -19,7 +19,7 @@ func (g *gatewayPart) help() keyring.Help {
 	var unseen string
 	switch {
 	case g.shut.Load() != nil:
-		unseen = *g.shut.Load()
+		unseen = fmt.Sprintf("it does not listen at UDP port %d, see the listeners", port)
 	case !r.Known:
 		unseen = fmt.Sprintf("the NTP server at %s gives no time: %s; see that it runs, that it lets this host in, and that daemon.address is right", daemon, fault)
 	case r.Condition == gateway.Stale || r.Fault != "":
@@ -99,7 +99,7 @@ func (g *gatewayPart) listeners() (out []status.Listener) {
 	}
 	if why := g.shut.Load(); len(out) == 0 && why != nil {
 		for _, at := range g.conf.Listen {
-			out = append(out, status.Listener{Service: status.ServiceNTP, Address: at.String(), Reason: *why})
+			out = append(out, status.Listener{Service: status.ServiceNTP, Address: at.String(), Reason: why.reasonAt(at)})
 		}
 	}
 	return out

@@ -56,12 +56,12 @@ func openSocketsOnce(ctx context.Context, asked []netip.AddrPort, held *sockets)
 		}
 		conns, err := gateway.Listen(ctx, a, runtime.NumCPU())
 		if unavailable(err) && a.Addr().IsUnspecified() && len(asked) > 1 {
-			missing = err // a host without IPv6 serves IPv4, and the other way round
+			missing = &notOpen{a, err} // a host without IPv6 serves IPv4, and the other way round
 			continue
 		}
 		if err != nil {
 			s.closeBut(held)
-			return nil, fmt.Errorf("%w%s", err, socketHint(err, a, held))
+			return nil, &notOpen{a, fmt.Errorf("%w%s", err, socketHint(err, a, held))}
 		}
 		s.add(bound{conns[0].LocalAddr().(*net.UDPAddr).AddrPort(), conns})
 	}
@@ -69,6 +69,23 @@ func openSocketsOnce(ctx context.Context, asked []netip.AddrPort, held *sockets)
 		return nil, missing
 	}
 	return s, nil
+}
+
+// notOpen is why sockets are not opened: of all addresses because of one.
+type notOpen struct {
+	at  netip.AddrPort
+	err error
+}
+
+func (e *notOpen) Error() string { return e.err.Error() }
+func (e *notOpen) Unwrap() error { return e.err }
+
+// reasonAt is why the address a is closed.
+func (e *notOpen) reasonAt(a netip.AddrPort) string {
+	if a == e.at {
+		return e.Error()
+	}
+	return "it waits for " + e.at.String()
 }
 
 func (s *sockets) add(b bound) {

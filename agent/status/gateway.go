@@ -31,6 +31,11 @@ type Gateway struct {
 	JumpedAt time.Time `json:"jumped_at,omitzero"`
 }
 
+// mute says that the gateway answers nobody for want of a time to give.
+func (g *Gateway) mute() bool {
+	return g != nil && (g.Condition == "uncertain" || g.Condition == "stale")
+}
+
 // judge says why someone should look at the time of the daemon at that address,
 // "" when nobody needs to.
 func (g *Gateway) judge(address string, now time.Time) string {

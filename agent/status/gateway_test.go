@@ -51,7 +51,14 @@ func TestWhatAilsAGatewayIsTold(t *testing.T) {
 	}{
 		{"the daemon behind is silent", func(d *Document) {
 			d.Keys.State, d.Keys.Why, d.Daemon.Gateway.Condition = KeysUnseen, "the NTP server gives no time any more", "stale"
-		}, Degraded, []string{"the gateway does not answer: the NTP server gives no time any more", ", stale"}},
+		}, Unhealthy, []string{"the gateway does not answer: the NTP server gives no time any more", ", stale"}},
+		{"the daemon behind has just fallen silent", func(d *Document) { d.Daemon.Gateway.Condition = "stale" }, Unhealthy,
+			[]string{"the gateway answers nobody: the time of the NTP server behind is stale"}},
+		{"the time of the daemon behind is not known well enough", func(d *Document) {
+			d.Keys.State, d.Keys.Why, d.Daemon.Gateway.Condition = KeysUnseen, "its time is not known to 10ms", "uncertain"
+		}, Unhealthy, []string{"the gateway does not answer: its time is not known"}},
+		{"the gateway cannot be asked from here", func(d *Document) { d.Keys.State, d.Keys.Why = KeysUnseen, "a firewall" }, Degraded,
+			[]string{"the gateway does not answer: a firewall"}},
 		{"the daemon behind is not synchronised", func(d *Document) {
 			d.Daemon.Synchronised, d.Daemon.Stratum, d.Daemon.Gateway.Condition = false, 0, "unsynchronised"
 		}, NotSynchronised, []string{"stratum 0, offset +3 µs ± 12 µs, unsynchronised"}},
@@ -62,7 +69,7 @@ func TestWhatAilsAGatewayIsTold(t *testing.T) {
 		{"its port is taken", func(d *Document) {
 			d.Listeners = d.Listeners[1:]
 			d.Listeners[0].Open, d.Listeners[0].Reason, d.Keys.State = false, "address already in use", KeysUnseen
-		}, Degraded, []string{"gateway for 127.0.0.1:123 closed", "listener ntp 0.0.0.0:4123 is closed: address already in use"}},
+		}, Unhealthy, []string{"gateway for 127.0.0.1:123 closed", "listener ntp 0.0.0.0:4123 is closed: address already in use"}},
 		{"it serves a clock that is far off", func(d *Document) {
 			d.Daemon.Gateway.OffsetUS, d.Daemon.Gateway.UncertaintyUS = -2.5e6, 1500
 			d.Daemon.Gateway.FarSince, d.Daemon.Gateway.JumpedAt = now.Add(-5*time.Minute), now.Add(-time.Minute)

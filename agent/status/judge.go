@@ -39,6 +39,9 @@ func Judge(d Document, now time.Time) (State, []string) {
 	switch d.Keys.State {
 	case KeysNone:
 	case KeysProven:
+		if d.Daemon.Gateway.mute() { // which the next look at the keys will tell
+			hurt = append(hurt, "the gateway answers nobody: the time of the NTP server behind is "+d.Daemon.Gateway.Condition)
+		}
 		if d.Keys.Mode == "follow" && d.Keys.Why != "" { // what is proven serves, but not for ever
 			look = append(look, "cookie keys: "+d.Keys.Why)
 		}
@@ -46,11 +49,15 @@ func Judge(d Document, now time.Time) (State, []string) {
 			look = append(look, "daemon: "+fault)
 		}
 	case KeysUnseen:
-		if d.Keys.Mode == "own" {
-			look = append(look, "the gateway does not answer"+because(d.Keys.Why))
-			break
+		switch why := because(d.Keys.Why); {
+		case d.Keys.Mode != "own":
+			look = append(look, "cookie keys: cannot see the daemon from here"+why)
+		case d.Daemon.Gateway.mute():
+			hurt = append(hurt, "the gateway does not answer"+why)
+		case d.closed(ServiceNTP): // which the listeners tell
+		default:
+			look = append(look, "the gateway does not answer"+why)
 		}
-		look = append(look, "cookie keys: cannot see the daemon from here"+because(d.Keys.Why))
 	case KeysRefused:
 		by := "daemon"
 		if d.Keys.Mode == "own" {
@@ -60,17 +67,19 @@ func Judge(d Document, now time.Time) (State, []string) {
 	default:
 		hurt = append(hurt, "cookie keys: not proven yet"+because(d.Keys.Why))
 	}
-	served := slices.ContainsFunc(d.Listeners, func(l Listener) bool { return l.Service == ServiceKE && l.Open })
+	served := len(open(d.Listeners, ServiceKE)) > 0
 	for _, l := range d.Listeners {
 		switch {
 		case l.Open:
+		case l.Service == ServiceNTP && d.closed(ServiceNTP):
+			hurt = append(hurt, fmt.Sprintf("listener %s %s is closed%s", l.Service, l.Address, because(l.Reason)))
 		case l.Service != ServiceKE, l.Withheld && served:
 			look = append(look, fmt.Sprintf("listener %s %s is closed%s", l.Service, l.Address, because(l.Reason)))
 		case valid > 0: // without a certificate it is closed on purpose, and said above
 			hurt = append(hurt, fmt.Sprintf("listener %s %s is closed%s", l.Service, l.Address, because(l.Reason)))
 		}
 	}
-	if d.Daemon.LastError != "" {
+	if d.Daemon.LastError != "" && d.Daemon.LastError != d.Keys.Why { // else the keys have told it
 		look = append(look, "daemon: "+d.Daemon.LastError)
 	}
 	if d.Daemon.Known && !d.Daemon.Synchronised {
@@ -92,6 +101,11 @@ func Judge(d Document, now time.Time) (State, []string) {
 		return Degraded, reasons
 	}
 	return Healthy, nil
+}
+
+// closed says that a service is to listen somewhere and does nowhere.
+func (d Document) closed(service string) bool {
+	return len(open(d.Listeners, service)) == 0 && slices.ContainsFunc(d.Listeners, func(l Listener) bool { return l.Service == service })
 }
 
 // judgeCertificate says why someone should look at c, "" when nobody needs to.

@@ -2,12 +2,13 @@ package status
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
 
 // Text prints d as the one screen of `ntsagent status`. It is pure: all times
-// are told relative to d.Time.
+// are told relative to d.Time. What the notices tell is not told before them.
 func Text(d Document) string {
 	var b strings.Builder
 	now := d.Time
@@ -19,21 +20,39 @@ func Text(d Document) string {
 	fmt.Fprintf(&b, "%-69s %s\n", head, d.State)
 	for _, c := range d.Certificates {
 		line(&b, "Certificate", certificateText(c, len(d.Certificates) > 1, now))
+		if told(d, c.LastError) {
+			c.LastError = ""
+		}
 		line(&b, "", renewalText(c, now))
 	}
 	line(&b, "Key exchange", keyExchangeText(d))
-	line(&b, "Listeners", listenersText(d.Listeners))
+	line(&b, "Listeners", listenersText(d))
 	line(&b, "Daemon", daemonText(d, now))
 	if auto := d.Daemon.Auto; auto != nil && !auto.Found {
-		line(&b, "", fmt.Sprintf("taken for %s: %s; reload when it runs, or write daemon.kind", d.Daemon.Kind, auto.Why))
+		line(&b, "", fmt.Sprintf("taken for %s: %s; %s", d.Daemon.Kind, auto.Why, auto.fix(d.Keys.State)))
 	}
 	if g := d.Daemon.Gateway; g != nil {
 		line(&b, "", g.traffic(d))
 	}
 	line(&b, "Cookie keys", keysText(d.Keys, now))
-	line(&b, "", d.Keys.Why)
+	if !told(d, d.Keys.Why) {
+		line(&b, "", d.Keys.Why)
+	}
 	notices(&b, d, now)
 	return b.String()
+}
+
+// fix is what to do about a kind of daemon that was guessed.
+func (a *Auto) fix(keys string) string {
+	if keys == KeysProven {
+		return "it works as one; write daemon.kind so that it stays one"
+	}
+	return "reload when it runs, or write daemon.kind"
+}
+
+// told says that a notice holds why.
+func told(d Document, why string) bool {
+	return why != "" && slices.ContainsFunc(d.Reasons, func(r string) bool { return strings.Contains(r, why) })
 }
 
 // line writes one labelled line; an empty text writes nothing.
@@ -83,12 +102,15 @@ func renewalText(c Certificate, now time.Time) string {
 		parts = append(parts, "ordering since "+Span(now.Sub(c.OrderingSince)))
 	}
 	switch {
-	case c.LastError != "":
+	case c.Failures > 0 || c.LastError != "":
 		last := "last: failed " + times(c.Failures)
 		if !ordering && !c.NextAttempt.IsZero() {
 			last += ", next try in " + Span(c.NextAttempt.Sub(now))
 		}
-		parts = append(parts, last, c.LastError)
+		parts = append(parts, last)
+		if c.LastError != "" {
+			parts = append(parts, c.LastError)
+		}
 		if c.LastHint != "" {
 			parts = append(parts, c.LastHint)
 		}
@@ -122,10 +144,12 @@ func keyExchangeText(d Document) string {
 }
 
 // listenersText names the challenge listeners, and every closed one.
-func listenersText(ls []Listener) string {
+func listenersText(d Document) string {
 	var parts []string
-	for _, l := range ls {
+	for _, l := range d.Listeners {
 		switch {
+		case !l.Open && told(d, l.Reason):
+			parts = append(parts, fmt.Sprintf("%s %s closed", l.Service, l.Address))
 		case !l.Open:
 			parts = append(parts, fmt.Sprintf("%s %s closed%s", l.Service, l.Address, because(l.Reason)))
 		case l.Service != ServiceKE && l.Service != ServiceNTP:
@@ -198,6 +222,9 @@ func notices(b *strings.Builder, d Document, now time.Time) {
 	}
 	label = "Last errors"
 	for _, e := range d.LastErrors {
+		if _, what, ok := strings.Cut(e.What, ": "); ok && told(d, what) {
+			continue
+		}
 		line(b, label, Span(now.Sub(e.Time))+" ago: "+e.What)
 		label = ""
 	}
