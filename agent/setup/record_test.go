@@ -40,7 +40,7 @@ func TestARecordThatOthersCanHaveWrittenIsNotGoneBy(t *testing.T) {
 			h := image(t, map[string]string{"/etc/cron.d/": "", "/state/": "", "/usr/sbin/chronyd": "", "/etc/chrony.conf": "", "/var/lib/chrony/": "",
 				c.dir + "/" + recordName: fmt.Sprintf(planted, checksum([]byte(cron))), c.dir + "/" + checksum([]byte(cron)): cron})
 			if err := c.change(h.Root); err != nil {
-				t.Fatal(err) // giving files away needs root
+				t.Fatalf("this test needs root: it gives files away: %v", err)
 			}
 			u, err := PlanRevert(h, "/state")
 			if !errors.Is(err, ErrInTheWay) || !errors.Is(err, disk.ErrUntrusted) || !strings.Contains(err.Error(), c.fix) || strings.Contains(err.Error(), "\n") {

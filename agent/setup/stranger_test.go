@@ -3,6 +3,7 @@ package setup
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -224,6 +225,51 @@ func TestTheUserOfAProcessIsRead(t *testing.T) {
 	} {
 		if got := parseUser([]byte(status)); got != want {
 			t.Errorf("%q: %d, want %d", status, got, want)
+		}
+	}
+}
+
+// A process may run one program when it is asked whose it is, and another one when
+// it is asked what it runs: its words are read from its own memory, which can wait.
+func TestAProcessThatBecomesAnotherIsNotBelieved(t *testing.T) {
+	for sentence, now := range map[string]fakeProcess{
+		"of another user": {uid: 0, exe: "/usr/sbin/chronyd"},
+		"another program": {uid: 65534, exe: "/usr/bin/sudo"},
+		"the same":        {uid: 65534, exe: "/usr/sbin/chronyd"},
+	} {
+		now.pid = 5
+		was := fakeProcess{pid: 5, uid: 65534, comm: "chronyd", exe: "/usr/sbin/chronyd"}
+		dir, then := filepath.Join(fakeProc(t, nil, was), "5"), filepath.Join(fakeProc(t, nil, now), "5")
+		words := filepath.Join(dir, "cmdline")
+		if err := os.Remove(words); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mkfifo(words, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error)
+		go func() {
+			f, err := os.OpenFile(words, os.O_WRONLY, 0) // waits for the reader
+			if err != nil {
+				done <- err
+				return
+			}
+			for _, name := range []string{"status", "exe"} {
+				err = errors.Join(err, os.Rename(filepath.Join(then, name), filepath.Join(dir, name)))
+			}
+			_, writeErr := f.WriteString("chronyd\x00-f\x00/c\x00")
+			done <- errors.Join(err, writeErr, f.Close())
+		}()
+		p, ok := readProcess(dir, 5, nil)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		want := mixed
+		if sentence == "the same" {
+			want = 65534
+		}
+		if !ok || p.uid != want || len(p.argv) != 3 {
+			t.Errorf("%s: %+v", sentence, p)
 		}
 	}
 }

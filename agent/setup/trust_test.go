@@ -41,7 +41,7 @@ func TestWhatOthersCouldChangeIsNeitherReadNorWritten(t *testing.T) {
 		t.Run(sentence, func(t *testing.T) {
 			h := asShipped(t, Chrony, parts.Debian12)
 			if err := c.change(h.Root); err != nil {
-				t.Fatal(err) // giving files away needs root
+				t.Fatalf("this test needs root: it gives files away: %v", err)
 			}
 			before := snapshot(t, h)
 			p, err := PlanFor(h, h.installed(), Options{})
