@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"ntsagent/ntske/keyring"
@@ -16,10 +17,14 @@ func Help(t Target) keyring.Help {
 		return t.generalHelp()
 	}
 	unseen, keys, nts := t.unseenFaults(), t.keyFaults(), t.ntsFaults()
+	refused := keys
+	if len(t.notSetUp()) > 0 {
+		refused = append(slices.Clone(nts), keys...)
+	}
 	return keyring.Help{
 		Unseen: orElse(unseen, fmt.Sprintf("chronyd does not answer %s: see that it runs, that its `allow` lines allow %s, and that daemon.address is right",
 			t.Addr, t.Addr.Addr())),
-		Refused: orElse(keys, fmt.Sprintf("chronyd cannot open our cookies, though %s is as it must be: restart chronyd if it is older than that, "+
+		Refused: orElse(refused, fmt.Sprintf("chronyd cannot open our cookies, though %s is as it must be: restart chronyd if it is older than that, "+
 			"and see that its user can read %s", t.ConfigFile, t.KeysFile)),
 		NoNTS: orElse(append(nts, keys...), fmt.Sprintf("chronyd answers plain NTP but nothing with NTS, though %s is as it must be: "+
 			"restart chronyd if it is older than that", t.ConfigFile)),
@@ -72,8 +77,27 @@ func (t Target) unseenFaults() []string {
 	return nil
 }
 
+// notSetUp are the lines that chrony.conf lacks where nothing of ours is in it, as
+// after `daemon revert`; nil = it has the pair or lacks nothing else.
+func (t Target) notSetUp() []string {
+	lines := []string{"`ntsserverkey`", "`ntsservercert`"}
+	if t.Conf.NTSRotate != 0 {
+		lines = append(lines, "`ntsrotate 0`")
+	}
+	if t.Conf.NTSDumpDir == "" {
+		lines = append(lines, "`ntsdumpdir`")
+	}
+	if t.Conf.NTSServerKey != "" || t.Conf.NTSServerCert != "" || len(lines) == 2 {
+		return nil
+	}
+	return lines
+}
+
 // ntsFaults are why chronyd would have no NTS.
 func (t Target) ntsFaults() []string {
+	if lines := t.notSetUp(); lines != nil {
+		return []string{fmt.Sprintf("chronyd is not set up for the agent, %s lacks %s: ntsagent daemon apply, then restart chronyd", t.ConfigFile, strings.Join(lines, ", "))}
+	}
 	var missing []string
 	if t.Conf.NTSServerKey == "" {
 		missing = append(missing, "`ntsserverkey FILE`")
@@ -87,18 +111,19 @@ func (t Target) ntsFaults() []string {
 	return []string{fmt.Sprintf("chronyd has no NTS: add %s to %s, any pair will do, and restart chronyd", strings.Join(missing, " and "), t.ConfigFile)}
 }
 
-// keyFaults are why chronyd would not have our keys.
+// keyFaults are why chronyd would not have our keys, but for what ntsFaults tells.
 func (t Target) keyFaults() []string {
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
-	c := t.Conf
-	if c.NTSRotate != 0 {
+	c, told := t.Conf, t.notSetUp() != nil
+	if c.NTSRotate != 0 && !told {
 		add("chronyd makes keys of its own, by %s: let %s say `ntsrotate 0` and restart chronyd", c.said("ntsrotate"), t.ConfigFile)
 	}
 	dir, base := filepath.Split(t.KeysFile)
 	switch {
 	case base != keysName:
 		add("chronyd takes keys from a file named %s alone: daemon.chrony.keys_file must end in that, not in %s", keysName, base)
+	case c.NTSDumpDir == "" && told:
 	case c.NTSDumpDir == "":
 		add("chronyd reads no key file: add `ntsdumpdir %s` to %s and restart chronyd", filepath.Clean(dir), t.ConfigFile)
 	case !sameDir(c.NTSDumpDir, dir):

@@ -57,7 +57,10 @@ func TestHelpNamesTheFix(t *testing.T) {
 
 		{"no key", "127.0.0.1:123", strings.Replace(good, "ntsserverkey /k\n", "", 1), noNTS, []string{"add `ntsserverkey FILE` to DIR/c"}},
 		{"no certificate", "127.0.0.1:123", strings.Replace(good, "ntsservercert /c\n", "", 1), noNTS, []string{"add `ntsservercert FILE` to DIR/c"}},
-		{"neither, and keys of its own", "127.0.0.1:123", "allow\n", noNTS, []string{"`ntsserverkey FILE` and `ntsservercert FILE`", "ntsrotate 0", "ntsdumpdir"}},
+		{"neither", "127.0.0.1:123", strings.NewReplacer("ntsserverkey /k\n", "", "ntsservercert /c\n", "").Replace(good), noNTS, []string{"add `ntsserverkey FILE` and `ntsservercert FILE` to DIR/c"}},
+		{"nothing of ours", "127.0.0.1:123", "allow\nbindcmdaddress DIR/run/chronyd.sock\n", noNTS,
+			[]string{"chronyd is not set up for the agent, DIR/c lacks `ntsserverkey`, `ntsservercert`, `ntsrotate 0`, `ntsdumpdir`: ntsagent daemon apply, then restart chronyd"}},
+		{"nothing of ours, as Debian has it", "127.0.0.1:123", "ntsdumpdir DIR/lib\n", refused, []string{"`ntsservercert`, `ntsrotate 0`: ntsagent daemon apply"}},
 	} {
 		t.Run(c.sentence, func(t *testing.T) {
 			got, dir := target(t, c.addr, c.conf)
@@ -84,7 +87,8 @@ func TestFaultsAreThoseOfAFileThatWasRead(t *testing.T) {
 		want           int
 	}{
 		{"a good one has none", good, 0},
-		{"a bare one has all", "", 5},
+		{"a bare one allows nobody, is not set up and has another socket", "", 3},
+		{"what is not set up is one", "allow\nbindcmdaddress DIR/run/chronyd.sock\n", 1},
 		{"one that could not be read has none", "include /none\n", 0},
 	} {
 		if got, _ := target(t, "127.0.0.1:123", c.conf); len(got.Faults()) != c.want {
