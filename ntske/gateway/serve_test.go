@@ -256,13 +256,24 @@ func TestABatchAllocatesNothing(t *testing.T) {
 }
 
 func batchAllocatesNothing(t *testing.T, change func(*Config)) {
-	s := newSite(t, "127.0.0.1:0", 1, change)
+	d := newDesk(t)
+	// Nobody runs this mirror, for its polls would be counted too.
+	conf := Config{Ring: func() *cookie.Ring { return d.ring }, Mirror: NewMirror(MirrorConfig{Daemon: netip.MustParseAddrPort("127.0.0.1:9")}), Plain: true}
+	state := goodState(Instant{})
+	conf.Mirror.state.Store(state)
+	if change != nil {
+		change(&conf)
+	}
+	g, err := New(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
 	conns, err := Listen(t.Context(), netip.MustParseAddrPort("0.0.0.0:0"), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conns[0].Close()
-	w, err := s.g.newWorker(conns[0], new(tally))
+	w, err := g.newWorker(conns[0], new(tally))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,11 +284,14 @@ func batchAllocatesNothing(t *testing.T, change func(*Config)) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetReadDeadline(time.Now().Add(20 * time.Second))
-	nts, _ := s.request(t, 7)
+	c.SetReadDeadline(time.Now().Add(60 * time.Second))
+	nts, _ := d.request(t, 7)
 	plain, in := clientHeader().AppendTo(nil), make([]byte, maxDatagram)
+	n := func(o Outcome) uint64 { return w.tally.n[o].Load() }
+	received := uint64(0)
 	err = w.raw.Control(func(fd uintptr) {
 		allocations := testing.AllocsPerRun(200, func() {
+			state.at = w.clock()
 			answers()
 			for range 3 {
 				c.Write(nts)
@@ -286,9 +300,9 @@ func batchAllocatesNothing(t *testing.T, change func(*Config)) {
 			for range 2 { // it returns as soon as it has seen the end
 				w.turns(fd)
 			}
-			for range 6 {
+			for ; received < n(Served)+n(ServedPlain); received++ {
 				if _, err := c.Read(in); err != nil {
-					t.Error(err)
+					t.Fatal(err)
 				}
 			}
 		})
@@ -300,9 +314,10 @@ func batchAllocatesNothing(t *testing.T, change func(*Config)) {
 	if w.mode == RelayMode {
 		asked = 2 * 201 // for a batch of 2 and one of 4
 	}
-	n := func(o Outcome) uint64 { return w.tally.n[o].Load() }
-	if err != nil || n(Served) != 603 || n(ServedPlain) != 603 || n(Unsent) != 0 || n(Asked) != asked {
-		t.Errorf("served %d and %d, asked %d times, %v", n(Served), n(ServedPlain), n(Asked), err)
+	// A machine that is too busy makes the gateway silent for a batch.
+	busy := n(SilentLate) + n(SilentStep) + n(SilentStale) + n(SilentUncertain)
+	if err != nil || received+busy != 6*201 || busy > 50 || n(Unsent) != 0 || n(Asked) != asked && busy == 0 {
+		t.Errorf("received %d and lost %d, asked %d times, %v", received, busy, n(Asked), err)
 	}
 	if w.pace.send <= 0 || w.pace.answer <= 0 || w.depth != shallow {
 		t.Errorf("pace %+v, depth %d", w.pace, w.depth)

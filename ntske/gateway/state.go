@@ -85,7 +85,7 @@ func (s *State) Condition(now Instant) Condition {
 // read again, with care.
 func (s *State) read(clock func() Instant) Instant {
 	now := clock()
-	if s != nil && stepped(s.at, now) {
+	if s == nil || stepped(s.at, now) {
 		return steady(clock)
 	}
 	return now
