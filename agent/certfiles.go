@@ -2,6 +2,13 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -15,7 +22,7 @@ import (
 
 // secondLooks are how long after a refused pair the files are looked at again:
 // whoever writes key and certificate one after the other is between the two.
-// Only what is still wrong after the last look is told.
+// Only what is still wrong after the last look is logged.
 var secondLooks = [...]time.Duration{200 * time.Millisecond, time.Second, 5 * time.Second}
 
 // fileSource keeps one name's certificate as somebody else's files have it. On
@@ -50,6 +57,11 @@ func (s *fileSource) run(ctx context.Context) error {
 // load installs the pair, looking again a few times before it calls it bad.
 func (s *fileSource) load(ctx context.Context) {
 	err := s.install()
+	before := s.state.Load()
+	none := s.live.Leaf(s.files.Name) == nil
+	if err != nil && none { // whoever waits for the first one may know at once
+		s.state.Store(&fileState{installed: before.installed, err: s.cause(err), failures: before.failures + 1})
+	}
 	for _, pause := range secondLooks {
 		if err == nil {
 			return
@@ -67,12 +79,39 @@ func (s *fileSource) load(ctx context.Context) {
 	if err == nil {
 		return
 	}
-	before := s.state.Load()
-	if before.err != err.Error() {
-		s.log.Error("certificate files not taken, the last good certificate stays", "cause", err)
-		s.events.Add(time.Now(), "certificate files: "+err.Error())
+	cause := s.cause(err)
+	if before.err != cause {
+		what := "certificate files not taken, the last good certificate stays"
+		if none {
+			what = "certificate files not taken, and there is no certificate before them"
+		}
+		s.log.Error(what, "cause", cause)
+		s.events.Add(time.Now(), "certificate "+s.files.Name.String()+": "+cause)
 	}
-	s.state.Store(&fileState{installed: before.installed, err: err.Error(), failures: before.failures + 1})
+	s.state.Store(&fileState{installed: before.installed, err: cause, failures: before.failures + 1})
+}
+
+// cause is what to tell of err where the name stands beside it.
+func (s *fileSource) cause(err error) string {
+	text := nameless(s.files.Name.String(), err.Error())
+	if errors.Is(err, fs.ErrPermission) {
+		text += fmt.Sprintf("; fix: let %s, as whom the agent runs, read the file and enter its folders", thisUser())
+	}
+	return text
+}
+
+// nameless is an error about the certificate of a name, to be told beside that name.
+func nameless(name, text string) string {
+	return strings.TrimPrefix(text, "certificate for "+name+": ")
+}
+
+// thisUser is who this process runs as.
+func thisUser() string {
+	uid := strconv.Itoa(os.Geteuid())
+	if u, err := user.LookupId(uid); err == nil {
+		return "user " + u.Username
+	}
+	return "user " + uid
 }
 
 func (s *fileSource) install() error {

@@ -80,7 +80,7 @@ func (a *agent) newCerts(ctx context.Context, old *parts, cfg *config.Config) (*
 
 func (a *agent) certificateEvent(e acme.Event) {
 	if e.Kind == acme.Failed {
-		a.events.Add(e.Time, "certificate "+e.Name+": "+e.Text)
+		a.events.Add(e.Time, "certificate "+e.Name+": "+nameless(e.Name, e.Text))
 	}
 	a.knock()
 }

@@ -39,7 +39,7 @@ func (c *certs) report() []status.Certificate {
 		out = append(out, status.Certificate{
 			Name: s.Name, Source: c.source, Profile: c.profile, Issuer: s.Issuer, Serial: s.Serial,
 			NotBefore: s.NotBefore, NotAfter: s.NotAfter, RenewAt: s.RenewAt,
-			OrderingSince: s.OrderingSince, LastSuccess: s.LastSuccess, LastError: s.LastError, LastHint: s.LastHint,
+			OrderingSince: s.OrderingSince, LastSuccess: s.LastSuccess, LastError: nameless(s.Name, s.LastError), LastHint: s.LastHint,
 			Failures: s.Failures, NextAttempt: s.NextAttempt,
 		})
 	}
