@@ -91,12 +91,20 @@ func TestBadFilesSayWhatIsWrong(t *testing.T) {
 }
 
 func TestTheExampleIsTheDefaultsWithWhatOnlyTheOperatorKnows(t *testing.T) {
-	c, err := Parse("example.yaml", Example())
+	const unedited = "example.yaml:6: names[0]: alice.members.pool.example is the name that the example has in place of yours; write the host name of this server"
+	if _, err := Parse("example.yaml", Example()); err == nil || err.Error() != unedited {
+		t.Errorf("the example as it is: %v, want %s", err, unedited)
+	}
+	tested := strings.ReplaceAll(string(Example()), "https://acme-v02.api.letsencrypt.org/", "https://pebble.example/")
+	if _, err := Parse("example.yaml", []byte(tested)); err != nil {
+		t.Errorf("the example's name at another CA: %v", err)
+	}
+	c, err := Parse("example.yaml", bytes.ReplaceAll(Example(), []byte("alice.members.pool.example"), []byte("alice.example")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Default()
-	want.Names = []hostcheck.Name{name(t, "alice.members.pool.example")}
+	want.Names = []hostcheck.Name{name(t, "alice.example")}
 	want.ACME.Email = "ops@alice.example"
 	want.ACME.AgreeToTerms = true
 	if !reflect.DeepEqual(c, want) {

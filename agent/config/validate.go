@@ -16,6 +16,9 @@ import (
 // maxSocketPath is what sun_path of Linux holds besides its final NUL.
 const maxSocketPath = 107
 
+// exampleName is what names has in the example.
+const exampleName = "alice.members.pool.example"
+
 // validator checks a decoded Config; every check names the key it is about.
 type validator struct {
 	d *decoder
@@ -134,6 +137,11 @@ func (v validator) acme(c *Config) {
 	}
 	if a.Email != "" && !looksLikeEmail(a.Email) {
 		v.fail("acme.email", fmt.Sprintf("%q is not an e-mail address", a.Email), "")
+	}
+	for i, name := range c.Names { // a test or a private CA may well know it
+		if name.String() == exampleName && a.Directory == Default().ACME.Directory {
+			v.fail(fmt.Sprintf("names[%d]", i), exampleName+" is the name that the example has in place of yours", "write the host name of this server")
+		}
 	}
 	if !a.AgreeToTerms {
 		v.fail("acme.agree_to_terms", "must be true to order certificates", "read the CA's terms of service, then set it")
