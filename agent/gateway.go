@@ -72,9 +72,6 @@ func (a *agent) newGateway(ctx context.Context, old *parts, cfg *config.Config) 
 			addr:   cfg.Daemon.Address, tasks: task.NewGroup(a.Log), log: log,
 		}
 	}
-	for _, w := range cfg.Warnings(config.ThisHost()) {
-		log.Warn("the configuration leaves a door open", "cause", w)
-	}
 	rate := g.conf.Limits.PerPrefix
 	limit := gateway.Limit{Burst: g.conf.Limits.Burst}
 	if rate.Count > 0 {

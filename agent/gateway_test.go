@@ -84,6 +84,9 @@ func TestTheGatewayServesForADaemonWithoutNTS(t *testing.T) {
 	if len(f.kes(d)) != 2 {
 		t.Fatalf("listeners %+v", d.Listeners)
 	}
+	if len(d.Warnings) != 1 || !strings.HasPrefix(d.Warnings[0], "daemon.address: any user of this host may answer") {
+		t.Errorf("warnings %q", d.Warnings)
+	}
 	for _, ke := range f.kes(d) {
 		f.attends(ke)
 	}

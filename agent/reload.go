@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"reflect"
+	"slices"
 	"time"
 
 	"ntsagent/agent/config"
@@ -31,7 +32,8 @@ type parts struct {
 	keys   *keys
 	ke     *ke // nil where the daemon exchanges keys itself
 	// exports are the copies of certificates for others.
-	exports *exports
+	exports  *exports
+	warnings []string // of what cfg says and may not mean
 	// gateway answers clients for a daemon without NTS; nil for one that has it.
 	gateway *gatewayPart
 }
@@ -174,7 +176,12 @@ func (a *agent) swap(ctx context.Context, old, next *parts) {
 // build makes the parts for cfg and starts none of them. Old parts whose
 // configuration is the same are taken over.
 func (a *agent) build(ctx context.Context, old *parts, cfg *config.Config) (_ *parts, err error) {
-	next := &parts{cfg: cfg}
+	next := &parts{cfg: cfg, warnings: cfg.Warnings(config.ThisHost())}
+	for _, w := range next.warnings {
+		if old == nil || !slices.Contains(old.warnings, w) {
+			a.Log.Warn("the configuration may not be meant so", "cause", w)
+		}
+	}
 	if old != nil && sameCertificates(old.cfg, cfg) {
 		next.certs = old.certs
 	} else if next.certs, err = a.newCerts(ctx, old, cfg); err != nil {

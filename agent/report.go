@@ -28,8 +28,19 @@ func (a *agent) document(now time.Time) status.Document {
 		Exports:      p.exports.report(),
 		LastErrors:   a.events.List(),
 	}
-	d.KeyExchange.Allow = p.decides()
+	d.KeyExchange.Allow, d.KeyExchange.Announces, d.Warnings = p.decides(), announced(p.cfg.KE.NTP), p.warnings
 	return d.Judged(now)
+}
+
+// announced is the NTP server that the operator has clients told of, or "".
+func announced(ntp config.NTP) string {
+	switch {
+	case ntp.Port == 0:
+		return ntp.Host
+	case ntp.Host == "":
+		return fmt.Sprintf("port %d", ntp.Port)
+	}
+	return fmt.Sprintf("%s port %d", ntp.Host, ntp.Port)
 }
 
 func (c *certs) report() []status.Certificate {

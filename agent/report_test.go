@@ -12,6 +12,7 @@ import (
 	"ntsagent/acme"
 	"ntsagent/acme/live"
 	"ntsagent/acme/store"
+	"ntsagent/agent/config"
 	"ntsagent/hostcheck"
 )
 
@@ -45,4 +46,14 @@ func TestTheStatusTellsOfAnOrderUnderWay(t *testing.T) {
 			t.Errorf("during an order the status has %+v, want ordering since %v and no failure", got, started)
 		}
 	})
+}
+
+func TestWhatIsAnnouncedIsTold(t *testing.T) {
+	for want, ntp := range map[string]config.NTP{
+		"": {}, "port 124": {Port: 124}, "ntp.example": {Host: "ntp.example"}, "ntp.example port 124": {Host: "ntp.example", Port: 124},
+	} {
+		if got := announced(ntp); got != want {
+			t.Errorf("%+v: %q, want %q", ntp, got, want)
+		}
+	}
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"ntsagent/hostcheck"
 )
 
 // Host is what Warnings needs of the machine.
@@ -41,15 +43,41 @@ func (h Host) owns(addr netip.Addr) bool {
 	return addr.IsLoopback() || slices.Contains(h.Addrs, addr)
 }
 
-// Warnings are what may be meant as it is but lets others in, one line each, with
-// what to do. Of daemons with NTS a stranger at the port proves nothing: he cannot
-// open the cookies. The gateway has plain NTP to go by.
+// Warnings are what may be meant as it is but lets others in or keeps clients out,
+// one line each, with what to do.
 func (c *Config) Warnings(h Host) []string {
+	if c.Daemon.Kind != KindGateway {
+		return nil
+	}
+	return append(c.openDoor(h), c.ledAstray(h)...)
+}
+
+// openDoor: of daemons with NTS a stranger at the port proves nothing, for he cannot
+// open the cookies. The gateway has plain NTP to go by.
+func (c *Config) openDoor(h Host) []string {
 	d := c.Daemon
-	if d.Kind != KindGateway || int(d.Address.Port()) < h.Unprivileged || !h.owns(d.Address.Addr()) {
+	if int(d.Address.Port()) < h.Unprivileged || !h.owns(d.Address.Addr()) {
 		return nil
 	}
 	return []string{fmt.Sprintf("daemon.address: any user of this host may answer at %s, for ports from %d on are free to all "+
 		"(net.ipv4.ip_unprivileged_port_start), and the gateway serves the time it is told there; have the NTP server answer at port 123",
 		d.Address, h.Unprivileged)}
+}
+
+// ledAstray: nobody but the gateway opens its cookies, and what is announced may
+// lead clients elsewhere. That a firewall leads them back cannot be seen.
+func (c *Config) ledAstray(h Host) (out []string) {
+	ntp := c.KE.NTP
+	addr, notAddr := netip.ParseAddr(ntp.Host)
+	ours := ntp.Host == "" || notAddr == nil && h.owns(addr) ||
+		slices.ContainsFunc(c.Names, func(n hostcheck.Name) bool { return strings.EqualFold(n.String(), ntp.Host) })
+	if !ours {
+		out = append(out, fmt.Sprintf("ke.ntp.host: clients are led to %s for the time, and nobody but the gateway here opens their cookies; "+
+			"see that this is the same host, or remove the key", ntp.Host))
+	}
+	if g := c.Daemon.Gateway.Listen; ours && len(g) > 0 && ntp.Port != 0 && g[0].Port() != 0 && ntp.Port != g[0].Port() {
+		out = append(out, fmt.Sprintf("ke.ntp.port: clients are led to UDP port %d, and the gateway listens at %d; see that a firewall leads them from "+
+			"one to the other, or remove the key", ntp.Port, g[0].Port()))
+	}
+	return out
 }

@@ -34,6 +34,33 @@ func TestADoorThatIsLeftOpenIsWarnedOf(t *testing.T) {
 	}
 }
 
+func TestClientsThatAreLedAstrayAreWarnedOf(t *testing.T) {
+	const base = "names: [alice.example]\ncertificate: {source: files, cert: /c, key: /k}\n"
+	h := Host{Unprivileged: 1024, Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.7")}}
+	for _, c := range []struct{ name, kind, ntp, warns string }{
+		{"nothing is announced but what is", "gateway", "", ""},
+		{"the gateway's own port", "gateway", "{port: 4123}", ""},
+		{"another port", "gateway", "{port: 124}", "ke.ntp.port: clients are led to UDP port 124, and the gateway listens at 4123; "},
+		{"another host", "gateway", "{host: ntp.other.example}", "ke.ntp.host: clients are led to ntp.other.example "},
+		{"another address", "gateway", "{host: 192.0.2.8}", "ke.ntp.host: "},
+		{"an address of this host", "gateway", "{host: 192.0.2.7}", ""},
+		{"the name of this host", "gateway", "{host: alice.example}", ""},
+		{"chronyd may have been told elsewhere, too", "chrony", "{port: 124}", ""},
+	} {
+		text := base + "daemon: {kind: " + c.kind + "}\n"
+		if c.ntp != "" {
+			text += "ke: {ntp: " + c.ntp + "}\n"
+		}
+		cfg, err := Parse("test", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := cfg.Warnings(h); len(got) > 1 || len(got) > 0 != (c.warns != "") || len(got) == 1 && !strings.HasPrefix(got[0], c.warns) {
+			t.Errorf("%s: %q", c.name, got)
+		}
+	}
+}
+
 func TestThisHostHasItsAddresses(t *testing.T) {
 	h := ThisHost()
 	if !h.owns(netip.MustParseAddr("::ffff:127.0.0.2")) || h.owns(netip.MustParseAddr("192.0.2.1")) || h.Unprivileged < 0 || h.Unprivileged > 65536 {

@@ -12,8 +12,9 @@ type KeyExchange struct {
 	Refused    map[string]uint64 `json:"refused"` // by reason, since the start
 	ServedDay  uint64            `json:"served_24h"`
 	RefusedDay uint64            `json:"refused_24h"`
-	P95MS      int               `json:"p95_ms,omitempty"` // upper bound of the 95th percentile, since the start
-	Allow      string            `json:"allow,omitempty"`  // who decides who may come; "": everybody may
+	P95MS      int               `json:"p95_ms,omitempty"`    // upper bound of the 95th percentile, since the start
+	Announces  string            `json:"announces,omitempty"` // the NTP server that clients are told of; "": this host
+	Allow      string            `json:"allow,omitempty"`     // who decides who may come; "": everybody may
 }
 
 // Other is the reason of every refusal whose reason NewCounters was not told:

@@ -52,3 +52,12 @@ func TestAGuessThatWorksIsNotSentToAReload(t *testing.T) {
 		t.Errorf("got\n%s", text)
 	}
 }
+
+func TestAWarningIsToldAndChangesNoState(t *testing.T) {
+	d := good()
+	d.Warnings, d.KeyExchange.Announces = []string{"ke.ntp.port: 124"}, "port 124"
+	d = d.Judged(now)
+	if text := Text(d); d.State != Healthy || !strings.Contains(text, "\nNotices       ke.ntp.port: 124\n") || !strings.Contains(text, "   announces port 124") {
+		t.Errorf("%s\n%s", d.State, text)
+	}
+}

@@ -39,7 +39,8 @@ type Document struct {
 	Keys         Keys          `json:"keys"`
 	Listeners    []Listener    `json:"listeners"`
 	Exports      []Export      `json:"exports,omitempty"`
-	LastErrors   []Event       `json:"last_errors"` // newest first
+	Warnings     []string      `json:"warnings,omitempty"` // what is configured and may not be meant; of no weight for State
+	LastErrors   []Event       `json:"last_errors"`        // newest first
 }
 
 // Agent is the process itself.

@@ -137,6 +137,9 @@ func keyExchangeText(d Document) string {
 	if k.P95MS > 0 {
 		text += fmt.Sprintf("   p95 %d ms", k.P95MS)
 	}
+	if k.Announces != "" {
+		text += "   announces " + k.Announces
+	}
 	if k.Allow != "" {
 		text += "   by " + k.Allow
 	}
@@ -211,12 +214,12 @@ func keysText(k Keys, now time.Time) string {
 
 // notices ends the screen: the reasons of the state, then the last errors.
 func notices(b *strings.Builder, d Document, now time.Time) {
-	if len(d.Reasons)+len(d.LastErrors) == 0 {
+	if len(d.Reasons)+len(d.Warnings)+len(d.LastErrors) == 0 {
 		line(b, "Notices", "none")
 		return
 	}
 	label := "Notices"
-	for _, r := range d.Reasons {
+	for _, r := range slices.Concat(d.Reasons, d.Warnings) {
 		line(b, label, r)
 		label = ""
 	}
