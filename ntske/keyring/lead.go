@@ -272,7 +272,7 @@ func (k *Keyring) tryLater() {
 func (k *Keyring) rotateNow(ctx context.Context) error {
 	l := &k.lead
 	if s := k.situation(time.Now()); !s.mayRotate() {
-		return fmt.Errorf("rotate cookie keys: not now, the daemon is %s (keys pending: %t): %s", k.State().Standing, s.pending, l.why)
+		return errors.New("rotate cookie keys: not now: " + notNow(k.State().Standing, l.why))
 	}
 	ring, err := k.cfg.Format.Next(l.file.ring, k.cfg.Rand)
 	if err == nil {
@@ -293,6 +293,21 @@ func (k *Keyring) rotateNow(ctx context.Context) error {
 	}
 	k.cfg.Log.Info("keys rotated", "current", hexID(l.file.minting), "next", hexID(l.file.next().ID()), "proven", true)
 	return nil
+}
+
+// notNow says why no keys are rotated, and what is known to do about it.
+func notNow(s Standing, why string) string {
+	words, known := map[Standing]string{
+		Proven: "the last rotation waits for the daemon to take its keys",
+		Unseen: "the daemon cannot be seen from here", Refuses: "the daemon refuses the keys there are",
+	}[s]
+	if !known {
+		words = "the keys there are have not been proven yet"
+	}
+	if why != "" {
+		words += ": " + why
+	}
+	return words
 }
 
 // saveLate saves what a verdict changed. It may be lost without harm: a start

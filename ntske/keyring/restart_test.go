@@ -268,3 +268,19 @@ func TestNothingPrintedHoldsAKey(t *testing.T) {
 		}
 	})
 }
+
+func TestWhyKeysAreNotRotatedIsSaidInWords(t *testing.T) {
+	for _, c := range []struct {
+		standing  Standing
+		why, want string
+	}{
+		{Refuses, "restart chronyd", "the daemon refuses the keys there are: restart chronyd"},
+		{Unseen, "allow us", "the daemon cannot be seen from here: allow us"},
+		{Proven, "", "the last rotation waits for the daemon to take its keys"},
+		{Starting, "", "the keys there are have not been proven yet"},
+	} {
+		if got := notNow(c.standing, c.why); got != c.want {
+			t.Errorf("%s: %q, want %q", c.standing, got, c.want)
+		}
+	}
+}
