@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ntsagent/agent/daemon/chronytest"
+	"ntsagent/agent/daemon/clienttest"
 	"ntsagent/agent/daemon/daemontest"
 	"ntsagent/agent/status"
 	"ntsagent/ntske/aead"
@@ -128,7 +129,8 @@ func TestARealChronydGetsTheAlgorithmItCanSpeak(t *testing.T) {
 	for _, c := range []struct {
 		sentence       string
 		server, client debian.Release
-		aead, length   int
+		aead           aead.ID
+		length         int
 	}{
 		{"a new client of a new server speaks AEAD 30", debian.Debian13, debian.Debian13, 30, 68},
 		{"an old client of a new server speaks AEAD 15", debian.Debian13, debian.Debian12, 15, 100},
@@ -142,17 +144,21 @@ func TestARealChronydGetsTheAlgorithmItCanSpeak(t *testing.T) {
 				opens = append(opens, 30)
 			}
 			d := m.knows(opens...)
-			a := startChronyClient(t, c.client, m.asServed(d)).reaches(memberName, 4)
-			if a.aead != c.aead || a.length != c.length || a.naks != 0 || a.cookies == 0 {
+			a := m.asked(c.client, d).Reaches(t, memberName, 4)
+			if a.AEAD != c.aead || a.Length != c.length || a.NAKs != 0 || a.Cookies == 0 {
 				t.Errorf("%+v, want AEAD %d with cookies of %d octets", a, c.aead, c.length)
 			}
 		})
 	}
 }
 
-// asServed is what a chronyd client has to be told of m.
-func (m *member) asServed(d status.Document) source {
+// fourTimesASecond is as often as chronyd asks.
+const fourTimesASecond = "minpoll -2 maxpoll -2"
+
+// asked starts the release's chronyd as a client of m.
+func (m *member) asked(r debian.Release, d status.Document) *clienttest.Client {
 	ca := filepath.Join(m.dir, "ca.pem")
 	m.write(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.ca.cert.Raw}))
-	return source{name: memberName, ke: m.ke(d), ca: ca, poll: "minpoll -2 maxpoll -2"}
+	ke := m.ke(d)
+	return clienttest.Chrony(m.t, r, ca, []clienttest.Server{{Name: memberName, Port: ke.Port(), Addr: ke.Addr(), Poll: fourTimesASecond}})
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ntsagent/agent/daemon/chronytest"
+	"ntsagent/agent/daemon/clienttest"
 	"ntsagent/agent/setup"
 	"ntsagent/agent/status"
 	"ntsagent/ntske/aead"
@@ -190,8 +191,9 @@ func TestALiveServerIsTakenOverAndGivenBackAndNobodyIsLost(t *testing.T) {
 		t.Run(c.sentence, func(t *testing.T) {
 			t.Parallel()
 			m := stockMember(t)
-			real := startChronyClient(t, debian.Debian13, source{name: chronytest.Name, ke: m.chronyd.KE(), ca: m.chronyd.CA, poll: "minpoll -2 maxpoll -2"})
-			if a := real.reaches(chronytest.Name, 4); a.aead != 30 || a.length != 64 {
+			ke := m.chronyd.KE()
+			real := clienttest.Chrony(t, debian.Debian13, m.chronyd.CA, []clienttest.Server{{Name: chronytest.Name, Port: ke.Port(), Addr: ke.Addr(), Poll: fourTimesASecond}})
+			if a := real.Reaches(t, chronytest.Name, 4); a.AEAD != 30 || a.Length != 64 {
 				t.Fatalf("the client has no cookies of 64 octets: %+v", a)
 			}
 			met := time.Now() // it has exchanged keys before
@@ -225,8 +227,8 @@ func TestALiveServerIsTakenOverAndGivenBackAndNobodyIsLost(t *testing.T) {
 			old.spends("when chronyd is given back")
 			old.outage(m.chronyd.StartAgain)
 			old.spends("when it has kept its keys by itself")
-			a := real.reaches(chronytest.Name, 4)
-			if a.naks != 0 || a.length != 64 || a.aead != 30 || a.since+time.Second < time.Since(met) {
+			a := real.Reaches(t, chronytest.Name, 4)
+			if a.NAKs != 0 || a.Length != 64 || a.AEAD != 30 || a.Since+time.Second < time.Since(met) {
 				t.Errorf("the client has lost its association: %+v, %v after it had one", a, time.Since(met))
 			}
 			old.stop()

@@ -6,18 +6,22 @@ package clienttest
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"ntsagent/ntske/aead"
 )
 
 // Server is one that a client is told of.
 type Server struct {
-	Name string // host name, as in its certificate
-	Port uint16 // of its key exchange
+	Name string     // host name, as in its certificate
+	Port uint16     // of its key exchange
+	Addr netip.Addr // where the name leads; zero = wherever the host's own names do. Chrony alone takes one
+	Poll string     // how often it is asked, as chrony has it; "" = once a second
 }
 
 func (s Server) String() string { return fmt.Sprintf("%s:%d", s.Name, s.Port) }
@@ -29,6 +33,10 @@ type Said struct {
 	NAKs    int     // it was given
 	Reached bool    // authentic answers came lately
 	Words   string  // its own about that
+	// Of chrony alone.
+	Length int           // of its cookies, in octets
+	Times  int           // that an answer came to its last eight queries
+	Since  time.Duration // its last key exchange
 }
 
 // Client is a running daemon, or several of a kind.
@@ -37,6 +45,27 @@ type Client struct {
 	Log  func() string // what it has printed
 	// Said asks it what it knows, by name of the server.
 	Said func(context.Context) (map[string]Said, error)
+}
+
+// Reaches waits until the client, a chrony, has had so many authentic answers of its
+// last eight queries of a server.
+func (c *Client) Reaches(t testing.TB, name string, times int) Said {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
+		all, err := c.Said(ctx)
+		if s := all[name]; err == nil && s.Times >= times {
+			return s
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			t.Fatalf("the client does not reach %s %d times: %+v, %v\n%s", name, times, all, err, c.Log())
+		}
+	}
 }
 
 // folder is for the files of one client: the names of sockets are limited to
