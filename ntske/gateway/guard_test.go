@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 	"unsafe"
@@ -88,6 +89,7 @@ func TestAGatewayDoesNotAnswerAGateway(t *testing.T) {
 	if m.State() != nil {
 		t.Errorf("mirrored %+v", m.State())
 	}
+	until(t, "the operator being told", func() bool { return strings.Contains(m.Report().Fault, "is a gateway itself") })
 	if reply, err := client.Plain(t.Context(), s.addr); err != nil || reply.Header.Stratum != 2 {
 		t.Errorf("a client: %+v, %v", reply.Header, err)
 	}

@@ -59,7 +59,7 @@ func marked(h *packet.Header) bool { return h.Stratum == 0 && h.RefID == mark }
 
 // Why a poll brought nothing.
 var (
-	errNoAnswer = errors.New("no answer in time: if it runs, look whether it limits the rate of loopback")
+	errNoAnswer = errors.New("no answer in time: if it runs, look whether it limits the rate of loopback, or is a gateway itself")
 	errKiss     = errors.New("answer is a kiss of death")
 	errRate     = errors.New("answer is the kiss code RATE: exempt loopback from the daemon's rate limit")
 	errStep     = errors.New("clock was stepped during the poll")
