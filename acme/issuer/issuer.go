@@ -113,10 +113,10 @@ func (i *Issuer) Issue(ctx context.Context, o acme.Order) ([]byte, error) {
 		return nil, &acme.Error{Class: acme.ClassInternal, Err: err, Hint: "this is a fault of the agent: report it"}
 	}
 	within, cancel := context.WithTimeout(ctx, issueTimeout)
+	defer cancel() // not before the outcome is read: it would look as if the time were over
 	select {
 	case i.slot <- struct{}{}:
 	case <-within.Done():
-		cancel()
 		return nil, late(ctx, o.Name)
 	}
 	job := &job{issuer: i, order: o, session: &session{ctx: within, base: i.base}, proofs: &proofs{responder: i.cfg.Responder, log: i.cfg.Log}}
@@ -128,7 +128,6 @@ func (i *Issuer) Issue(ctx context.Context, o acme.Order) ([]byte, error) {
 	go func() {
 		defer func() { <-i.slot }()
 		defer i.base.CloseIdleConnections() // the next order is weeks away
-		defer cancel()
 		chain, err := job.run()
 		done <- result{chain, err}
 	}()
