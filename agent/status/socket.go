@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,16 +31,39 @@ func Listen(path string) (net.Listener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, fmt.Errorf("control socket %s: %w", path, err)
 	}
-	// The mode comes from the umask: a chmod by name would follow a link that
-	// somebody put in the socket's place. Call Listen before anything else of
-	// this process makes files.
-	old := unix.Umask(0o777 &^ socketMode)
-	ln, err := net.Listen("unix", path)
-	unix.Umask(old)
+	// The socket has its mode before it has its name, so it is never open wider;
+	// the umask of the process, which others use meanwhile, is left alone.
+	conf := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var inner error
+		err := raw.Control(func(fd uintptr) { inner = unix.Fchmod(int(fd), socketMode) })
+		return errors.Join(err, inner)
+	}}
+	ln, err := conf.Listen(context.Background(), "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("open the control socket: %w", err)
 	}
+	if err := widen(path); err != nil {
+		return nil, errors.Join(fmt.Errorf("let the group use the control socket: %w", err), ln.Close())
+	}
 	return ln, nil
+}
+
+// widen gives the socket at path what the umask took. A chmod by name would
+// follow a link that somebody put in its place.
+func widen(path string) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var is unix.Stat_t
+	if err := unix.Fstat(fd, &is); err != nil {
+		return err
+	}
+	if is.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return errors.New("something else has taken its place")
+	}
+	return os.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), socketMode)
 }
 
 func removeStale(path string) error {

@@ -249,14 +249,44 @@ func TestListenChangesTheModeOfNothingElse(t *testing.T) {
 	if info, err := os.Stat(victim); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the file behind the link has mode %v, %v", info.Mode(), err)
 	}
-	before := unix.Umask(0o022)
+}
+
+// Whatever else this process makes meanwhile keeps its mode.
+func TestListenLeavesTheUmaskAlone(t *testing.T) {
+	before := unix.Umask(0o027)
 	defer unix.Umask(before)
-	ln, err := Listen(filepath.Join(dir, "t"))
-	if err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			made := filepath.Join(dir, fmt.Sprint("d", n))
+			if err := os.Mkdir(made, 0o700); err != nil {
+				t.Error(err)
+				return
+			}
+			if info, err := os.Stat(made); err != nil || info.Mode().Perm() != 0o700 {
+				t.Errorf("a folder made meanwhile has mode %v, %v", info.Mode(), err)
+				return
+			}
+		}
+	}()
+	for n := range 300 {
+		path := filepath.Join(dir, "s")
+		ln, err := Listen(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != socketMode {
+			t.Errorf("socket %d has mode %v, %v", n, info.Mode(), err)
+		}
+		ln.Close()
 	}
-	defer ln.Close()
-	if mask := unix.Umask(0o022); mask != 0o022 {
-		t.Errorf("Listen left the umask at %#o", mask)
-	}
+	close(stop)
+	<-stopped
 }
