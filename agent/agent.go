@@ -74,7 +74,7 @@ func Run(ctx context.Context, o Options) error {
 		reloads: make(chan reload), tasks: task.NewGroup(o.Log),
 	}
 	defer a.book.closeAll()
-	if a.store, err = store.Open(filepath.Join(cfg.StateDir, "acme")); err != nil {
+	if a.store, err = store.Open(acmeDir(cfg)); err != nil {
 		return err
 	}
 	control, err := status.Listen(cfg.Observe.Socket)

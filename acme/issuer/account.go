@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	legoacme "github.com/go-acme/lego/v4/acme"
@@ -13,6 +14,7 @@ import (
 
 	"ntsagent/acme"
 	"ntsagent/acme/store"
+	"ntsagent/hostcheck"
 )
 
 // user is lego's view of an account.
@@ -55,7 +57,15 @@ func errNoConsent(terms string) error {
 // ensureRegistered gives an account that has no URI yet the one it has at the server: the one that exists for its key, else
 // that of a new registration.
 func (i *Issuer) ensureRegistered(core *api.Core, a store.Account) (store.Account, error) {
+	identities := caaIdentities(core.GetDirectory().Meta.CaaIdentities)
 	if a.URI != "" {
+		if slices.Equal(identities, a.CAAIdentities) {
+			return a, nil
+		}
+		a.CAAIdentities = identities
+		if err := i.cfg.Store.SaveAccount(a); err != nil { // the order does not need it
+			i.cfg.Log.Warn("names of the CA in CAA records not kept", "error", err)
+		}
 		return a, nil
 	}
 	if a.Email == "" {
@@ -80,12 +90,26 @@ func (i *Issuer) ensureRegistered(core *api.Core, a store.Account) (store.Accoun
 	if !strings.HasPrefix(resource.URI, "https://") {
 		return a, &acme.Error{Class: acme.ClassMalformed, Err: errors.New("the ACME server gave the account no https URL"), Hint: hintNotACME}
 	}
-	a.URI = resource.URI
+	a.URI, a.CAAIdentities = resource.URI, identities
 	if err := i.cfg.Store.SaveAccount(a); err != nil {
 		return a, err
 	}
 	i.cfg.Log.Info("account registered", "directory", a.Directory, "account", a.URI)
 	return a, nil
+}
+
+// maxIdentities bounds how many names a CA may give itself; those that are known have one to four.
+const maxIdentities = 8
+
+// caaIdentities are those words of a directory that can stand in a CAA record for a CA.
+func caaIdentities(said []string) []string {
+	var names []string
+	for _, s := range said {
+		if n, err := hostcheck.ParseName(s); err == nil && len(names) < maxIdentities {
+			names = append(names, n.String())
+		}
+	}
+	return names
 }
 
 // isType tells whether err is the ACME problem of that type.

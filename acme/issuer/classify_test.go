@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/pem"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -154,4 +155,14 @@ func FuzzParseRetryAfter(f *testing.F) {
 			t.Fatalf("parseRetryAfter(%q) = %v", v, d)
 		}
 	})
+}
+
+func TestOnlyNamesOfADirectoryCanStandInACAARecord(t *testing.T) {
+	said := []string{"LetsEncrypt.org", `x"; y`, "", "pki.goog", "a b", strings.Repeat("a.", 200) + "b"}
+	if got, want := caaIdentities(said), []string{"letsencrypt.org", "pki.goog"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := caaIdentities(slices.Repeat([]string{"ca.example"}, 1000)); len(got) != maxIdentities {
+		t.Errorf("%d names kept of a thousand", len(got))
+	}
 }

@@ -24,6 +24,8 @@ type Account struct {
 	Directory string // the directory URL it belongs to
 	Email     string // contact given at registration
 	Key       crypto.Signer
+
+	CAAIdentities []string // how CAA records name the CA (RFC 8555 section 9.7.6), as its directory last said
 }
 
 // Format prints an account without its key under every verb.
@@ -38,6 +40,8 @@ type accountFile struct {
 	URI       string `json:"uri"`
 	Email     string `json:"email"`
 	KeySHA256 string `json:"key_sha256"`
+
+	CAAIdentities []string `json:"caa_identities,omitempty"`
 }
 
 // Account returns the account for a directory URL, or an error that is os.ErrNotExist when there is none. A key that cannot be
@@ -69,9 +73,24 @@ func (s *Store) Account(directory string) (Account, error) {
 		return Account{}, err
 	}
 	if fp, err := fingerprint(key); err == nil && f.KeySHA256 == fp && f.Directory == directory {
-		a.URI, a.Email = f.URI, f.Email
+		a.URI, a.Email, a.CAAIdentities = f.URI, f.Email, f.CAAIdentities
 	}
 	return a, nil
+}
+
+// ReadAccount is what the store in dir says of the account for a directory URL, without its key, which it does not touch. It
+// changes nothing, so that it may run beside the agent. os.ErrNotExist says that there is no account yet.
+func ReadAccount(dir, directory string) (Account, error) {
+	path := filepath.Join((&Store{dir: dir}).accountDir(directory), "account.json")
+	b, err := disk.ReadFile(path, maxJSONFile)
+	if err != nil {
+		return Account{}, fmt.Errorf("read account: %w", err)
+	}
+	var f accountFile
+	if err := json.Unmarshal(b, &f); err != nil || f.Schema != 1 || f.Directory != directory {
+		return Account{}, fmt.Errorf("read account: %s is damaged: the agent mends it with its next order", path)
+	}
+	return Account{URI: f.URI, Directory: f.Directory, Email: f.Email, CAAIdentities: f.CAAIdentities}, nil
 }
 
 // readAccountFile returns account.json, or its zero value when it is missing or damaged.
@@ -122,7 +141,7 @@ func (s *Store) SaveAccount(a Account) error {
 		return err
 	}
 	return writeJSON(filepath.Join(dir, "account.json"), accountFile{
-		Schema: 1, Directory: a.Directory, URI: a.URI, Email: a.Email, KeySHA256: fp,
+		Schema: 1, Directory: a.Directory, URI: a.URI, Email: a.Email, KeySHA256: fp, CAAIdentities: a.CAAIdentities,
 	})
 }
 

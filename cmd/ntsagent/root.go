@@ -113,6 +113,7 @@ func rootCommand(g *globals) *cobra.Command {
 		checkCommand(g),
 		configCommand(g),
 		certCommand(g),
+		accountCommand(g),
 		keysCommand(g),
 		reloadCommand(g),
 		daemonCommand(g),

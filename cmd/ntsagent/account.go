@@ -1,0 +1,47 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+
+	"ntsagent/agent"
+	"ntsagent/agent/config"
+)
+
+func accountCommand(g *globals) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "account",
+		Short: "look at the account at the CA",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(verb(&cobra.Command{
+		Use:   "show",
+		Short: "print the account's URL and the CAA record that binds the names to it",
+		Long: `show prints the account that certificates are ordered with, and for each name the
+CAA record to publish: with it no other account, no other CA and no other way of
+validation gets a certificate for the name (RFC 8659, RFC 8657).
+
+It reads the files of state_dir and needs no running agent. It exits 4 when it may
+not read them, and 5 when there is no account yet.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := config.Load(g.Config)
+			if err != nil {
+				return configError(err)
+			}
+			a, err := agent.ReadAccount(c)
+			switch {
+			case errors.Is(err, agent.ErrNoAccount):
+				return exit(exitTemporary, err)
+			case errors.Is(err, fs.ErrPermission):
+				return exit(exitNotPermitted, errors.New(err.Error()+"; run as root or as the agent's user"))
+			case err != nil:
+				return exit(exitFailed, err)
+			}
+			return show(cmd, g, a, a.Text())
+		},
+	}, "config", "json", "quiet"))
+	return cmd
+}
