@@ -56,15 +56,21 @@ func (a *agent) newCerts(ctx context.Context, old *parts, cfg *config.Config) (*
 	}
 	c.profile = cfg.ACME.Profile
 	c.doors = a.challengeDoors(cfg)
-	responder := challenge.New(hostcheck.NewSet(cfg.Names, a.hostPorts(ctx, cfg)...), a.Log.Named("challenge"))
+	ports := a.hostPorts(ctx, cfg)
+	responder := challenge.New(hostcheck.NewSet(cfg.Names, ports...), a.Log.Named("challenge"))
+	redirect := challenge.Redirect{
+		Hosts: hostcheck.NewSet(cfg.ACME.HTTP01.Redirect.Hosts, ports...), To: cfg.ACME.HTTP01.Redirect.To, Responder: responder,
+	}
+	webroot := a.webroot(old, cfg)
 	for _, d := range c.doors {
-		if err := a.answer(d, responder); err != nil {
+		if err := a.answer(d, redirect); err != nil {
 			return nil, err
 		}
 	}
 	order, err := issuer.New(issuer.Config{
 		Directory: cfg.ACME.Directory, Email: cfg.ACME.Email, AgreeToTerms: cfg.ACME.AgreeToTerms,
-		CAFile: cfg.ACME.CAFile, Challenges: cfg.ACME.Challenges, Responder: responder, Store: a.store, Log: a.Log.Named("acme"),
+		CAFile: cfg.ACME.CAFile, Challenges: cfg.ACME.Challenges, Responder: responder, Webroot: webroot,
+		Store: a.store, Log: a.Log.Named("acme"),
 	})
 	if err != nil {
 		return nil, err
@@ -111,13 +117,14 @@ func (a *agent) challengeDoors(cfg *config.Config) []*door {
 }
 
 // answer sets who answers at a challenge door.
-func (a *agent) answer(d *door, responder *challenge.Responder) error {
+func (a *agent) answer(d *door, redirect challenge.Redirect) error {
 	if d.purpose == status.ServiceHTTP01 {
 		d.serve = func(ctx context.Context, ln net.Listener) error {
-			return serveHTTP(ctx, challenge.NewHTTPServer(responder, a.Log.Named("http")), ln)
+			return serveHTTP(ctx, challenge.NewHTTPServer(redirect, a.Log.Named("http")), ln)
 		}
 		return nil
 	}
+	responder := redirect.Responder
 	server, err := tcp.New(tcp.Config{
 		TLS: responder.TLSConfig(), Services: map[string]tcp.Service{"acme-tls/1": responder},
 		Timeout: tlsALPNTimeout, MaxConns: maxTLSALPNConns, Log: a.Log.Named("tls-alpn-01"),
@@ -129,9 +136,30 @@ func (a *agent) answer(d *door, responder *challenge.Responder) error {
 	return nil
 }
 
+// webroot is the folder that shows proofs, "" where we do so ourselves. What an
+// agent that was killed left in it goes: not at a reload, for an order may be under way.
+func (a *agent) webroot(old *parts, cfg *config.Config) challenge.Webroot {
+	h := cfg.ACME.HTTP01
+	if h.Mode != config.HTTP01Webroot || !slices.Contains(cfg.ACME.Challenges, config.ChallengeHTTP01) {
+		return ""
+	}
+	w := challenge.Webroot(h.Webroot)
+	if old != nil && old.cfg.ACME.HTTP01.Webroot == h.Webroot {
+		return w
+	}
+	if err := w.Sweep(); err != nil { // it may be there by the time of the order
+		a.Log.Warn("folder for proofs of http-01 cannot be used", "error", err,
+			"hint", "make it, for the agent's user alone to write to and for the web server to read")
+	}
+	return w
+}
+
 // hostPorts are the ports a Host field may name beside 80. A port left to the
 // kernel is known only once the socket is open.
 func (a *agent) hostPorts(ctx context.Context, cfg *config.Config) []uint16 {
+	if cfg.ACME.HTTP01.Mode == config.HTTP01Webroot {
+		return nil
+	}
 	ports := slices.Clone(cfg.ACME.HTTP01.HostPorts)
 	for _, asked := range cfg.ACME.HTTP01.Listen {
 		ports = append(ports, asked.Port())
@@ -190,7 +218,9 @@ func doorsOf(cfg *config.Config) []wanted {
 	for _, c := range cfg.ACME.Challenges {
 		switch c {
 		case config.ChallengeHTTP01:
-			doors = append(doors, wanted{status.ServiceHTTP01, cfg.ACME.HTTP01.Listen})
+			if cfg.ACME.HTTP01.Mode != config.HTTP01Webroot {
+				doors = append(doors, wanted{status.ServiceHTTP01, cfg.ACME.HTTP01.Listen})
+			}
 		case config.ChallengeTLSALPN01:
 			doors = append(doors, wanted{status.ServiceTLSALPN01, cfg.ACME.TLSALPN01.Listen})
 		}

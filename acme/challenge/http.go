@@ -28,21 +28,13 @@ const (
 //
 // It must be the server's one handler: http.ServeMux in front of it would redirect before the Host is looked at.
 func (r *Responder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	w.Header().Set("Connection", "close")
-	if req.ContentLength != 0 {
-		// No request of ours has a body. net/http would wait for this one before it answers; where there is no connection
-		// below w the call fails, and there is nothing to wait for.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now())
-	}
+	hangUp(w, req)
 	name, status := r.names.Check(req)
 	if status != 0 {
 		r.refuseHTTP(w, req, status)
 		return
 	}
-	var proof *tokenProof
-	if token, ok := strings.CutPrefix(req.RequestURI, wellKnown); ok {
-		proof = r.pending.Load().tokens[token]
-	}
+	proof := r.proofAt(req)
 	switch {
 	case proof != nil && proof.name != name:
 		r.refuseHTTP(w, req, http.StatusMisdirectedRequest)
@@ -53,6 +45,25 @@ func (r *Responder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.refuseHTTP(w, req, http.StatusNotFound)
 	default:
 		r.answerHTTP(w, req, proof)
+	}
+}
+
+// proofAt is what is pending at exactly this request-target, whoever it is for; nil = nothing.
+func (r *Responder) proofAt(req *http.Request) *tokenProof {
+	token, ok := strings.CutPrefix(req.RequestURI, wellKnown)
+	if !ok {
+		return nil
+	}
+	return r.pending.Load().tokens[token]
+}
+
+// hangUp has the connection close behind the answer, and reads no body before it.
+func hangUp(w http.ResponseWriter, req *http.Request) {
+	w.Header().Set("Connection", "close")
+	if req.ContentLength != 0 {
+		// No request of ours has a body. net/http would wait for this one before it answers; where there is no connection
+		// below w the call fails, and there is nothing to wait for.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now())
 	}
 }
 

@@ -40,6 +40,7 @@ type Config struct {
 	CAFile       string   // PEM roots trusted beside the system's, for a private or test CA; may be empty
 	Challenges   []string // HTTP01 and TLSALPN01, tried in this order
 	Responder    *challenge.Responder
+	Webroot      challenge.Webroot // shows proofs of HTTP01 instead of the Responder; "" = does not
 	Store        *store.Store
 	Log          hclog.Logger
 }
@@ -119,7 +120,7 @@ func (i *Issuer) Issue(ctx context.Context, o acme.Order) ([]byte, error) {
 	case <-within.Done():
 		return nil, late(ctx, o.Name)
 	}
-	job := &job{issuer: i, order: o, session: &session{ctx: within, base: i.base}, proofs: &proofs{responder: i.cfg.Responder, log: i.cfg.Log}}
+	job := &job{issuer: i, order: o, session: &session{ctx: within, base: i.base}, proofs: &proofs{responder: i.cfg.Responder, webroot: i.cfg.Webroot, log: i.cfg.Log}}
 	type result struct {
 		chain []byte
 		err   *acme.Error

@@ -15,6 +15,7 @@ import (
 // is abandoned.
 type proofs struct {
 	responder *challenge.Responder
+	webroot   challenge.Webroot
 	log       hclog.Logger
 
 	mu        sync.Mutex
@@ -74,7 +75,22 @@ func (p httpProvider) Present(domain, token, keyAuth string) error {
 	if err != nil {
 		return err
 	}
+	if p.webroot != "" {
+		return p.present(HTTP01, name, token, func() (func(), error) { return p.presentFile(token, keyAuth) })
+	}
 	return p.present(HTTP01, name, token, func() (func(), error) { return p.responder.PresentHTTP01(name, token, keyAuth) })
+}
+
+func (p httpProvider) presentFile(token, keyAuth string) (func(), error) {
+	remove, err := p.webroot.Present(token, keyAuth)
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		if err := remove(); err != nil {
+			p.log.Warn("proof not removed", "error", err) // the next start sweeps it
+		}
+	}, nil
 }
 
 func (p httpProvider) CleanUp(_, token, _ string) error {

@@ -67,18 +67,27 @@ const (
 	ChallengeTLSALPN01 = "tls-alpn-01"
 )
 
+// The values of acme.http01.mode.
+const (
+	HTTP01Listen  = "listen"  // the agent has port 80
+	HTTP01Proxy   = "proxy"   // a web server has it and passes the CA on to the agent
+	HTTP01Webroot = "webroot" // a web server has it and serves a folder that the agent writes to
+)
+
 // HTTP01 says who answers on port 80.
 type HTTP01 struct {
 	Mode      string           `yaml:"mode"`
-	Listen    []netip.AddrPort `yaml:"listen"`
+	Listen    []netip.AddrPort `yaml:"listen"`     // loopback alone with HTTP01Proxy, of no use with HTTP01Webroot
 	HostPorts []uint16         `yaml:"host_ports"` // ports the Host field may name besides 80 and those of Listen
+	Webroot   string           `yaml:"webroot"`    // the folder of HTTP01Webroot, else ""
 	Redirect  Redirect         `yaml:"redirect"`
 }
 
-// Redirect sends other requests for these hosts elsewhere.
+// Redirect leads browsers elsewhere that come to port 80 by one of these hosts;
+// the zero value leads nobody.
 type Redirect struct {
-	Hosts []string `yaml:"hosts"`
-	To    string   `yaml:"to"`
+	Hosts []hostcheck.Name `yaml:"hosts"` // own names or others that lead here, such as the pool's
+	To    string           `yaml:"to"`    // http or https URL
 }
 
 // TLSALPN01 says where acme-tls/1 is answered.

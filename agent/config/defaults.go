@@ -15,7 +15,7 @@ func Default() *Config {
 			Profile:    "tlsserver",
 			KeyType:    "ecdsa-p256",
 			Challenges: []string{ChallengeHTTP01, ChallengeTLSALPN01},
-			HTTP01:     HTTP01{Mode: "listen", Listen: everywhere(80)},
+			HTTP01:     HTTP01{Mode: HTTP01Listen, Listen: everywhere(80)},
 			TLSALPN01:  TLSALPN01{Listen: everywhere(443)},
 		},
 		Certificate: Certificate{Source: SourceACME},

@@ -156,16 +156,9 @@ func (v validator) acme(c *Config) {
 			v.fail(at, ch+" is listed twice", "remove one")
 		}
 	}
-	if slices.Contains(a.Challenges, ChallengeHTTP01) && len(a.HTTP01.Listen) == 0 {
-		v.fail("acme.http01.listen", "the list is empty", "http-01 needs an address, or remove it from acme.challenges")
-	}
+	v.http01(a)
 	if slices.Contains(a.Challenges, ChallengeTLSALPN01) && len(a.TLSALPN01.Listen) == 0 {
 		v.fail("acme.tls_alpn01.listen", "the list is empty", "tls-alpn-01 needs an address, or remove it from acme.challenges")
-	}
-	for i, port := range a.HTTP01.HostPorts {
-		if port == 0 {
-			v.fail(fmt.Sprintf("acme.http01.host_ports[%d]", i), "0 is not a port", "")
-		}
 	}
 	v.optionalPath("acme.ca_file", a.CAFile)
 }
@@ -260,8 +253,6 @@ func (v validator) notYet(c *Config) {
 		v.fail(key, "not supported yet in this version", "remove the key")
 	}
 	same("public_addresses", c.PublicAddresses, def.PublicAddresses)
-	same("acme.http01.mode", c.ACME.HTTP01.Mode, def.ACME.HTTP01.Mode)
-	same("acme.http01.redirect", c.ACME.HTTP01.Redirect, def.ACME.HTTP01.Redirect)
 	same("acme.eab", c.ACME.EAB, def.ACME.EAB)
 	same("acme.fallback_directory", c.ACME.FallbackDirectory, def.ACME.FallbackDirectory)
 	same("ke.max_pool_sessions", c.KE.MaxPoolSessions, def.KE.MaxPoolSessions)
