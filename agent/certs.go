@@ -12,6 +12,7 @@ import (
 
 	"ntsagent/acme"
 	"ntsagent/acme/challenge"
+	"ntsagent/acme/front"
 	"ntsagent/acme/issuer"
 	"ntsagent/acme/live"
 	"ntsagent/acme/store"
@@ -69,7 +70,7 @@ func (a *agent) newCerts(ctx context.Context, old *parts, cfg *config.Config) (*
 	}
 	order, err := issuer.New(issuer.Config{
 		Directory: cfg.ACME.Directory, Email: cfg.ACME.Email, AgreeToTerms: cfg.ACME.AgreeToTerms,
-		CAFile: cfg.ACME.CAFile, Challenges: cfg.ACME.Challenges, Responder: responder, Webroot: webroot,
+		CAFile: cfg.ACME.CAFile, Challenges: cfg.ACME.Challenges, Responder: responder, Webroot: webroot, Front: a.front(cfg),
 		Store: a.store, Log: a.Log.Named("acme"),
 	})
 	if err != nil {
@@ -152,6 +153,20 @@ func (a *agent) webroot(old *parts, cfg *config.Config) challenge.Webroot {
 			"hint", "make it, for the agent's user alone to write to and for the web server to read")
 	}
 	return w
+}
+
+// front is the web server that has port 80 instead of us, nil where none has.
+func (a *agent) front(cfg *config.Config) *issuer.Front {
+	h := cfg.ACME.HTTP01
+	if h.Mode == config.HTTP01Listen || !slices.Contains(cfg.ACME.Challenges, config.ChallengeHTTP01) {
+		return nil
+	}
+	judge := front.Judge{Webroot: h.Webroot, Leads: h.Redirect.To}
+	if h.Mode == config.HTTP01Proxy {
+		judge.Agent = h.Listen[0]
+	}
+	here := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+	return &issuer.Front{Judge: judge, Prober: front.Prober{Addrs: append(here, config.ThisHost().Addrs...), HTTP: 80, HTTPS: 443}}
 }
 
 // hostPorts are the ports a Host field may name beside 80. A port left to the

@@ -41,6 +41,7 @@ type Config struct {
 	Challenges   []string // HTTP01 and TLSALPN01, tried in this order
 	Responder    *challenge.Responder
 	Webroot      challenge.Webroot // shows proofs of HTTP01 instead of the Responder; "" = does not
+	Front        *Front            // the web server that the CA meets at port 80; nil = the Responder itself
 	Store        *store.Store
 	Log          hclog.Logger
 }
@@ -49,8 +50,9 @@ type Config struct {
 type Issuer struct {
 	cfg      Config
 	base     *http.Transport
-	slot     chan struct{}                  // holds one token while an order is under way; guards failures
+	slot     chan struct{}                  // holds one token while an order is under way; guards failures and inVain
 	failures map[hostcheck.Name][]time.Time // validations the CA has counted against us lately
+	inVain   map[hostcheck.Name]int         // times in a row that the web server in front would not have shown a proof
 }
 
 var _ acme.Issuer = (*Issuer)(nil)
@@ -82,6 +84,7 @@ func New(cfg Config) (*Issuer, error) {
 		base:     newTransport(roots),
 		slot:     make(chan struct{}, 1),
 		failures: make(map[hostcheck.Name][]time.Time),
+		inVain:   make(map[hostcheck.Name]int),
 	}, nil
 }
 

@@ -69,6 +69,10 @@ func (j *job) tryChallenges(core *api.Core) ([]byte, *acme.Error) {
 		if first != nil && !j.issuer.mayFallBack(j.order, time.Now()) {
 			break
 		}
+		if e := j.askFront(kind); e != nil {
+			first = combine(first, e)
+			continue
+		}
 		chain, err := j.obtain(core, kind, profile)
 		if err == nil {
 			return chain, nil
@@ -91,6 +95,9 @@ func combine(first, e *acme.Error) *acme.Error {
 		return e
 	}
 	both := &acme.Error{Class: first.Class, Hint: first.Hint, RetryAfter: max(first.RetryAfter, e.RetryAfter), Err: errors.Join(first, e)}
+	if first.Class == acme.ClassInternal { // nobody but us has judged that one
+		both.Class = e.Class
+	}
 	if e.Class == acme.ClassRateLimited {
 		both.Class, both.Hint = e.Class, e.Hint
 	}

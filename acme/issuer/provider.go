@@ -75,13 +75,14 @@ func (p httpProvider) Present(domain, token, keyAuth string) error {
 	if err != nil {
 		return err
 	}
-	if p.webroot != "" {
-		return p.present(HTTP01, name, token, func() (func(), error) { return p.presentFile(token, keyAuth) })
-	}
-	return p.present(HTTP01, name, token, func() (func(), error) { return p.responder.PresentHTTP01(name, token, keyAuth) })
+	return p.present(HTTP01, name, token, func() (func(), error) { return p.show(name, token, keyAuth) })
 }
 
-func (p httpProvider) presentFile(token, keyAuth string) (func(), error) {
+// show puts a proof where the CA, or the web server in front of us, finds it.
+func (p httpProvider) show(name hostcheck.Name, token, keyAuth string) (func(), error) {
+	if p.webroot == "" {
+		return p.responder.PresentHTTP01(name, token, keyAuth)
+	}
 	remove, err := p.webroot.Present(token, keyAuth)
 	if err != nil {
 		return nil, err

@@ -27,7 +27,8 @@ var mayEnter = map[string][]string{
 	"acme/live":      {"acme/disk", "hostcheck"},
 	"acme/store":     {"acme/disk", "hostcheck"},
 	"acme/challenge": {"acme/disk", "hostcheck"},
-	"acme/issuer":    {"acme", "acme/store", "acme/challenge", "acme/disk", "hostcheck"},
+	"acme/front":     {"hostcheck"},
+	"acme/issuer":    {"acme", "acme/store", "acme/challenge", "acme/front", "acme/disk", "hostcheck"},
 
 	"ntske":          {"ntske/record", "ntske/cookie", "ntske/aead", "hostcheck"},
 	"ntske/aead":     {},

@@ -43,6 +43,16 @@ func UnpackNFTables(ctx context.Context, repoDir string, r Release) (Root, error
 	return unpack(ctx, filepath.Join(repoDir, ".parts"), r, "nftables")
 }
 
+// UnpackNginx is UnpackChrony for nginx, of any version.
+func UnpackNginx(ctx context.Context, repoDir string, r Release) (Root, error) {
+	return unpack(ctx, filepath.Join(repoDir, ".parts"), r, "nginx")
+}
+
+// UnpackHAProxy is UnpackChrony for haproxy, of any version.
+func UnpackHAProxy(ctx context.Context, repoDir string, r Release) (Root, error) {
+	return unpack(ctx, filepath.Join(repoDir, ".parts"), r, "haproxy")
+}
+
 // unpackDaemon unpacks pkg and holds its upstream version against want.
 func unpackDaemon(ctx context.Context, repoDir string, r Release, pkg, want string, version func(context.Context, Root) (string, error)) (Root, error) {
 	if want == "" {

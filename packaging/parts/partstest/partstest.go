@@ -40,6 +40,18 @@ func NFTables(t testing.TB, r parts.Release) parts.Root {
 	return unpacked(t, r, parts.UnpackNFTables)
 }
 
+// Nginx is Chrony for nginx.
+func Nginx(t testing.TB, r parts.Release) parts.Root {
+	t.Helper()
+	return unpacked(t, r, parts.UnpackNginx)
+}
+
+// HAProxy is Chrony for haproxy.
+func HAProxy(t testing.TB, r parts.Release) parts.Root {
+	t.Helper()
+	return unpacked(t, r, parts.UnpackHAProxy)
+}
+
 func unpacked(t testing.TB, r parts.Release, unpack func(context.Context, string, parts.Release) (parts.Root, error)) parts.Root {
 	t.Helper()
 	wd, err := os.Getwd()

@@ -1,0 +1,146 @@
+// Package front asks the web server that has ports 80 and 443 of this host, where the agent has not, what a stranger
+// would be answered: the CA, which must find a proof by the right Host and by no other, and a browser that was led to a
+// pool member's name, which must find no application there.
+//
+// A Prober looks and a Judge decides; the second does no I/O.
+package front
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"ntsagent/hostcheck"
+)
+
+// Stranger is a Host that no server of this machine is called by (RFC 6761 section 6.4).
+const Stranger = "stranger.ntsagent.invalid"
+
+const (
+	wellKnown  = "/.well-known/acme-challenge/"
+	askTimeout = 5 * time.Second // for one question
+	maxBody    = 4 << 10         // of an answer is looked at
+	maxHops    = 5               // of a redirect to the same host; CAs follow ten
+)
+
+// Prober knows where to ask.
+type Prober struct {
+	Addrs       []netip.Addr // of this host; the first that anybody listens at is asked
+	HTTP, HTTPS uint16       // 80 and 443
+}
+
+// Answer is what came of one question.
+type Answer struct {
+	Err      error  // nobody listens, or the connection closed without an answer
+	Status   int    // 0 with Err
+	Location string // of a redirect
+	Body     []byte // its beginning
+	Cookies  bool
+}
+
+// Seen is what a stranger sees of name.
+type Seen struct {
+	Name     hostcheck.Name
+	Expected string // what stands at the probe's token
+	Listens  bool   // somebody does, on the HTTP port
+
+	Right       Answer // the token by the right Host, redirects to the same host followed
+	Wrong       Answer // the token by Stranger
+	Root, Roots Answer // / by the right Host, on the HTTP and on the HTTPS port
+}
+
+// Ask looks at name, for which expected is shown at token. It takes half a minute at most, and asks this host alone.
+func (p Prober) Ask(ctx context.Context, name hostcheck.Name, token, expected string) Seen {
+	s := Seen{Name: name, Expected: expected}
+	at, ok := p.listening(ctx)
+	if !ok {
+		return s
+	}
+	s.Listens = true
+	host, path := name.String(), wellKnown+token
+	s.Right = p.follow(ctx, at, host, path)
+	s.Wrong = p.ask(ctx, at, "http", Stranger, path)
+	s.Root = p.ask(ctx, at, "http", host, "/")
+	s.Roots = p.ask(ctx, at, "https", host, "/")
+	return s
+}
+
+// listening is the first address where the HTTP port is open. A server need not listen on loopback.
+func (p Prober) listening(ctx context.Context) (netip.Addr, bool) {
+	for _, a := range p.Addrs {
+		dial, cancel := context.WithTimeout(ctx, time.Second)
+		c, err := new(net.Dialer).DialContext(dial, "tcp", netip.AddrPortFrom(a, p.HTTP).String())
+		cancel()
+		if err == nil {
+			c.Close()
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// follow is ask, and goes where it is led as long as that is the same host: many servers lead all to https.
+func (p Prober) follow(ctx context.Context, at netip.Addr, host, path string) Answer {
+	a := p.ask(ctx, at, "http", host, path)
+	for range maxHops {
+		u, err := url.Parse(a.Location)
+		if a.Location == "" || err != nil || u.Hostname() != host || u.Scheme != "http" && u.Scheme != "https" {
+			break
+		}
+		a = p.ask(ctx, at, u.Scheme, host, u.RequestURI())
+	}
+	return a
+}
+
+// ask sends one request on a connection of its own.
+func (p Prober) ask(ctx context.Context, at netip.Addr, scheme, host, path string) (a Answer) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	port := p.HTTP
+	if scheme == "https" {
+		port = p.HTTPS
+	}
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", netip.AddrPortFrom(at, port).String())
+	if err != nil {
+		return Answer{Err: err}
+	}
+	defer c.Close()
+	deadline, _ := ctx.Deadline()
+	_ = c.SetDeadline(deadline) // a connection just made takes one
+	if scheme == "https" {
+		// What is asked is whether anything answers; whose certificate that is makes no difference (nor to a CA).
+		t := tls.Client(c, &tls.Config{ServerName: host, InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
+		if err := t.HandshakeContext(ctx); err != nil {
+			return Answer{Err: err}
+		}
+		c = t
+	}
+	return exchange(c, host, path)
+}
+
+// exchange writes the request as it is meant: net/http would not send every Host and path unchanged.
+func exchange(c io.ReadWriter, host, path string) Answer {
+	if strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return Answer{Err: errors.New("led to a path that cannot be asked for")}
+	}
+	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: ntsagent\r\nAccept: */*\r\nConnection: close\r\n\r\n", path, host); err != nil {
+		return Answer{Err: err}
+	}
+	// A header without end is cut off here.
+	resp, err := http.ReadResponse(bufio.NewReader(io.LimitReader(c, 64<<10)), nil)
+	if err != nil {
+		return Answer{Err: err}
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody)) // its beginning tells, whatever follows
+	return Answer{Status: resp.StatusCode, Location: resp.Header.Get("Location"), Body: body, Cookies: len(resp.Header.Values("Set-Cookie")) > 0}
+}
