@@ -27,6 +27,7 @@ var mayEnter = map[string][]string{
 	"acme/live":      {"acme/disk", "hostcheck"},
 	"acme/store":     {"acme/disk", "hostcheck"},
 	"acme/challenge": {"acme/disk", "hostcheck"},
+	"acme/dnscheck":  {"hostcheck"},
 	"acme/front":     {"hostcheck"},
 	"acme/issuer":    {"acme", "acme/store", "acme/challenge", "acme/front", "acme/disk", "hostcheck"},
 
@@ -70,6 +71,7 @@ var onlyIn = map[string][]string{
 	"github.com/go-acme/lego/":         {"acme/issuer"},
 	"github.com/fsnotify/fsnotify":     {"agent/watch"},
 	"gopkg.in/yaml.v3":                 {"agent/config"},
+	"github.com/miekg/dns":             {"acme/dnscheck", "ntske/client"},
 	"os/exec":                          {"agent/daemon", "agent/feed", "agent/setup", "cmd/ntslab", "cmd/ntsbench", "packaging/parts"},
 	"github.com/spf13/cobra":           {"cmd/ntsagent"},
 	"github.com/coreos/go-systemd/":    {"agent", "agent/task"},

@@ -53,6 +53,11 @@ func UnpackHAProxy(ctx context.Context, repoDir string, r Release) (Root, error)
 	return unpack(ctx, filepath.Join(repoDir, ".parts"), r, "haproxy")
 }
 
+// UnpackKnot is UnpackChrony for the DNS server knotd, of any version.
+func UnpackKnot(ctx context.Context, repoDir string, r Release) (Root, error) {
+	return unpack(ctx, filepath.Join(repoDir, ".parts"), r, "knot")
+}
+
 // unpackDaemon unpacks pkg and holds its upstream version against want.
 func unpackDaemon(ctx context.Context, repoDir string, r Release, pkg, want string, version func(context.Context, Root) (string, error)) (Root, error) {
 	if want == "" {

@@ -52,6 +52,12 @@ func HAProxy(t testing.TB, r parts.Release) parts.Root {
 	return unpacked(t, r, parts.UnpackHAProxy)
 }
 
+// Knot is Chrony for the DNS server knotd.
+func Knot(t testing.TB, r parts.Release) parts.Root {
+	t.Helper()
+	return unpacked(t, r, parts.UnpackKnot)
+}
+
 func unpacked(t testing.TB, r parts.Release, unpack func(context.Context, string, parts.Release) (parts.Root, error)) parts.Root {
 	t.Helper()
 	wd, err := os.Getwd()

@@ -1,0 +1,284 @@
+package dnscheck
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"ntsagent/hostcheck"
+)
+
+const (
+	lookTimeout = 30 * time.Second
+	maxQueries  = 100 // of one look, retries apart
+	maxCNAMEs   = 8   // followed for one answer
+	maxLevels   = 12  // labels that are climbed, for CAA and for the zone
+	maxRecords  = 64  // in one answer
+
+	maxResolvers   = 2
+	maxNameServers = 3 // of a zone, each at one address per family
+)
+
+// Config says whom to ask.
+type Config struct {
+	Resolvers []netip.AddrPort // nil = those of /etc/resolv.conf, read anew for each look
+	Port      uint16           // of authoritative servers; 0 = 53
+}
+
+// Look asks two resolvers and the authoritative servers of name's zone, all at the same time, for its addresses and its CAA
+// records. It takes half a minute at most, and always returns: what failed is in the Observation.
+func (c Config) Look(ctx context.Context, name hostcheck.Name) Observation {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	resolvers := c.Resolvers
+	if resolvers == nil {
+		resolvers = systemResolvers()
+	}
+	l := &look{port: c.Port, dead: make(map[netip.AddrPort]error)}
+	if l.port == 0 {
+		l.port = 53
+	}
+	for _, r := range resolvers[:min(len(resolvers), maxResolvers)] {
+		label := r.Addr().String()
+		if r.Port() != 53 {
+			label = r.String()
+		}
+		l.resolvers = append(l.resolvers, server{addr: r, label: label})
+	}
+	owner := dns.Fqdn(name.String())
+	apex, authorities := l.authorities(ctx, owner)
+	o := Observation{Name: name, Sources: make([]Source, len(l.resolvers)+len(authorities))}
+	var asking sync.WaitGroup
+	for n, s := range slices.Concat(l.resolvers, authorities) {
+		asking.Go(func() { o.Sources[n] = l.source(ctx, s, owner) })
+	}
+	asking.Go(func() { o.CAA = l.caa(ctx, owner, apex, authorities) })
+	asking.Wait()
+	return o
+}
+
+// server is one that is asked.
+type server struct {
+	addr          netip.AddrPort
+	label         string
+	authoritative bool
+}
+
+// look is one Look under way.
+type look struct {
+	port      uint16
+	resolvers []server
+
+	mu      sync.Mutex
+	queries int
+	dead    map[netip.AddrPort]error // those that kept silent: they are not waited for again
+}
+
+var errBudget = errors.New("would take too many questions")
+
+// ask puts one question to one server. Any error and any answer that settles nothing come back as the reason.
+func (l *look) ask(ctx context.Context, s server, name string, kind uint16) (*dns.Msg, string) {
+	l.mu.Lock()
+	err := l.dead[s.addr]
+	if l.queries++; l.queries > maxQueries {
+		err = errBudget
+	}
+	l.mu.Unlock()
+	if err != nil {
+		return nil, why(err)
+	}
+	q := new(dns.Msg).SetQuestion(name, kind)
+	q.RecursionDesired = !s.authoritative
+	q.SetEdns0(udpSize, false)
+	m, err := exchange(ctx, s.addr, q)
+	if err == nil && (m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented) { // older than EDNS
+		q.Extra = nil
+		m, err = exchange(ctx, s.addr, q)
+	}
+	if err != nil {
+		l.mu.Lock()
+		l.dead[s.addr] = err
+		l.mu.Unlock()
+		return nil, why(err)
+	}
+	if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
+		return nil, "says " + dns.RcodeToString[m.Rcode]
+	}
+	// An answer out of a referral or of a server that knows nothing of the zone is none.
+	if !m.Authoritative && (s.authoritative || !m.RecursionAvailable) {
+		return nil, "is not responsible for the name"
+	}
+	return m, ""
+}
+
+// records asks for the records of name, following CNAMEs, within one answer and by asking on.
+func (l *look) records(ctx context.Context, s server, name string, kind uint16) ([]dns.RR, Result, string) {
+	seen := []string{dns.CanonicalName(name)}
+	for {
+		m, failed := l.ask(ctx, s, name, kind)
+		if failed != "" {
+			return nil, Failed, failed
+		}
+		asked := len(seen)
+		for {
+			var rrs []dns.RR
+			alias := ""
+			for _, rr := range m.Answer {
+				if !strings.EqualFold(rr.Header().Name, name) || rr.Header().Class != dns.ClassINET {
+					continue
+				}
+				if c, ok := rr.(*dns.CNAME); ok {
+					alias = c.Target
+				} else if rr.Header().Rrtype == kind {
+					rrs = append(rrs, rr)
+				}
+			}
+			if len(rrs) > maxRecords {
+				return nil, Failed, "gives too many records"
+			}
+			if len(rrs) > 0 {
+				return rrs, Found, ""
+			}
+			if alias == "" {
+				break
+			}
+			name = alias
+			if slices.Contains(seen, dns.CanonicalName(name)) || len(seen) > maxCNAMEs {
+				return nil, Failed, "leads through CNAMEs without end"
+			}
+			seen = append(seen, dns.CanonicalName(name))
+		}
+		switch {
+		case m.Rcode == dns.RcodeNameError: // of the last name of the chain (RFC 6604)
+			return nil, NoName, ""
+		case len(seen) == asked || concluded(m, name):
+			return nil, NoData, ""
+		}
+	}
+}
+
+// concluded tells whether m says itself that the end of a chain of CNAMEs has no such record.
+func concluded(m *dns.Msg, name string) bool {
+	return slices.ContainsFunc(m.Ns, func(rr dns.RR) bool {
+		return rr.Header().Rrtype == dns.TypeSOA && dns.IsSubDomain(rr.Header().Name, name)
+	})
+}
+
+func (l *look) source(ctx context.Context, s server, owner string) Source {
+	return Source{Server: s.label, Authoritative: s.authoritative,
+		A: l.addresses(ctx, s, owner, dns.TypeA), AAAA: l.addresses(ctx, s, owner, dns.TypeAAAA)}
+}
+
+func (l *look) addresses(ctx context.Context, s server, owner string, kind uint16) Answer {
+	rrs, result, failed := l.records(ctx, s, owner, kind)
+	a := Answer{Result: result, Why: failed}
+	for _, rr := range rrs {
+		var ip []byte
+		switch rr := rr.(type) {
+		case *dns.A:
+			ip = rr.A.To4()
+		case *dns.AAAA:
+			ip = rr.AAAA.To16()
+		}
+		if addr, ok := netip.AddrFromSlice(ip); ok {
+			a.Addrs = append(a.Addrs, addr.Unmap())
+		}
+	}
+	if result == Found && len(a.Addrs) == 0 {
+		return Answer{Why: "gives records without addresses"}
+	}
+	return a
+}
+
+// authorities finds the zone of owner by asking for name servers at each name upward, and the addresses of those. The resolvers
+// have the last word about all of them: no referral is followed, and no address is taken that was not asked for.
+func (l *look) authorities(ctx context.Context, owner string) (apex string, found []server) {
+	for level, n := owner, 0; level != "." && n < maxLevels; level, n = parent(level), n+1 {
+		for _, r := range l.resolvers {
+			m, failed := l.ask(ctx, r, level, dns.TypeNS)
+			if failed != "" {
+				continue
+			}
+			var hosts []string
+			for _, rr := range m.Answer {
+				if ns, ok := rr.(*dns.NS); ok && strings.EqualFold(rr.Header().Name, level) {
+					hosts = append(hosts, ns.Ns)
+				}
+			}
+			if len(hosts) > 0 {
+				slices.Sort(hosts)
+				return level, l.nameServers(ctx, r, hosts[:min(len(hosts), maxNameServers)])
+			}
+			break
+		}
+	}
+	return "", nil
+}
+
+// nameServers looks up where hosts are. An address that several of them have counts once.
+func (l *look) nameServers(ctx context.Context, r server, hosts []string) (found []server) {
+	for _, host := range hosts {
+		for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
+			for _, a := range l.addresses(ctx, r, host, kind).Addrs {
+				addr := netip.AddrPortFrom(a, l.port)
+				same := func(s server) bool { return s.addr == addr }
+				if a.IsMulticast() || a.IsUnspecified() || slices.ContainsFunc(found, same) {
+					continue
+				}
+				found = append(found, server{addr: addr, label: clean(strings.TrimSuffix(host, ".")), authoritative: true})
+				break
+			}
+		}
+	}
+	return found
+}
+
+// caa climbs to the closest ancestor that has CAA records (RFC 8659 section 3).
+func (l *look) caa(ctx context.Context, owner, apex string, authorities []server) CAASet {
+	for level, n := owner, 0; level != "."; level, n = parent(level), n+1 {
+		if n == maxLevels {
+			return CAASet{Failed: errBudget.Error()}
+		}
+		asked := l.resolvers
+		if apex != "" && dns.IsSubDomain(apex, level) {
+			asked = slices.Concat(authorities, l.resolvers)
+		}
+		set, failed := CAASet{Owner: strings.TrimSuffix(level, ".")}, "there is nobody to ask"
+		for _, s := range asked {
+			rrs, result, words := l.records(ctx, s, level, dns.TypeCAA)
+			if result == Failed {
+				failed = s.label + " " + words
+				continue
+			}
+			for _, rr := range rrs {
+				if r, ok := rr.(*dns.CAA); ok {
+					set.Records = append(set.Records, CAA{Flags: r.Flag, Tag: r.Tag, Value: r.Value})
+				}
+			}
+			failed = ""
+			break
+		}
+		if failed != "" {
+			return CAASet{Failed: failed}
+		}
+		if len(set.Records) > 0 {
+			return set
+		}
+	}
+	return CAASet{}
+}
+
+// parent is the name without its first label.
+func parent(name string) string {
+	next, end := dns.NextLabel(name, 0)
+	if end {
+		return "."
+	}
+	return name[next:]
+}

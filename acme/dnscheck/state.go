@@ -1,0 +1,123 @@
+package dnscheck
+
+import "time"
+
+const (
+	// A name is taken as withdrawn only after it was missed so often, over so long, by so many servers each time.
+	confirmSightings = 3
+	confirmOver      = time.Hour
+	confirmSources   = 2
+
+	// While orders are held back the DNS is looked at again after recheckFirst, then at ever longer waits.
+	recheckFirst, recheckLast = 15 * time.Minute, 6 * time.Hour
+
+	// Where nothing can be seen at all, our own look may be what is broken: after unclearChecks of them, one order a day goes out.
+	unclearChecks = 3
+	letGoEvery    = 24 * time.Hour
+
+	// patience is longer than any wait chosen here. A stored time farther off was written under a wrong clock.
+	patience = 2 * recheckLast
+)
+
+// Next is where the name stands after v was found at now, before being what was remembered. roll, from [0,1), is the jitter of
+// the next look.
+//
+// A name that is there again stands well at once. What is not known changes nothing: a name that was held back stays so.
+func Next(now time.Time, v Verdict, before State, roll float64) State {
+	if now.Before(before.Since) || now.Before(before.Checked) { // the clock was set back: what was counted says nothing
+		before = State{Standing: before.Standing, Since: now}
+	}
+	after := before
+	after.Checked, after.Next, after.MayOrder = now, time.Time{}, false
+	switch v.Finding {
+	case OK:
+		return State{Checked: now, MayOrder: true, Text: v.Text, Hint: v.Hint}
+	case Gone:
+		after = sight(now, v, after)
+	case Mismatch:
+		after = enter(now, after, Elsewhere)
+	case Denied:
+		after = enter(now, after, Forbidden)
+	default:
+		return unclear(now, v, after, roll)
+	}
+	after.Text, after.Hint = v.Text, v.Hint
+	if after.Standing == Missing && v.Sources < confirmSources {
+		after.Text += " (only one server says so)"
+	}
+	after.Next = now.Add(wait(after, roll))
+	return after
+}
+
+// enter counts one more check in a standing, anew if it is another.
+func enter(now time.Time, s State, standing Standing) State {
+	if s.Standing != standing {
+		s = State{Standing: standing, Since: now, Checked: now}
+	}
+	s.Checks++
+	return s
+}
+
+// sight counts one more look that missed the name.
+func sight(now time.Time, v Verdict, s State) State {
+	if s.Standing == Withdrawn {
+		return enter(now, s, Withdrawn)
+	}
+	s = enter(now, s, Missing)
+	if v.Sources < confirmSources {
+		return s
+	}
+	if s.Sighted++; s.Sighted == 1 {
+		s.First = now
+	}
+	if s.Sighted >= confirmSightings && now.Sub(s.First) >= confirmOver {
+		return State{Standing: Withdrawn, Since: s.Since, Checked: now, Checks: 1}
+	}
+	return s
+}
+
+// unclear is the state after a look that saw nothing to go by.
+func unclear(now time.Time, v Verdict, s State, roll float64) State {
+	switch s.Standing {
+	case Missing, Withdrawn, Elsewhere, Forbidden:
+		s.Checks++
+		s.Next = now.Add(wait(s, roll))
+		return s
+	}
+	letGo := s.LetGo
+	s = enter(now, s, Unclear)
+	s.Text, s.Hint, s.LetGo = v.Text, v.Hint, letGo
+	if letGo.After(now) {
+		letGo = time.Time{}
+	}
+	if s.Checks > unclearChecks && now.Sub(letGo) >= letGoEvery {
+		s.MayOrder, s.LetGo = true, now
+	}
+	return s
+}
+
+// wait is the time until the next look: short while a removal is being confirmed.
+func wait(s State, roll float64) time.Duration {
+	d := recheckFirst
+	if s.Standing != Missing || s.Checks > 2*confirmSightings {
+		for n := 1; n < s.Checks && d < recheckLast; n++ {
+			d *= 2
+		}
+	}
+	return time.Duration(float64(min(d, recheckLast)) * (0.95 + 0.1*roll))
+}
+
+// Due tells whether it is time to look again at a name that is held back.
+func (s State) Due(now time.Time) bool {
+	return !s.Next.After(now) || s.Next.Sub(now) > patience || now.Before(s.Checked)
+}
+
+// Held tells whether orders are held back until the DNS says otherwise. An alarm is due for all of these but Missing, which is
+// not confirmed yet.
+func (s State) Held() bool {
+	switch s.Standing {
+	case Missing, Withdrawn, Elsewhere, Forbidden:
+		return true
+	}
+	return false
+}

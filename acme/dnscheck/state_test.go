@@ -1,0 +1,121 @@
+package dnscheck
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+)
+
+var epoch = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+
+var (
+	isOK      = Verdict{Finding: OK}
+	isGone    = Verdict{Finding: Gone, Sources: 2, Text: "gone"}
+	isGone1   = Verdict{Finding: Gone, Sources: 1, Text: "gone"}
+	isWrong   = Verdict{Finding: Mismatch, Text: "elsewhere"}
+	isDenied  = Verdict{Finding: Denied, Text: "caa"}
+	isUnknown = Verdict{Finding: Unknown, Text: "no answer"}
+)
+
+// look1 is one look, some minutes after the first.
+type look1 struct {
+	minute int
+	v      Verdict
+}
+
+func run(looks ...look1) (s State) {
+	for _, l := range looks {
+		s = Next(epoch.Add(time.Duration(l.minute)*time.Minute), l.v, s, 0.5)
+		b, err := json.Marshal(s) // each look is made by a new process
+		if err != nil {
+			panic(err)
+		}
+		s = State{}
+		if err := json.Unmarshal(b, &s); err != nil {
+			panic(err)
+		}
+	}
+	return s
+}
+
+func TestWhereANameStands(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		looks    []look1
+		standing Standing
+		order    bool
+		held     bool
+		next     time.Duration // after the last look; 0 = none
+	}{
+		{"a name in order may be ordered for", []look1{{0, isOK}}, Allowed, true, false, 0},
+		{"missed once: no order, no alarm yet", []look1{{0, isGone}}, Missing, false, true, 15 * time.Minute},
+		{"missed three times within an hour is not confirmed", []look1{{0, isGone}, {15, isGone}, {30, isGone}}, Missing, false, true, 15 * time.Minute},
+		{"missed twice over two hours is not confirmed", []look1{{0, isGone}, {120, isGone}}, Missing, false, true, 15 * time.Minute},
+		{"missed three times over an hour is withdrawn", []look1{{0, isGone}, {30, isGone}, {60, isGone}}, Withdrawn, false, true, 15 * time.Minute},
+		{"missed by one server only is never confirmed", []look1{{0, isGone1}, {60, isGone1}, {120, isGone1}, {900, isGone1}}, Missing, false, true, 15 * time.Minute},
+		{"looks by one server do not count among those by two", []look1{{0, isGone1}, {60, isGone}, {70, isGone}, {80, isGone}}, Missing, false, true, 15 * time.Minute},
+		{"there again for once: counting begins anew", []look1{{0, isGone}, {30, isGone}, {45, isOK}, {60, isGone}, {75, isGone}}, Missing, false, true, 15 * time.Minute},
+		{"SERVFAIL in between neither counts nor clears", []look1{{0, isGone}, {20, isUnknown}, {40, isGone}, {50, isUnknown}}, Missing, false, true, 15 * time.Minute},
+		{"SERVFAIL in between does not keep it from being confirmed", []look1{{0, isGone}, {20, isUnknown}, {40, isGone}, {60, isGone}}, Withdrawn, false, true, 15 * time.Minute},
+		{"withdrawn and then SERVFAIL stays withdrawn", []look1{{0, isGone}, {30, isGone}, {60, isGone}, {75, isUnknown}}, Withdrawn, false, true, 30 * time.Minute},
+		{"withdrawn and then seen missing by one server stays withdrawn", []look1{{0, isGone}, {30, isGone}, {60, isGone}, {75, isGone1}}, Withdrawn, false, true, 30 * time.Minute},
+		{"withdrawn and back: orders resume at once", []look1{{0, isGone}, {30, isGone}, {60, isGone}, {75, isOK}}, Allowed, true, false, 0},
+		{"withdrawn and back at another address", []look1{{0, isGone}, {30, isGone}, {60, isGone}, {75, isWrong}}, Elsewhere, false, true, 15 * time.Minute},
+		{"a mismatch holds back at once", []look1{{0, isWrong}}, Elsewhere, false, true, 15 * time.Minute},
+		{"a mismatch is looked at later and later", []look1{{0, isWrong}, {15, isWrong}, {45, isWrong}}, Elsewhere, false, true, time.Hour},
+		{"but every six hours at least", []look1{{0, isWrong}, {1, isWrong}, {2, isWrong}, {3, isWrong}, {4, isWrong}, {5, isWrong}, {6, isWrong}, {7, isWrong}, {8, isWrong}}, Elsewhere, false, true, 6 * time.Hour},
+		{"a mismatch and then silence stays a mismatch", []look1{{0, isWrong}, {15, isUnknown}}, Elsewhere, false, true, 30 * time.Minute},
+		{"a mismatch that is mended", []look1{{0, isWrong}, {15, isOK}}, Allowed, true, false, 0},
+		{"denied holds back at once", []look1{{0, isDenied}}, Forbidden, false, true, 15 * time.Minute},
+		{"denied and then silence stays denied", []look1{{0, isDenied}, {15, isUnknown}}, Forbidden, false, true, 30 * time.Minute},
+		{"denied and then allowed", []look1{{0, isDenied}, {15, isOK}}, Allowed, true, false, 0},
+		{"nothing known: no order, and the back-off is the caller's", []look1{{0, isUnknown}}, Unclear, false, false, 0},
+		{"nothing known three times: still none", []look1{{0, isUnknown}, {1, isUnknown}, {10, isUnknown}}, Unclear, false, false, 0},
+		{"nothing known for long: one order goes out, for it may be us", []look1{{0, isUnknown}, {1, isUnknown}, {10, isUnknown}, {100, isUnknown}}, Unclear, true, false, 0},
+		{"and no second on the same day", []look1{{0, isUnknown}, {1, isUnknown}, {10, isUnknown}, {100, isUnknown}, {1500, isUnknown}}, Unclear, false, false, 0},
+		{"but one on the next", []look1{{0, isUnknown}, {1, isUnknown}, {10, isUnknown}, {100, isUnknown}, {1541, isUnknown}}, Unclear, true, false, 0},
+		{"the clock was set back: what was counted is forgotten, what is known is not", []look1{{0, isGone}, {30, isGone}, {-60, isGone}}, Missing, false, true, 15 * time.Minute},
+		{"the clock was set back while withdrawn", []look1{{0, isGone}, {30, isGone}, {60, isGone}, {-60, isUnknown}}, Withdrawn, false, true, 15 * time.Minute},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := run(c.looks...)
+			last := epoch.Add(time.Duration(c.looks[len(c.looks)-1].minute) * time.Minute)
+			var next time.Duration
+			if !s.Next.IsZero() {
+				next = s.Next.Sub(last)
+			}
+			if s.Standing != c.standing || s.MayOrder != c.order || s.Held() != c.held || next != c.next {
+				t.Errorf("%+v: next look after %s; want %q, order %v, held %v, after %s", s, next, c.standing, c.order, c.held, c.next)
+			}
+			if s.Held() && (s.Due(last) || !s.Due(s.Next) || !s.Due(last.Add(-time.Hour)) || !s.Due(last.Add(-100*24*time.Hour))) {
+				t.Errorf("%+v is due at the wrong times", s)
+			}
+		})
+	}
+}
+
+// TestARemovalIsConfirmedByItsOwnTimes follows the looks the state asks for, with the earliest and the latest jitter.
+func TestARemovalIsConfirmedByItsOwnTimes(t *testing.T) {
+	for _, roll := range []float64{0, 0.999} {
+		var s State
+		now, looks := epoch, 0
+		for ; s.Standing != Withdrawn; looks++ {
+			if looks > 10 {
+				t.Fatalf("not confirmed after %d looks: %+v", looks, s)
+			}
+			s = Next(now, isGone, s, roll)
+			if s.MayOrder {
+				t.Fatal("an order may go out")
+			}
+			if s.Standing != Withdrawn {
+				now = s.Next
+			}
+		}
+		if over := now.Sub(epoch); over < time.Hour || over > 90*time.Minute {
+			t.Errorf("confirmed after %s", over)
+		}
+		if !s.Since.Equal(epoch) {
+			t.Errorf("withdrawn since %s, want since it was missed first", s.Since)
+		}
+	}
+}
