@@ -16,10 +16,13 @@ import (
 	"github.com/miekg/dns"
 )
 
+// patience is how long one try may take.
+type patience struct{ udp, tcp time.Duration }
+
+var patient = patience{udp: 2 * time.Second, tcp: 3 * time.Second}
+
 const (
-	udpTimeout = 2 * time.Second
-	tcpTimeout = 3 * time.Second
-	udpTries   = 2
+	udpTries = 2
 
 	// udpSize is what fits a path without fragments (RFC 9715). Longer answers come truncated, and then by TCP.
 	udpSize = 1232
@@ -30,11 +33,11 @@ const (
 
 // exchange asks one server one question: by UDP, then by TCP when the answer is truncated or does not come. What returns
 // answers the question that was asked; its code and content are still to be judged.
-func exchange(ctx context.Context, server netip.AddrPort, q *dns.Msg) (*dns.Msg, error) {
+func (p patience) exchange(ctx context.Context, server netip.AddrPort, q *dns.Msg) (*dns.Msg, error) {
 	var err error
 	for range udpTries {
 		var m *dns.Msg
-		m, err = exchangeUDP(ctx, server, q)
+		m, err = exchangeUDP(ctx, server, q, p.udp)
 		if err == nil && !m.Truncated {
 			return m, nil
 		}
@@ -45,7 +48,7 @@ func exchange(ctx context.Context, server netip.AddrPort, q *dns.Msg) (*dns.Msg,
 	if ctx.Err() != nil || unreachable(err) {
 		return nil, err
 	}
-	return exchangeTCP(ctx, server, q)
+	return exchangeTCP(ctx, server, q, p.tcp)
 }
 
 // unreachable is about the way to a server, which is the same for TCP.
@@ -66,13 +69,13 @@ func open(ctx context.Context, network string, server netip.AddrPort, timeout ti
 	return c, c.SetDeadline(end)
 }
 
-func exchangeUDP(ctx context.Context, server netip.AddrPort, q *dns.Msg) (*dns.Msg, error) {
+func exchangeUDP(ctx context.Context, server netip.AddrPort, q *dns.Msg, timeout time.Duration) (*dns.Msg, error) {
 	q.Id = dns.Id()
 	wire, err := q.Pack()
 	if err != nil {
 		return nil, err
 	}
-	c, err := open(ctx, "udp", server, udpTimeout)
+	c, err := open(ctx, "udp", server, timeout)
 	if err != nil {
 		return nil, err
 	}
@@ -96,13 +99,13 @@ func exchangeUDP(ctx context.Context, server netip.AddrPort, q *dns.Msg) (*dns.M
 
 var errStray = errors.New("answers another question")
 
-func exchangeTCP(ctx context.Context, server netip.AddrPort, q *dns.Msg) (*dns.Msg, error) {
+func exchangeTCP(ctx context.Context, server netip.AddrPort, q *dns.Msg, timeout time.Duration) (*dns.Msg, error) {
 	q.Id = dns.Id()
 	wire, err := q.Pack()
 	if err != nil {
 		return nil, err
 	}
-	c, err := open(ctx, "tcp", server, tcpTimeout)
+	c, err := open(ctx, "tcp", server, timeout)
 	if err != nil {
 		return nil, err
 	}

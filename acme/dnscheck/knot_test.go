@@ -110,7 +110,7 @@ func (k *knot) await(t *testing.T) {
 	defer end.Stop()
 	for _, server := range k.Resolvers {
 		for {
-			m, err := exchange(t.Context(), server, new(dns.Msg).SetQuestion("pool.example.", dns.TypeSOA))
+			m, err := patient.exchange(t.Context(), server, new(dns.Msg).SetQuestion("pool.example.", dns.TypeSOA))
 			if err == nil && len(m.Answer) == 1 && m.Answer[0].(*dns.SOA).Serial == uint32(k.serial) {
 				break
 			}

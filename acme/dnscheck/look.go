@@ -29,6 +29,8 @@ const (
 type Config struct {
 	Resolvers []netip.AddrPort // nil = those of /etc/resolv.conf, read anew for each look
 	Port      uint16           // of authoritative servers; 0 = 53
+
+	patience patience // zero = patient
 }
 
 // Look asks two resolvers and the authoritative servers of name's zone, all at the same time, for its addresses and its CAA
@@ -40,7 +42,10 @@ func (c Config) Look(ctx context.Context, name hostcheck.Name) Observation {
 	if resolvers == nil {
 		resolvers = systemResolvers()
 	}
-	l := &look{port: c.Port, dead: make(map[netip.AddrPort]error)}
+	l := &look{port: c.Port, patience: c.patience, dead: make(map[netip.AddrPort]error)}
+	if l.patience == (patience{}) {
+		l.patience = patient
+	}
 	if l.port == 0 {
 		l.port = 53
 	}
@@ -73,6 +78,7 @@ type server struct {
 // look is one Look under way.
 type look struct {
 	port      uint16
+	patience  patience
 	resolvers []server
 
 	mu      sync.Mutex
@@ -96,10 +102,10 @@ func (l *look) ask(ctx context.Context, s server, name string, kind uint16) (*dn
 	q := new(dns.Msg).SetQuestion(name, kind)
 	q.RecursionDesired = !s.authoritative
 	q.SetEdns0(udpSize, false)
-	m, err := exchange(ctx, s.addr, q)
+	m, err := l.patience.exchange(ctx, s.addr, q)
 	if err == nil && (m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented) { // older than EDNS
 		q.Extra = nil
-		m, err = exchange(ctx, s.addr, q)
+		m, err = l.patience.exchange(ctx, s.addr, q)
 	}
 	if err != nil {
 		l.mu.Lock()

@@ -15,8 +15,8 @@ const (
 	unclearChecks = 3
 	letGoEvery    = 24 * time.Hour
 
-	// patience is longer than any wait chosen here. A stored time farther off was written under a wrong clock.
-	patience = 2 * recheckLast
+	// maxWait is longer than any wait chosen here. A stored time farther off was written under a wrong clock.
+	maxWait = 2 * recheckLast
 )
 
 // Next is where the name stands after v was found at now, before being what was remembered. roll, from [0,1), is the jitter of
@@ -109,7 +109,7 @@ func wait(s State, roll float64) time.Duration {
 
 // Due tells whether it is time to look again at a name that is held back.
 func (s State) Due(now time.Time) bool {
-	return !s.Next.After(now) || s.Next.Sub(now) > patience || now.Before(s.Checked)
+	return !s.Next.After(now) || s.Next.Sub(now) > maxWait || now.Before(s.Checked)
 }
 
 // Held tells whether orders are held back until the DNS says otherwise. An alarm is due for all of these but Missing, which is
