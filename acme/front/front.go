@@ -58,7 +58,7 @@ type Seen struct {
 	Root, Roots Answer // / by the right Host, on the HTTP and on the HTTPS port
 }
 
-// Ask looks at name, for which expected is shown at token. It takes half a minute at most, and asks this host alone.
+// Ask looks at name, for which expected is shown at token. It takes a minute at most, and asks this host alone.
 func (p Prober) Ask(ctx context.Context, name hostcheck.Name, token, expected string) Seen {
 	s := Seen{Name: name, Expected: expected}
 	at, ok := p.listening(ctx)
@@ -93,7 +93,7 @@ func (p Prober) follow(ctx context.Context, at netip.Addr, host, path string) An
 	a := p.ask(ctx, at, "http", host, path)
 	for range maxHops {
 		u, err := url.Parse(a.Location)
-		if a.Location == "" || err != nil || u.Hostname() != host || u.Scheme != "http" && u.Scheme != "https" {
+		if a.Location == "" || err != nil || u.Host != host || u.Scheme != "http" && u.Scheme != "https" {
 			break
 		}
 		a = p.ask(ctx, at, u.Scheme, host, u.RequestURI())
@@ -115,7 +115,8 @@ func (p Prober) ask(ctx context.Context, at netip.Addr, scheme, host, path strin
 	}
 	defer c.Close()
 	deadline, _ := ctx.Deadline()
-	_ = c.SetDeadline(deadline) // a connection just made takes one
+	_ = c.SetDeadline(deadline)                                                   // a connection just made takes one
+	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })() // or whoever has stopped us waits
 	if scheme == "https" {
 		// What is asked is whether anything answers; whose certificate that is makes no difference (nor to a CA).
 		t := tls.Client(c, &tls.Config{ServerName: host, InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
@@ -124,7 +125,11 @@ func (p Prober) ask(ctx context.Context, at netip.Addr, scheme, host, path strin
 		}
 		c = t
 	}
-	return exchange(c, host, path)
+	a = exchange(c, host, path)
+	if u, err := url.Parse(a.Location); err == nil && a.Location != "" && u.Host == "" {
+		a.Location = (&url.URL{Scheme: scheme, Host: host}).ResolveReference(u).String()
+	}
+	return a
 }
 
 // exchange writes the request as it is meant: net/http would not send every Host and path unchanged.

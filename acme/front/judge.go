@@ -71,7 +71,7 @@ func (j Judge) proof(s Seen) string {
 		return fmt.Sprintf("the web server on port 80 does not find the agent at %s: it answers %d", j.Agent, a.Status)
 	case j.Webroot != "" && a.Status == http.StatusForbidden:
 		return "the web server on port 80 may not read " + j.Webroot
-	case a.Location != "" && !leadsTo(a.Location, s.Name.String()):
+	case a.Location != "" && !isAt(a.Location, s.Name.String()):
 		return "" // another host may well show it; what that answers cannot be asked from here
 	case a.Status == http.StatusOK:
 		return "the web server on port 80 answers " + wellKnown + " with something else than the proof"
@@ -108,6 +108,12 @@ func (j Judge) application(name string, a Answer) string {
 		return "" // where the name itself leads to is judged at its own port
 	}
 	return fmt.Sprintf("an answer %d", a.Status)
+}
+
+// isAt says whether a Location is at the host, by any port; one that nobody understands is nowhere else.
+func isAt(location, host string) bool {
+	u, err := url.Parse(location)
+	return err != nil || strings.EqualFold(u.Hostname(), host)
 }
 
 // leadsTo says whether a Location is at the host, by https.

@@ -47,6 +47,7 @@ func TestWhatAStrangerSeesIsJudged(t *testing.T) {
 		{"a proof and more", proxy, func(s *Seen) { s.Right = is(200, expected+"\n") }, true, "something else than the proof", hostPassed},
 		{"a server that closes", proxy, func(s *Seen) { s.Right = closed }, true, "does not answer for alice.pool.example", hostPassed},
 		{"a circle of redirects", proxy, func(s *Seen) { s.Right = led("https://alice.pool.example/") }, true, "with 301", hostPassed},
+		{"a redirect to a port that no CA goes to", proxy, func(s *Seen) { s.Right = led("http://alice.pool.example:8080/") }, true, "with 301", hostPassed},
 		{"a folder that it may not read", folder, func(s *Seen) { s.Right = is(403, "") }, true, "may not read /srv/acme/", alias},
 		{"a folder that it does not serve", folder, func(s *Seen) { s.Right = is(404, "") }, true, "with 404", alias},
 

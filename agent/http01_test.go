@@ -1,0 +1,121 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"ntsagent/acme/front"
+	"ntsagent/acme/store"
+	"ntsagent/agent/config"
+	"ntsagent/agent/status"
+	"ntsagent/agent/task"
+)
+
+// http01 is the part for certificates of a configuration with these lines below
+// acme, and the agent around it. Its CA is not there.
+func http01(t *testing.T, lines string) (*agent, *certs, *config.Config) {
+	t.Helper()
+	cfg, err := config.Parse("test", fmt.Appendf(nil, "names: [alice.pool.example]\nacme:\n  agree_to_terms: true\n  directory: https://127.0.0.1:1/\n  challenges: [http-01]\n%s", lines))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := store.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := hclog.NewNullLogger()
+	a := &agent{Options: Options{Log: log}, book: newBook(), store: kept, tasks: task.NewGroup(log)}
+	t.Cleanup(a.book.closeAll)
+	c, err := a.newCerts(t.Context(), nil, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, c, cfg
+}
+
+func TestBehindAProxyTheDoorIsOnLoopbackAndLeadsListedHostsOn(t *testing.T) {
+	t.Parallel()
+	a, c, cfg := http01(t, `  http01: {mode: proxy, listen: ["127.0.0.1:0"], redirect: {hosts: [pool.example], to: "https://www.pool.example/join"}}`)
+	if len(c.doors) != 1 {
+		t.Fatalf("%d doors", len(c.doors))
+	}
+	at := a.book.addresses(status.ServiceHTTP01)
+	ln := a.book.take(status.ServiceHTTP01)
+	if len(at) != 1 || !netip.MustParseAddrPort(at[0]).Addr().IsLoopback() {
+		t.Fatalf("listens at %q", at)
+	}
+	ended := make(chan error, 1)
+	ctx, stop := context.WithCancel(t.Context())
+	go func() { ended <- c.doors[0].serve(ctx, ln[0]) }()
+	client := http.Client{Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	for host, want := range map[string]int{"pool.example": http.StatusMovedPermanently, "alice.pool.example": http.StatusNotFound, at[0]: http.StatusMisdirectedRequest} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+at[0]+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want || (resp.Header.Get("Location") != "") != (want == http.StatusMovedPermanently) {
+			t.Errorf("%s: %d to %q, want %d", host, resp.StatusCode, resp.Header.Get("Location"), want)
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	f := a.front(cfg)
+	if f == nil || f.Prober.HTTP != 80 || f.Prober.HTTPS != 443 || !f.Prober.Addrs[0].IsLoopback() ||
+		f.Judge != (front.Judge{Agent: netip.MustParseAddrPort("127.0.0.1:0"), Leads: "https://www.pool.example/join"}) {
+		t.Errorf("%+v", f)
+	}
+}
+
+func TestWithAWebrootThereIsNoDoorAndWhatWasLeftIsSweptAtTheStartAlone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	const left = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA"
+	leave := func() {
+		if err := os.WriteFile(filepath.Join(dir, left), []byte(left+".thumb"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leave()
+	a, c, cfg := http01(t, "  http01: {mode: webroot, webroot: "+dir+"}")
+	if len(c.doors) != 0 || len(a.book.addresses(status.ServiceHTTP01)) != 0 {
+		t.Errorf("%d doors", len(c.doors))
+	}
+	if _, err := os.Lstat(filepath.Join(dir, left)); err == nil {
+		t.Error("what was left is still there")
+	}
+	leave()
+	if w := a.webroot(&parts{cfg: cfg}, cfg); string(w) != dir {
+		t.Errorf("webroot %q", w)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, left)); err != nil {
+		t.Errorf("a reload has taken the proof of an order: %v", err)
+	}
+	if f := a.front(cfg); f == nil || f.Judge.Webroot != dir {
+		t.Errorf("%+v", f)
+	}
+}
+
+func TestWithPort80OfItsOwnTheAgentAsksNoWebServer(t *testing.T) {
+	t.Parallel()
+	a, c, cfg := http01(t, `  http01: {listen: ["127.0.0.1:0"]}`)
+	if a.front(cfg) != nil || a.webroot(nil, cfg) != "" || !slices.ContainsFunc(c.doors, func(d *door) bool { return d.purpose == status.ServiceHTTP01 }) {
+		t.Error("it does not answer by itself")
+	}
+}
