@@ -34,7 +34,7 @@ const (
 
 // Prober knows where to ask.
 type Prober struct {
-	Addrs       []netip.Addr // of this host; the first that anybody listens at is asked
+	Addrs       []netip.Addr // of this host; the first of each IP family that anybody listens at is asked
 	HTTP, HTTPS uint16       // 80 and 443
 }
 
@@ -47,36 +47,46 @@ type Answer struct {
 	Cookies  bool
 }
 
-// Seen is what a stranger sees of name.
+// Seen is what a stranger sees of name by one IP family.
 type Seen struct {
 	Name     hostcheck.Name
 	Expected string // what stands at the probe's token
 	Listens  bool   // somebody does, on the HTTP port
+	Over6    bool   // by IPv6
 
 	Right       Answer // the token by the right Host, redirects to the same host followed
 	Wrong       Answer // the token by Stranger
 	Root, Roots Answer // / by the right Host, on the HTTP and on the HTTPS port
 }
 
-// Ask looks at name, for which expected is shown at token. It takes a minute at most, and asks this host alone.
-func (p Prober) Ask(ctx context.Context, name hostcheck.Name, token, expected string) Seen {
-	s := Seen{Name: name, Expected: expected}
-	at, ok := p.listening(ctx)
-	if !ok {
-		return s
-	}
-	s.Listens = true
+// Ask looks at name, for which expected is shown at token, by each IP family that is served; one Seen without Listens says
+// that none is. It takes two minutes at most, and asks this host alone.
+func (p Prober) Ask(ctx context.Context, name hostcheck.Name, token, expected string) []Seen {
+	var all []Seen
 	host, path := name.String(), wellKnown+token
-	s.Right = p.follow(ctx, at, host, path)
-	s.Wrong = p.ask(ctx, at, "http", Stranger, path)
-	s.Root = p.ask(ctx, at, "http", host, "/")
-	s.Roots = p.ask(ctx, at, "https", host, "/")
-	return s
+	for _, is6 := range []bool{false, true} {
+		at, ok := p.listening(ctx, is6)
+		if !ok {
+			continue
+		}
+		all = append(all, Seen{
+			Name: name, Expected: expected, Listens: true, Over6: is6,
+			Right: p.follow(ctx, at, host, path), Wrong: p.ask(ctx, at, "http", Stranger, path),
+			Root: p.ask(ctx, at, "http", host, "/"), Roots: p.ask(ctx, at, "https", host, "/"),
+		})
+	}
+	if all == nil {
+		all = []Seen{{Name: name, Expected: expected}}
+	}
+	return all
 }
 
-// listening is the first address where the HTTP port is open. A server need not listen on loopback.
-func (p Prober) listening(ctx context.Context) (netip.Addr, bool) {
+// listening is the first address of a family where the HTTP port is open. A server need not listen on loopback.
+func (p Prober) listening(ctx context.Context, is6 bool) (netip.Addr, bool) {
 	for _, a := range p.Addrs {
+		if a.Unmap().Is6() != is6 {
+			continue
+		}
 		dial, cancel := context.WithTimeout(ctx, time.Second)
 		c, err := new(net.Dialer).DialContext(dial, "tcp", netip.AddrPortFrom(a, p.HTTP).String())
 		cancel()

@@ -31,8 +31,28 @@ func (f Fault) Hint() string {
 	return f.Fix + "; nginx: " + f.Nginx
 }
 
-// Faults judges what was seen; the fatal one comes first.
-func (j Judge) Faults(s Seen) []Fault {
+// Faults judges what was seen by each IP family. What is wrong by one alone is said so, and is not fatal: the name need
+// not have an address of that family.
+func (j Judge) Faults(seen []Seen) []Fault {
+	var all []Fault
+	for _, s := range seen {
+		for _, f := range j.faults(s) {
+			same := func(o Fault) bool { return o.What == f.What }
+			everywhere := !slices.ContainsFunc(seen, func(o Seen) bool { return !slices.ContainsFunc(j.faults(o), same) })
+			if !everywhere {
+				f.Fatal = false
+				f.What += map[bool]string{false: ", by IPv4 alone", true: ", by IPv6 alone"}[s.Over6]
+			}
+			if !slices.ContainsFunc(all, same) {
+				all = append(all, f)
+			}
+		}
+	}
+	return all
+}
+
+// faults judges one of them; the fatal one comes first.
+func (j Judge) faults(s Seen) []Fault {
 	if !s.Listens {
 		return []Fault{{What: "nobody listens on port 80 of this host", Fix: "start the web server that acme.http01.mode counts on, or set mode: listen", Fatal: true}}
 	}
@@ -126,9 +146,9 @@ func leadsTo(location, host string) bool {
 func (j Judge) server(s Seen) string {
 	how, others := fmt.Sprintf("proxy_pass http://%s; proxy_set_header Host $host;", j.Agent), ""
 	if j.Webroot != "" {
-		how, others = fmt.Sprintf("alias %s/;", strings.TrimSuffix(j.Webroot, "/")), " server { listen 80 default_server; return 444; }"
+		how, others = fmt.Sprintf("alias %s/;", strings.TrimSuffix(j.Webroot, "/")), " server { listen 80 default_server; listen [::]:80 default_server; return 444; }"
 	}
-	return fmt.Sprintf("server { listen 80; server_name %s; location %s { %s } location / { return 404; } }%s", s.Name, wellKnown, how, others)
+	return fmt.Sprintf("server { listen 80; listen [::]:80; server_name %s; location %s { %s } location / { return 404; } }%s", s.Name, wellKnown, how, others)
 }
 
 // quiet is nginx's configuration for a port that shows nothing.
@@ -136,5 +156,5 @@ func (j Judge) quiet(s Seen, port int) string {
 	if port == 80 {
 		return j.server(s)
 	}
-	return fmt.Sprintf("server { listen 443 ssl; server_name %s; ssl_reject_handshake on; }", s.Name)
+	return fmt.Sprintf("server { listen 443 ssl; listen [::]:443 ssl; server_name %s; ssl_reject_handshake on; }", s.Name)
 }

@@ -63,7 +63,7 @@ func TestWhatAStrangerSeesIsJudged(t *testing.T) {
 	} {
 		seen := good
 		c.edit(&seen)
-		faults := c.judge.Faults(seen)
+		faults := c.judge.Faults([]Seen{seen})
 		if c.what == "" {
 			if len(faults) != 0 {
 				t.Errorf("%s: %+v", c.name, faults)
@@ -74,9 +74,31 @@ func TestWhatAStrangerSeesIsJudged(t *testing.T) {
 			t.Errorf("%s: %+v, want %q with %q", c.name, faults, c.what, c.fix)
 		}
 		for _, f := range faults {
-			if len(f.What) > 400 || len(f.Hint()) > 400 || strings.Contains(f.What+f.Hint(), "\n") {
+			if len(f.What) > 400 || len(f.Hint()) > 480 || strings.Contains(f.What+f.Hint(), "\n") {
 				t.Errorf("%s: not one line: %+v", c.name, f)
 			}
 		}
+	}
+}
+
+// The usual mistake of nginx: the name's server has no listen [::]:80, and the default one answers there.
+func TestWhatIsWrongByOneFamilyIsSaidSo(t *testing.T) {
+	t.Parallel()
+	name, err := hostcheck.ParseName("alice.pool.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const expected = "token.thumb"
+	judge := Judge{Agent: netip.MustParseAddrPort("127.0.0.1:8402")}
+	good := Seen{Name: name, Expected: expected, Listens: true, Right: Answer{Status: 200, Body: []byte(expected)}, Wrong: Answer{Status: 421}, Root: Answer{Status: 404}, Roots: Answer{Err: errors.New("EOF")}}
+	bad := good
+	bad.Right, bad.Over6 = Answer{Status: 404}, true
+	if got := judge.Faults([]Seen{good, bad}); len(got) != 1 || got[0].Fatal || !strings.HasSuffix(got[0].What, "with 404, by IPv6 alone") || !strings.Contains(got[0].Nginx, "listen [::]:80;") {
+		t.Errorf("%+v", got)
+	}
+	bad4 := bad
+	bad4.Over6 = false
+	if got := judge.Faults([]Seen{bad4, bad}); len(got) != 1 || !got[0].Fatal || !strings.HasSuffix(got[0].What, "with 404") {
+		t.Errorf("%+v", got)
 	}
 }

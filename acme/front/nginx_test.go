@@ -69,14 +69,15 @@ func newStage(t *testing.T) *stage {
 
 // faults asks the web server that runs.
 func (s *stage) faults(t *testing.T, judge front.Judge) []front.Fault {
-	prober := front.Prober{Addrs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, HTTP: s.http, HTTPS: s.https}
+	prober := front.Prober{Addrs: []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}, HTTP: s.http, HTTPS: s.https}
 	return judge.Faults(prober.Ask(t.Context(), s.name, token, expected))
 }
 
 // fill puts this stage's places where a configuration has the usual ones.
 func (s *stage) fill(conf string) string {
 	return strings.NewReplacer("listen 80", fmt.Sprintf("listen 127.0.0.1:%d", s.http), "listen 443", fmt.Sprintf("listen 127.0.0.1:%d", s.https),
-		"AGENT", s.agent.String(), "FOLDER", s.folder, "CERT", fmt.Sprintf("ssl_certificate %s; ssl_certificate_key %s;", s.cert, s.key)).Replace(conf)
+
+		"listen [::]:80", fmt.Sprintf("listen [::1]:%d", s.http), "listen [::]:443", fmt.Sprintf("listen [::1]:%d", s.https), "AGENT", s.agent.String(), "FOLDER", s.folder, "CERT", fmt.Sprintf("ssl_certificate %s; ssl_certificate_key %s;", s.cert, s.key)).Replace(conf)
 }
 
 // What nginx is told when something is wrong is what mends it: the snippet of each fault, put where the server was, leaves none.
@@ -105,6 +106,8 @@ func TestBehindNginxAFaultIsFoundAndItsSnippetMendsIt(t *testing.T) {
 			[]string{"with something else than the proof", "port 80 shows browsers"}},
 		{"all is led to https, the challenge too", "server { listen 80; return 301 https://$host$request_uri; } server { listen 443 ssl; CERT " + challenge +
 			"{ proxy_pass http://AGENT; proxy_set_header Host $host; } location / { return 404; } }", false, nil},
+		{"IPv6 is left to the web site", "server { listen 80; server_name " + alice + "; " + challenge + "{ proxy_pass http://AGENT; proxy_set_header Host $host; } " +
+			"location / { return 404; } } server { listen [::]:80; location / { return 404; } }", false, []string{"with 404, by IPv6 alone"}},
 		{"a shop at 443 for whoever comes", "server { listen 80; " + challenge + "{ proxy_pass http://AGENT; proxy_set_header Host $host; } location / { return 404; } } " +
 			"server { listen 443 ssl; CERT location / { add_header Set-Cookie session=1; return 200 'the shop'; } }", false, []string{"port 443 shows browsers"}},
 

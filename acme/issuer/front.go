@@ -43,7 +43,7 @@ func (j *job) askFront(kind string) *acme.Error {
 			fatal = &acme.Error{Class: acme.ClassInternal, Err: errors.New("http-01 not tried: " + fault.What), Hint: fault.Hint()}
 			continue
 		}
-		log.Error("web server shows too much", "name", name.String(), "cause", fault.What, "hint", fault.Hint())
+		log.Error("web server must be mended", "name", name.String(), "cause", fault.What, "hint", fault.Hint())
 	}
 	if fatal == nil {
 		delete(j.issuer.inVain, name)
