@@ -5,37 +5,67 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"time"
+	"unicode/utf8"
 
 	"ntsagent/acme/disk"
 	"ntsagent/hostcheck"
 )
 
 // Renewal is what an agent must remember of its attempts to obtain a certificate, so that a restart does not forget how often
-// it has failed. Times are wall-clock times.
+// it has failed and what the CA still allows. Times are wall-clock times.
 type Renewal struct {
-	Failures     int       // attempts since the last success
-	FirstFailure time.Time // of this row of failures
-	LastFailure  time.Time
-	NextAttempt  time.Time // not before this; zero = no restriction. Holds its jitter
-	RetryAfter   time.Time // not before this, in the CA's own words; zero = none
-	LastError    string    // one line: what failed
-	LastHint     string    // one line: what to do
-	LastSuccess  time.Time
+	Failures     int            `json:"failures"`               // attempts since the last success that count as failed
+	Row          map[string]int `json:"row,omitempty"`          // attempts since the last success by class of error, those that do not count included
+	FirstFailure time.Time      `json:"first_failure,omitzero"` // of this row of failures
+	LastFailure  time.Time      `json:"last_failure,omitzero"`
+	NextAttempt  time.Time      `json:"next_attempt,omitzero"` // not before this; zero = no restriction. Holds its jitter
+	RetryAfter   time.Time      `json:"retry_after,omitzero"`  // not before this, in the CA's own words; zero = none
+	LastError    string         `json:"last_error,omitempty"`  // one line: what failed
+	LastHint     string         `json:"last_hint,omitempty"`   // one line: what to do
+	LastSuccess  time.Time      `json:"last_success,omitzero"`
+
+	Window      Window      `json:"window,omitzero"`       // renewal information (RFC 9773) on the certificate in use
+	Issued      []time.Time `json:"issued,omitempty"`      // when the CA was asked to sign, the last week's
+	Validations []time.Time `json:"validations,omitempty"` // when a validation failed, the last hour's
+	Limit       Limit       `json:"limit,omitzero"`        // a limit of the CA that is not ours alone
+	Origin      Origin      `json:"origin,omitzero"`       // where the certificate in use came from
+	Ordered     string      `json:"ordered,omitempty"`     // directory URL that the last order went to
+	LastGood    time.Time   `json:"last_good,omitzero"`    // when the clock was last known to be right
 }
 
-// renewalFile is renewal.json.
+// Window is what the CA says of the time of renewal, and the point in it that was drawn.
+type Window struct {
+	Certificate string    `json:"certificate,omitempty"` // the certificate it is about
+	Start       time.Time `json:"start,omitzero"`        // zero = the CA has not said
+	End         time.Time `json:"end,omitzero"`
+	At          time.Time `json:"at,omitzero"`
+	AskAt       time.Time `json:"ask_at,omitzero"` // when to ask again
+	Why         string    `json:"why,omitempty"`   // URL with the CA's explanation
+}
+
+// Limit is a limit of the CA on a whole domain, which others have used up.
+type Limit struct {
+	Domain string    `json:"domain,omitempty"`
+	Until  time.Time `json:"until,omitzero"` // zero = no limit is known of
+}
+
+// Origin names a certificate and the directory URL of the CA that made it.
+type Origin struct {
+	Certificate string `json:"certificate,omitempty"`
+	Directory   string `json:"directory,omitempty"`
+}
+
+// maxTimes bounds a list of times. No limit of a CA that is kept needs more than the newest few.
+const maxTimes = 32
+
+// renewalFile is renewal.json. Fields are added to its schema and never change their meaning: an older agent reads what it
+// knows of a newer one's, and a newer one finds the fields it misses empty.
 type renewalFile struct {
-	Schema       int       `json:"schema"`
-	Failures     int       `json:"failures"`
-	FirstFailure time.Time `json:"first_failure,omitzero"`
-	LastFailure  time.Time `json:"last_failure,omitzero"`
-	NextAttempt  time.Time `json:"next_attempt,omitzero"`
-	RetryAfter   time.Time `json:"retry_after,omitzero"`
-	LastError    string    `json:"last_error,omitempty"`
-	LastHint     string    `json:"last_hint,omitempty"`
-	LastSuccess  time.Time `json:"last_success,omitzero"`
+	Schema int `json:"schema"`
+	Renewal
 }
 
 // Renewal returns what is remembered of name; the zero value when nothing is. A file that cannot be understood is set aside
@@ -72,21 +102,49 @@ func parseRenewal(b []byte) (Renewal, bool) {
 	if err := json.Unmarshal(b, &f); err != nil || f.Schema != 1 || f.Failures < 0 {
 		return Renewal{}, false
 	}
-	for _, t := range []*time.Time{&f.FirstFailure, &f.LastFailure, &f.NextAttempt, &f.RetryAfter, &f.LastSuccess} {
-		*t = t.UTC()
+	for class, n := range f.Row {
+		if n < 0 || len(class) > 40 || !utf8.ValidString(class) || len(f.Row) > maxTimes {
+			return Renewal{}, false
+		}
+	}
+	r := settled(f.Renewal)
+	for _, t := range r.times() {
 		if y := t.Year(); !t.IsZero() && (y < 1970 || y > 9000) {
 			return Renewal{}, false
 		}
 	}
-	return Renewal{f.Failures, f.FirstFailure, f.LastFailure, f.NextAttempt, f.RetryAfter, f.LastError, f.LastHint, f.LastSuccess}, true
+	return r, true
+}
+
+// settled is r in the one form that is written: UTC, no monotonic clock, lists that are bounded and nil when empty.
+func settled(r Renewal) Renewal {
+	r.Row = maps.Clone(r.Row)
+	if len(r.Row) == 0 {
+		r.Row = nil
+	}
+	for _, list := range []*[]time.Time{&r.Issued, &r.Validations} {
+		*list = append([]time.Time(nil), (*list)[max(0, len(*list)-maxTimes):]...)
+	}
+	for _, t := range r.times() {
+		*t = t.Round(0).UTC()
+	}
+	return r
+}
+
+// times are all times in r, in place.
+func (r *Renewal) times() []*time.Time {
+	all := []*time.Time{&r.FirstFailure, &r.LastFailure, &r.NextAttempt, &r.RetryAfter, &r.LastSuccess, &r.LastGood,
+		&r.Window.Start, &r.Window.End, &r.Window.At, &r.Window.AskAt, &r.Limit.Until}
+	for _, list := range [][]time.Time{r.Issued, r.Validations} {
+		for i := range list {
+			all = append(all, &list[i])
+		}
+	}
+	return all
 }
 
 // encodeRenewal writes what parseRenewal reads.
-func encodeRenewal(r Renewal) renewalFile {
-	utc := func(t time.Time) time.Time { return t.Round(0).UTC() }
-	return renewalFile{1, r.Failures, utc(r.FirstFailure), utc(r.LastFailure), utc(r.NextAttempt), utc(r.RetryAfter),
-		r.LastError, r.LastHint, utc(r.LastSuccess)}
-}
+func encodeRenewal(r Renewal) renewalFile { return renewalFile{1, settled(r)} }
 
 // SaveRenewal makes r durable.
 func (s *Store) SaveRenewal(name hostcheck.Name, r Renewal) error {

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math/big"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -257,24 +259,54 @@ func TestDamagedAccount(t *testing.T) {
 func TestRenewal(t *testing.T) {
 	dir, name := t.TempDir(), mustName(t, "alice.pool.example")
 	s := open(t, dir)
-	if r, err := s.Renewal(name); err != nil || r != (Renewal{}) {
+	if r, err := s.Renewal(name); err != nil || !reflect.DeepEqual(r, Renewal{}) {
 		t.Errorf("renewal of a new name = %+v, %v", r, err)
 	}
 	now := time.Date(2026, 11, 23, 9, 11, 0, 5, time.UTC)
 	want := Renewal{Failures: 3, FirstFailure: now, LastFailure: now.Add(1), NextAttempt: now.Add(2), RetryAfter: now.Add(3),
-		LastError: "http-01: 403", LastHint: "look at port 80", LastSuccess: now.Add(-time.Hour)}
+		LastError: "http-01: 403", LastHint: "look at port 80", LastSuccess: now.Add(-time.Hour),
+		Row: map[string]int{"network": 2, "connection": 1}, Issued: []time.Time{now.Add(-time.Hour)}, Validations: []time.Time{now, now.Add(1)},
+		Window:  Window{Certificate: "1f", Start: now, End: now.Add(5), At: now.Add(4), AskAt: now.Add(3), Why: "https://ca.example/why"},
+		Limit:   Limit{Domain: "pool.example", Until: now.Add(6)},
+		Origin:  Origin{Certificate: "1f", Directory: "https://ca.example/dir"},
+		Ordered: "https://ca.example/dir", LastGood: now.Add(7)}
 	must(t, s.SaveRenewal(name, want))
-	if got, err := open(t, dir).Renewal(name); err != nil || got != want {
+	if got, err := open(t, dir).Renewal(name); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("renewal = %+v, %v; want %+v", got, err, want)
 	}
 	path := filepath.Join(dir, "names", name.String(), "renewal.json")
 	whole := read(t, path)
 	for n := range whole[:len(whole)-2] {
 		must(t, os.WriteFile(path, whole[:n], 0o600))
-		if got, err := s.Renewal(name); err != nil || got != (Renewal{}) {
+		if got, err := s.Renewal(name); err != nil || !reflect.DeepEqual(got, Renewal{}) {
 			t.Fatalf("renewal cut after %d bytes = %+v, %v; want nothing", n, got, err)
 		}
 		must(t, os.Rename(path+".corrupt-1", path)) // it was set aside, not lost
+	}
+}
+
+// TestRenewalOfAnOlderAgent reads the file as the first version wrote it, and lets that version read ours.
+func TestRenewalOfAnOlderAgent(t *testing.T) {
+	const old = `{"schema":1,"failures":2,"first_failure":"2026-11-23T09:11:00Z","last_failure":"2026-11-23T09:12:00Z",` +
+		`"next_attempt":"2026-11-23T09:22:00Z","last_error":"http-01: 403","last_hint":"look at port 80"}`
+	at := time.Date(2026, 11, 23, 9, 11, 0, 0, time.UTC)
+	want := Renewal{Failures: 2, FirstFailure: at, LastFailure: at.Add(time.Minute), NextAttempt: at.Add(11 * time.Minute),
+		LastError: "http-01: 403", LastHint: "look at port 80"}
+	got, ok := parseRenewal([]byte(old))
+	if !ok || !reflect.DeepEqual(got, want) {
+		t.Errorf("renewal = %+v, %v; want %+v", got, ok, want)
+	}
+	got.Row, got.Issued = map[string]int{"connection": 3}, []time.Time{at}
+	ours, err := json.Marshal(encodeRenewal(got))
+	must(t, err)
+	var first struct { // all that the first version knew
+		Schema, Failures int
+		NextAttempt      time.Time `json:"next_attempt"`
+		LastError        string    `json:"last_error"`
+	}
+	must(t, json.Unmarshal(ours, &first))
+	if first.Schema != 1 || first.Failures != 2 || !first.NextAttempt.Equal(want.NextAttempt) || first.LastError != want.LastError {
+		t.Errorf("the first version would read %+v from %s", first, ours)
 	}
 }
 
