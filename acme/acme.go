@@ -21,6 +21,17 @@ type Order struct {
 	Name    hostcheck.Name
 	CSR     *x509.CertificateRequest // signed with the certificate's own key, which the Issuer never sees; Raw is set
 	Profile string                   // wanted certificate profile, "" for the CA's default
+
+	// Replaces is the certificate in use, if it came from the same CA and still holds (RFC 9773 section 5); nil = none. CAs do
+	// not count such an order towards their limits.
+	Replaces *x509.Certificate
+
+	// MayFail is how many validations may fail in this order before no other challenge is tried; 0 = as many as there are.
+	MayFail int
+
+	// Finalizing is called before the CA is asked to sign, from a goroutine of the Issuer: from then on the certificate counts,
+	// whatever becomes of the answer. An error ends the order. nil = nobody counts.
+	Finalizing func() error
 }
 
 // Issuer obtains certificates: all the agent asks of an ACME library.
@@ -28,6 +39,10 @@ type Issuer interface {
 	// Issue returns the PEM chain, leaf first, that the CA made for o.CSR. It returns soon after ctx is done, and within
 	// minutes in any case. An *Error tells what kind of failure it was. The answer has yet to be verified by the caller.
 	Issue(ctx context.Context, o Order) (chainPEM []byte, err error)
+
+	// RenewalInfo asks when leaf, which the same CA made, is best renewed. It is not called for one that has expired. The error
+	// is ErrNoRenewalInfo where the CA does not tell; a window that makes no sense is left to the caller.
+	RenewalInfo(ctx context.Context, leaf *x509.Certificate) (RenewalInfo, error)
 }
 
 // newRequest makes the certificate signing request for one name: one dNSName and no common name, as RFC 9525 has it.

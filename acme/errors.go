@@ -13,6 +13,7 @@ type Class string
 const (
 	ClassNetwork     Class = "network"      // the ACME server was not reached, or failed itself (5xx)
 	ClassRateLimited Class = "rate-limited" // it asks us to wait
+	ClassLimit       Class = "limit"        // its limit for the whole domain is used up, by whoever
 	ClassConnection  Class = "connection"   // it could not reach us to validate
 	ClassUnauth      Class = "unauthorized" // it reached something that did not show our proof
 	ClassDNS         Class = "dns"          // it could not look the name up
@@ -31,6 +32,11 @@ type Error struct {
 	RetryAfter time.Duration // what the server asked us to wait; 0 = it did not say
 	Hint       string        // one line for the operator: what to do
 	Err        error         // what happened
+
+	Declined    bool      // the CA was asked to sign and said no: no certificate counts
+	Validations int       // how many validations the CA has counted as failed
+	Domain      string    // of ClassLimit: the domain, "" when the CA did not say
+	Until       time.Time // of ClassLimit: when the CA will make certificates again; zero = it did not say
 }
 
 // Error is one line, whatever the peer wrote.

@@ -32,7 +32,9 @@ type fakeCA struct {
 
 	mu     sync.Mutex
 	answer func(ctx context.Context, o Order) ([]byte, error) // nil = sign
+	info   func(*x509.Certificate) (RenewalInfo, error)       // nil = tells nothing
 	orders []time.Time
+	asked  []time.Time // when renewal information was asked for
 	serial int64
 }
 
@@ -64,6 +66,16 @@ func (ca *fakeCA) Issue(ctx context.Context, o Order) ([]byte, error) {
 		return answer(ctx, o)
 	}
 	return ca.sign(o.CSR.DNSNames[0], o.CSR.PublicKey, time.Now(), time.Now().Add(ca.life)), nil
+}
+
+func (ca *fakeCA) RenewalInfo(_ context.Context, leaf *x509.Certificate) (RenewalInfo, error) {
+	ca.mu.Lock()
+	defer ca.mu.Unlock()
+	ca.asked = append(ca.asked, time.Now())
+	if ca.info == nil {
+		return RenewalInfo{}, ErrNoRenewalInfo
+	}
+	return ca.info(leaf)
 }
 
 // set changes what orders come to from now on.
@@ -132,7 +144,8 @@ func newHouse(t *testing.T, ca *fakeCA, dir string) *house {
 	}
 	h := &house{ca: ca, dir: dir, store: s, live: live.NewSet([]hostcheck.Name{name}), name: name, log: new(bytes.Buffer)}
 	log := hclog.New(&hclog.LoggerOptions{Output: h.log, Level: hclog.Info, DisableTime: true})
-	h.Manager = NewManager(Config{Name: name, Issuer: ca, Store: s, Live: h.live, Log: log, Event: func(e Event) { h.events = append(h.events, e) }})
+	h.Manager = NewManager(Config{Name: name, Issuer: ca, Store: s, Live: h.live, Log: log, Directory: simulated,
+		Event: func(e Event) { h.events = append(h.events, e) }})
 	return h
 }
 

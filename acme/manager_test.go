@@ -33,16 +33,17 @@ func sleep(d time.Duration) {
 func TestFirstOrderGoesOutAtOnceAndTheNextWithAThirdOfLifeLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, newFakeCA(t), "")
+		h.ca.life = 12 * day
 		stop := h.run(t)
 		synctest.Wait()
 		if h.ca.count() != 1 || h.served(t) == nil {
 			t.Fatalf("%d orders, certificate served: %v; want one at once", h.ca.count(), h.served(t) != nil)
 		}
 		first, key := h.served(t), h.live.Leaf(h.name).PublicKey
-		sleep(6*day + time.Hour)
+		sleep(8*day + time.Hour)
 		stop()
-		if gaps := h.ca.gaps(); len(gaps) != 1 || gaps[0] < 6*day || gaps[0] > 6*day+tick {
-			t.Errorf("waits = %v, want one of 6 days", gaps)
+		if gaps := h.ca.gaps(); len(gaps) != 1 || gaps[0] < 8*day || gaps[0] > 8*day+tick {
+			t.Errorf("waits = %v, want one of 8 days", gaps)
 		}
 		if bytes.Equal(h.served(t), first) {
 			t.Error("the renewed certificate is not served")
@@ -129,7 +130,7 @@ func TestFailureIsOnDiskBeforeTheOrderGoesOut(t *testing.T) {
 		if n := next.ca.count(); n != 0 {
 			t.Errorf("%d orders within 45 s of a crash during an order, want none", n)
 		}
-		sleep(2 * time.Minute)
+		sleep(validationGap)
 		stop()
 		if n := next.ca.count(); n != 1 {
 			t.Errorf("%d orders after the first wait, want 1", n)
@@ -415,7 +416,7 @@ func TestLogLinesAndEvents(t *testing.T) {
 		stop := h.run(t)
 		sleep(5 * time.Second)
 		h.ca.set(fails(errDown))
-		sleep(2*day + tick)
+		sleep(36*time.Hour + tick)
 		stop()
 		want := regexp.MustCompile(`^\[INFO\]  certificate ordered: name=alice\.members\.pool\.example reason="first certificate" try=1
 \[INFO\]  certificate obtained: name=alice\.members\.pool\.example issuer="Fake CA" not_after=2000-01-04T00:00Z took=4\.1s

@@ -2,6 +2,7 @@ package acme
 
 import (
 	"crypto/x509"
+	"maps"
 	"time"
 
 	"ntsagent/acme/store"
@@ -21,9 +22,26 @@ const (
 	interrupted = time.Minute
 )
 
-// RenewAt is when a certificate should be renewed: when a third of its life is left.
+// shortLife is below what a certificate counts as short-lived.
+const shortLife = 10 * 24 * time.Hour
+
+// RenewAt is when a certificate should be renewed at the latest: when a third of its life is left, or half if it lives for less
+// than ten days. A CA's renewal information can bring an order forward, never put it off beyond this.
 func RenewAt(leaf *x509.Certificate) time.Time {
-	return leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 3)
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	if life < shortLife {
+		return leaf.NotAfter.Add(-life / 2)
+	}
+	return leaf.NotAfter.Add(-life / 3)
+}
+
+// renewAt is RenewAt, or the point in the CA's window if that comes first.
+func renewAt(leaf *x509.Certificate, r store.Renewal) time.Time {
+	at := RenewAt(leaf)
+	if w := r.Window; w.Certificate == certificateID(leaf) && !w.At.IsZero() && w.At.Before(at) {
+		return w.At
+	}
+	return at
 }
 
 // due tells when the next order may go out, given the certificate that is served (nil = none) and what the last attempts came
@@ -32,20 +50,48 @@ func due(now time.Time, leaf *x509.Certificate, r store.Renewal) time.Time {
 	wait := r.NextAttempt
 	if late(now, leaf) {
 		// A wait that was chosen while there was plenty of time must not eat up what is left.
-		if limit := r.LastFailure.Add(lateCap); r.Failures > 0 && wait.After(limit) {
+		if limit := r.LastFailure.Add(lateCap); !r.LastFailure.IsZero() && wait.After(limit) {
 			wait = limit
 		}
 	}
-	if r.RetryAfter.After(wait) {
-		wait = r.RetryAfter
-	}
+	wait = later(wait, r.RetryAfter)
 	if wait.Sub(now) > maxWait {
 		wait = time.Time{}
 	}
-	if leaf != nil && RenewAt(leaf).After(wait) {
-		return RenewAt(leaf)
+	if at, _ := allowed(now, leaf, r, false); at.After(wait) {
+		wait = at
+	}
+	if leaf != nil && renewAt(leaf, r).After(wait) {
+		return renewAt(leaf, r)
 	}
 	return wait
+}
+
+// step is what a Manager does next.
+type step int
+
+const (
+	stepWait step = iota
+	stepAsk       // for renewal information
+	stepOrder
+)
+
+// next is the whole policy: what to do now, and if that is to wait, until when at most. directory is the CA's.
+func next(now time.Time, leaf *x509.Certificate, r store.Renewal, directory string) (step, time.Time) {
+	at := due(now, leaf, r)
+	if !at.After(now) {
+		return stepOrder, now
+	}
+	if mayAsk(now, leaf, r, directory) {
+		ask := askAt(now, leaf, r)
+		if !ask.After(now) {
+			return stepAsk, now
+		}
+		if ask.Before(at) {
+			at = ask
+		}
+	}
+	return stepWait, at
 }
 
 // late tells whether less than a fifth of the certificate's life is left. No certificate is as late as can be.
@@ -53,26 +99,59 @@ func late(now time.Time, leaf *x509.Certificate) bool {
 	return leaf == nil || leaf.NotAfter.Sub(now) < leaf.NotAfter.Sub(leaf.NotBefore)/5
 }
 
-// backoff is the wait after the n-th failure in a row (n from 1), before jitter. A server that cannot be reached costs nothing
-// to ask again; one that has refused counts our failures (for Let's Encrypt five failed validations an hour are the limit).
+// A curve is the wait after the first, second, third and any later failure in a row, before jitter.
+type curve [4]time.Duration
+
+var (
+	// refused is for what the CA counts, and for what is unknown.
+	refused = curve{time.Minute, 10 * time.Minute, 100 * time.Minute, 24 * time.Hour}
+	// unreached is for a server that costs nothing to ask again.
+	unreached = curve{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
+	// hopeless is for what the next order will not mend, a passing fault of the CA apart.
+	hopeless = curve{time.Hour, 24 * time.Hour, 24 * time.Hour, 24 * time.Hour}
+)
+
+// curves has the classes that do not follow refused.
+var curves = map[Class]curve{
+	ClassNetwork: unreached, ClassClock: unreached,
+	ClassMalformed: hopeless, ClassAccount: hopeless, ClassRejected: hopeless,
+}
+
+// backoff is the wait after the n-th failure of its class in a row (n from 1), before jitter.
 func backoff(class Class, n int) time.Duration {
-	steps := [...]time.Duration{time.Minute, 10 * time.Minute, 100 * time.Minute, 24 * time.Hour}
-	if class == ClassNetwork || class == ClassClock {
-		steps = [...]time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
+	steps, ok := curves[class]
+	if !ok {
+		steps = refused
 	}
 	return steps[min(max(n, 1), len(steps))-1]
 }
 
-// afterFailure is the state after one more failure at now. roll, from [0,1), is the jitter; it is used up here and what it
-// gave is kept in the state, so that a restart does not roll again.
+// counts tells whether an error is a failure of this agent or its name. That others have used up a limit is none, nor that this
+// machine does not know the time yet.
+func counts(class Class) bool { return class != ClassLimit && class != ClassClock }
+
+// afterFailure is the state after one more attempt at now came to e. roll, from [0,1), is the jitter; it is used up here and
+// what it gave is kept in the state, so that a restart does not roll again.
 func afterFailure(now time.Time, leaf *x509.Certificate, r store.Renewal, e *Error, roll float64) store.Renewal {
-	r.Failures++
-	if r.Failures == 1 {
-		r.FirstFailure = now
+	n := r.Row[string(e.Class)] + 1
+	if len(r.Row) == 0 {
+		n = r.Failures + 1 // a state of the first version
 	}
-	r.LastFailure = now
+	r.Row = maps.Clone(r.Row)
+	if r.Row == nil {
+		r.Row = make(map[string]int)
+	}
+	r.Row[string(e.Class)] = n
+	r.Limit = store.Limit{}
 	r.LastError, r.LastHint = e.Error(), oneLine(e.Hint)
-	wait := scale(backoff(e.Class, r.Failures), 0.8+0.4*roll)
+	r.LastFailure = now
+	if counts(e.Class) {
+		r.Failures++
+		if r.Failures == 1 {
+			r.FirstFailure = now
+		}
+	}
+	wait := scale(backoff(e.Class, n), 0.8+0.4*roll)
 	if late(now, leaf) {
 		wait = min(wait, scale(lateCap, 0.7+0.3*roll))
 	}
@@ -80,19 +159,24 @@ func afterFailure(now time.Time, leaf *x509.Certificate, r store.Renewal, e *Err
 	if e.RetryAfter > 0 {
 		asked := scale(min(max(e.RetryAfter, minRetryAfter), maxRetryAfter), 1+0.1*roll)
 		r.RetryAfter = now.Add(asked)
-		if e.Class == ClassRateLimited {
+		if e.Class == ClassRateLimited || e.Class == ClassLimit {
 			wait = asked
 		}
 	}
 	r.NextAttempt = now.Add(wait)
-	return r
+	if e.Class == ClassLimit {
+		r.LastError, r.LastHint = "", ""
+		r.Limit = store.Limit{Domain: oneLine(e.Domain), Until: later(e.Until, r.NextAttempt)}
+	}
+	return spent(now, r, e.Validations)
 }
 
-// afterSuccess is the state after a certificate was obtained. NextAttempt keeps a CA whose certificates are born old from
-// being asked in a circle.
-func afterSuccess(now time.Time, leaf *x509.Certificate) store.Renewal {
+// afterSuccess is the state after a certificate was obtained from directory. NextAttempt keeps a CA whose certificates are born
+// old, or to be renewed at once, from being asked in a circle.
+func afterSuccess(now time.Time, leaf *x509.Certificate, r store.Renewal, directory string) store.Renewal {
 	pause := min(max(leaf.NotAfter.Sub(now)/10, time.Minute), 24*time.Hour)
-	return store.Renewal{LastSuccess: now, NextAttempt: now.Add(pause)}
+	return store.Renewal{LastSuccess: now, NextAttempt: now.Add(pause), LastGood: r.LastGood, Issued: r.Issued, Validations: r.Validations,
+		Origin: store.Origin{Certificate: certificateID(leaf), Directory: directory}, Ordered: directory}
 }
 
 func scale(d time.Duration, by float64) time.Duration { return time.Duration(float64(d) * by) }

@@ -3,8 +3,6 @@ package acme
 import (
 	"crypto/ecdsa"
 	"crypto/x509"
-	"errors"
-	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -44,52 +42,6 @@ func TestDue(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := max(due(now, tt.leaf, tt.r).Sub(now), 0); got != tt.want {
 				t.Errorf("due in %v, want %v", got, tt.want)
-			}
-		})
-	}
-}
-
-// TestThousandLifetimes lives through many certificates with a CA that is away a third of the time.
-func TestThousandLifetimes(t *testing.T) {
-	for _, tt := range []struct {
-		name string
-		life time.Duration
-	}{{"90 days", 90 * day}, {"45 days", 45 * day}, {"160 hours", 160 * time.Hour}} {
-		t.Run(tt.name, func(t *testing.T) {
-			rng := rand.New(rand.NewPCG(8915, uint64(tt.life)))
-			now := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
-			leaf := &x509.Certificate{NotBefore: now, NotAfter: now.Add(tt.life)}
-			var r store.Renewal
-			down, turn := false, now
-			var failures []time.Time
-			for renewals := 0; renewals < 1000; {
-				if at := due(now, leaf, r); at.After(now) {
-					now = at
-				}
-				for !turn.After(now) { // up for a day and a half, down for up to a day and a half
-					down = !down
-					turn = turn.Add(36 * time.Hour)
-					if down {
-						turn = turn.Add(-time.Duration(rng.Int64N(int64(36 * time.Hour))))
-					}
-				}
-				if !now.Before(leaf.NotAfter) {
-					t.Fatalf("certificate %d expired", renewals)
-				}
-				if !down {
-					leaf = &x509.Certificate{NotBefore: now, NotAfter: now.Add(tt.life)}
-					r = afterSuccess(now, leaf)
-					renewals++
-					continue
-				}
-				failures = append(failures, now)
-				if n := len(failures); n > 4 && now.Sub(failures[n-5]) < time.Hour {
-					t.Fatalf("five failed validations within %v", now.Sub(failures[n-5]))
-				}
-				r = afterFailure(now, leaf, r, &Error{Class: ClassConnection, Err: errors.New("down")}, rng.Float64())
-			}
-			if len(failures) < 100 {
-				t.Errorf("%d failures only: the test did not test", len(failures))
 			}
 		})
 	}

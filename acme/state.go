@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"ntsagent/acme/store"
 )
 
 // State is what a Manager knows of its certificate, for status pages. All of it may be shown to anybody.
@@ -14,13 +16,51 @@ type State struct {
 	Serial        string    // hexadecimal
 	NotBefore     time.Time // zero while nothing is served
 	NotAfter      time.Time
-	RenewAt       time.Time // when a third of the life is left
+	RenewAt       time.Time // when a third of the life is left, or half of a short one; sooner if the CA wishes
 	OrderingSince time.Time // when the order under way began; zero while none is
 	LastSuccess   time.Time
 	LastError     string    // of the last attempt that has ended: one line, "" after a success
 	LastHint      string    // one line: what to do
 	Failures      int       // since the last success
 	NextAttempt   time.Time // zero or past = as soon as may be
+	Condition     Condition // why nothing is ordered though nothing has failed, "" = for no such reason
+	Why           string    // of Condition, one line
+}
+
+// Condition is a reason not to order that is no failure.
+type Condition string
+
+const (
+	ClockUnsane    Condition = "clock unsane"    // the clock is wrong: nothing can be said of certificates, that they expire included
+	LimitReached   Condition = "limit reached"   // the CA's limit for the whole domain is used up
+	BudgetSpent    Condition = "budget spent"    // this name has used up what CAs allow it
+	WrongAuthority Condition = "wrong authority" // the configured CA would spoil the certificate in use
+)
+
+// usedUp tells of a limit that others have used up.
+func usedUp(l store.Limit) string {
+	domain := l.Domain
+	if domain == "" {
+		domain = "this domain"
+	}
+	return "the CA's limit for " + domain + " is used up until " + minute(l.Until)
+}
+
+// condition is the State's, with its reason.
+func (m *Manager) condition(now time.Time) (Condition, string) {
+	leaf, r := m.leaf(), m.renewal
+	switch {
+	case m.doubt != "":
+		return ClockUnsane, m.doubt
+	case m.spoils != "":
+		return WrongAuthority, m.spoils
+	case r.Limit.Until.After(now):
+		return LimitReached, usedUp(r.Limit)
+	}
+	if at, why := allowed(now, leaf, r, false); r.Failures == 0 && at.After(now) && !due(now, leaf, r).After(at) {
+		return BudgetSpent, why + " until " + minute(at)
+	}
+	return "", ""
 }
 
 // Kind is what an Event tells of.
@@ -31,6 +71,7 @@ const (
 	Ordered   Kind = "ordered"   // an order goes out
 	Obtained  Kind = "obtained"  // a new certificate was put into service
 	Failed    Kind = "failed"    // an attempt failed
+	PutOff    Kind = "put off"   // an attempt came to nothing, and nobody here is at fault
 )
 
 // Event is one thing that happened to a certificate.
@@ -46,11 +87,13 @@ func (m *Manager) State() State { return *m.state.Load() }
 
 func (m *Manager) publish() {
 	leaf, r := m.leaf(), m.renewal
+	now := time.Now()
 	s := State{Name: m.cfg.Name.String(), OrderingSince: m.ordering, LastSuccess: r.LastSuccess, LastError: r.LastError,
-		LastHint: r.LastHint, Failures: r.Failures, NextAttempt: due(time.Now(), leaf, r)}
+		LastHint: r.LastHint, Failures: r.Failures, NextAttempt: due(now, leaf, r)}
+	s.Condition, s.Why = m.condition(now)
 	if leaf != nil {
 		s.Issuer, s.Serial = issuerName(leaf), leaf.SerialNumber.Text(16)
-		s.NotBefore, s.NotAfter, s.RenewAt = leaf.NotBefore, leaf.NotAfter, RenewAt(leaf)
+		s.NotBefore, s.NotAfter, s.RenewAt = leaf.NotBefore, leaf.NotAfter, renewAt(leaf, r)
 	}
 	m.state.Store(&s)
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
@@ -22,6 +23,10 @@ type slowCA struct{}
 func (slowCA) Issue(ctx context.Context, _ acme.Order) ([]byte, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
+}
+
+func (slowCA) RenewalInfo(context.Context, *x509.Certificate) (acme.RenewalInfo, error) {
+	return acme.RenewalInfo{}, acme.ErrNoRenewalInfo
 }
 
 func TestTheStatusTellsOfAnOrderUnderWay(t *testing.T) {

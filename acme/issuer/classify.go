@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
+	"time"
 
 	legoacme "github.com/go-acme/lego/v4/acme"
 
@@ -23,6 +25,7 @@ const errNS = "urn:ietf:params:acme:error:"
 const (
 	hintNotACME    = "look at acme.directory: what answers there is not a sound ACME server"
 	hintServerDown = "the CA has a fault of its own: nothing to do but wait"
+	hintLimit      = "nothing to do here: the agent goes on when the CA does; the domain's operator can ask the CA for a higher limit"
 	hintWait       = "wait: the agent tries again when the CA allows it; do not remove its state_dir"
 )
 
@@ -62,7 +65,31 @@ func (j *job) classify(err error, kind string) *acme.Error {
 	if errors.As(err, &unknown) {
 		advice = "the ACME server's own certificate is from an unknown CA: name its root in acme.ca_file"
 	}
-	return &acme.Error{Class: class, RetryAfter: j.session.asked(), Hint: advice, Err: errors.New(redact(text))}
+	e = &acme.Error{Class: class, RetryAfter: j.session.asked(), Hint: advice, Err: errors.New(redact(text))}
+	if class == acme.ClassRateLimited {
+		limited(e, text, j.order.Name, time.Now())
+	}
+	return e
+}
+
+// The words of Let's Encrypt's limits. That on a registered domain counts over all accounts:
+//
+//	too many certificates (50) already issued for "pool.example" in the last 168h0m0s, retry after 2026-11-25 10:00:00 UTC: see …
+var (
+	limitedDomain = regexp.MustCompile(`already issued for "([a-z0-9.-]{1,253})"`)
+	limitedUntil  = regexp.MustCompile(`(?i)retry after (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC`)
+)
+
+// limited adds to the error of a rate limit what its words say: until when, and whether it is on a domain of many.
+func limited(e *acme.Error, text string, name hostcheck.Name, now time.Time) {
+	if m := limitedUntil.FindStringSubmatch(text); m != nil {
+		if at, err := time.Parse(time.DateTime, m[1]); err == nil && at.After(now) && at.Sub(now) < 30*24*time.Hour {
+			e.Until, e.RetryAfter = at, max(e.RetryAfter, min(at.Sub(now), 24*time.Hour))
+		}
+	}
+	if m := limitedDomain.FindStringSubmatch(text); m != nil && (name.String() == m[1] || strings.HasSuffix(name.String(), "."+m[1])) {
+		e.Class, e.Domain, e.Hint = acme.ClassLimit, m[1], hintLimit
+	}
 }
 
 // explain finds the class and the plain words of an error.
@@ -108,7 +135,10 @@ func problemClass(p *legoacme.ProblemDetails) acme.Class {
 	if c, ok := classes[kind]; ok {
 		return c
 	}
-	if p.HTTPStatus >= 500 && direct {
+	switch {
+	case direct && p.HTTPStatus == http.StatusTooManyRequests:
+		return acme.ClassRateLimited
+	case direct && p.HTTPStatus >= 500:
 		return acme.ClassNetwork
 	}
 	return acme.ClassMalformed

@@ -48,11 +48,10 @@ type Config struct {
 
 // Issuer talks to one ACME server with one account. It is safe for concurrent use and handles one order at a time.
 type Issuer struct {
-	cfg      Config
-	base     *http.Transport
-	slot     chan struct{}                  // holds one token while an order is under way; guards failures and inVain
-	failures map[hostcheck.Name][]time.Time // validations the CA has counted against us lately
-	inVain   map[hostcheck.Name]int         // times in a row that the web server in front would not have shown a proof
+	cfg    Config
+	base   *http.Transport
+	slot   chan struct{}          // holds one token while an order is under way; guards inVain
+	inVain map[hostcheck.Name]int // times in a row that the web server in front would not have shown a proof
 }
 
 var _ acme.Issuer = (*Issuer)(nil)
@@ -79,13 +78,7 @@ func New(cfg Config) (*Issuer, error) {
 		return nil, err
 	}
 	redirectLegoLog(cfg.Log)
-	return &Issuer{
-		cfg:      cfg,
-		base:     newTransport(roots),
-		slot:     make(chan struct{}, 1),
-		failures: make(map[hostcheck.Name][]time.Time),
-		inVain:   make(map[hostcheck.Name]int),
-	}, nil
+	return &Issuer{cfg: cfg, base: newTransport(roots), slot: make(chan struct{}, 1), inVain: make(map[hostcheck.Name]int)}, nil
 }
 
 // trustedRoots is the system's pool with the certificates of file added.
@@ -123,7 +116,8 @@ func (i *Issuer) Issue(ctx context.Context, o acme.Order) ([]byte, error) {
 	case <-within.Done():
 		return nil, late(ctx, o.Name)
 	}
-	job := &job{issuer: i, order: o, session: &session{ctx: within, base: i.base}, proofs: &proofs{responder: i.cfg.Responder, webroot: i.cfg.Webroot, log: i.cfg.Log}}
+	job := &job{issuer: i, order: o, session: &session{ctx: within, base: i.base, finalizing: o.Finalizing},
+		proofs: &proofs{responder: i.cfg.Responder, webroot: i.cfg.Webroot, log: i.cfg.Log}}
 	type result struct {
 		chain []byte
 		err   *acme.Error

@@ -5,7 +5,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/go-acme/lego/v4/acme/api"
@@ -19,11 +18,7 @@ const (
 	finalizeTimeout = time.Minute // how long to wait for the certificate once the name is validated
 	maxChain        = 10          // certificates in an answer
 
-	// Let's Encrypt allows five failed validations per name, account and hour. A second challenge type doubles what one attempt
-	// costs, so it is tried only while this many failures or fewer would stand after it.
-	failureBudget = 4
-	failureWindow = time.Hour
-	userAgent     = "ntsagent"
+	userAgent = "ntsagent"
 )
 
 // job is one Issue.
@@ -61,29 +56,37 @@ func (j *job) run() (chain []byte, failure *acme.Error) {
 }
 
 // tryChallenges makes one order for each challenge type in turn until one succeeds. A challenge cannot be repeated within an
-// authorization, so a failure costs a new order (RFC 8555 section 8.2).
+// authorization, so a failure costs a new order (RFC 8555 section 8.2), and one of the few that a CA lets fail in an hour.
 func (j *job) tryChallenges(core *api.Core) ([]byte, *acme.Error) {
 	profile := j.profile(core)
 	var first *acme.Error
+	failed := 0
 	for _, kind := range j.issuer.cfg.Challenges {
-		if first != nil && !j.issuer.mayFallBack(j.order, time.Now()) {
+		if first != nil && j.order.MayFail > 0 && failed >= j.order.MayFail {
 			break
 		}
 		if e := j.askFront(kind); e != nil {
 			first = combine(first, e)
 			continue
 		}
+		shown := j.proofs.count()
 		chain, err := j.obtain(core, kind, profile)
 		if err == nil {
 			return chain, nil
+		}
+		// That the CA has said nothing does not mean that it has not counted.
+		if j.proofs.count() > shown && j.session.signed() == notAsked {
+			failed++
 		}
 		e := j.classify(err, kind)
 		first = combine(first, e)
 		if !validationFailed(err) || j.session.ctx.Err() != nil {
 			break
 		}
-		j.issuer.failures[j.order.Name] = append(j.issuer.failures[j.order.Name], time.Now())
 		j.issuer.cfg.Log.Debug("challenge failed", "name", j.order.Name.String(), "challenge", kind, "cause", e.Error())
+	}
+	if first != nil {
+		first.Validations, first.Declined = failed, j.session.signed() == declined
 	}
 	return nil, first
 }
@@ -98,18 +101,10 @@ func combine(first, e *acme.Error) *acme.Error {
 	if first.Class == acme.ClassInternal { // nobody but us has judged that one
 		both.Class = e.Class
 	}
-	if e.Class == acme.ClassRateLimited {
-		both.Class, both.Hint = e.Class, e.Hint
+	if e.Class == acme.ClassRateLimited || e.Class == acme.ClassLimit {
+		both.Class, both.Hint, both.Domain, both.Until = e.Class, e.Hint, e.Domain, e.Until
 	}
 	return both
-}
-
-// mayFallBack forgets failures that no longer count and tells whether two more attempts of this hour are left for the name: the
-// one about to be made and one in reserve for the next try of the preferred challenge.
-func (i *Issuer) mayFallBack(o acme.Order, now time.Time) bool {
-	recent := slices.DeleteFunc(i.failures[o.Name], func(t time.Time) bool { return now.Sub(t) > failureWindow || t.After(now) })
-	i.failures[o.Name] = recent
-	return len(recent)+1 < failureBudget
 }
 
 // obtain makes one order and answers it by one type of challenge. The solver manager is new each time: given two types, lego
@@ -127,14 +122,24 @@ func (j *job) obtain(core *api.Core, kind, profile string) ([]byte, error) {
 		return nil, err
 	}
 	certifier := certificate.NewCertifier(core, resolver.NewProber(solvers), certificate.CertifierOptions{Timeout: finalizeTimeout})
-	resource, err := certifier.ObtainForCSR(certificate.ObtainForCSRRequest{
-		CSR:     j.order.CSR,
-		Bundle:  true,
-		Profile: profile,
+	request := certificate.ObtainForCSRRequest{
+		CSR:            j.order.CSR,
+		Bundle:         true,
+		Profile:        profile,
+		ReplacesCertID: renewalID(j.order.Replaces),
 		// A CA remembers a validation for up to 30 days. The operator of a pool takes a member out by removing its name from
 		// the DNS, and that must stop the next order.
 		AlwaysDeactivateAuthorizations: true,
-	})
+	}
+	resource, err := certifier.ObtainForCSR(request)
+	for err != nil {
+		without := simpler(&request, core, err)
+		if without == "" {
+			break
+		}
+		j.issuer.cfg.Log.Info("order repeated", "name", j.order.Name.String(), "without", without, "cause", j.classify(err, "").Error())
+		resource, err = certifier.ObtainForCSR(request)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -37,6 +37,7 @@ type world struct {
 	directory string
 	caFile    string // root of the ACME server's own certificate
 	server    *httptest.Server
+	manage    http.Handler // pebble's own management
 	zone      *zone
 	names     hostcheck.Set
 	responder *challenge.Responder
@@ -87,6 +88,7 @@ func newWorld(t *testing.T, s settings, names ...hostcheck.Name) *world {
 	validator := va.New(quiet, httpPort, tlsPort, true, w.zone.addr, memory)
 	front := wfe.New(quiet, memory, validator, authority, []string{"ca.example"}, true, s.eab, 1, 1)
 	handler := front.Handler()
+	w.manage = front.ManagementHandler()
 	if s.front != nil {
 		handler = s.front(handler)
 	}

@@ -20,6 +20,7 @@ type proofs struct {
 
 	mu        sync.Mutex
 	withdrawn bool
+	shown     int               // proofs so far
 	removes   map[string]func() // by type and token
 }
 
@@ -41,6 +42,7 @@ func (p *proofs) present(kind string, name hostcheck.Name, token string, show fu
 		old()
 	}
 	p.removes[kind+token] = remove
+	p.shown++
 	p.log.Info("challenge presented", "name", name.String(), "challenge", kind)
 	return nil
 }
@@ -52,6 +54,13 @@ func (p *proofs) remove(id string) {
 		remove()
 		delete(p.removes, id)
 	}
+}
+
+// count is how many proofs were put up so far.
+func (p *proofs) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.shown
 }
 
 // withdraw removes every proof and lets none be put up again.

@@ -47,10 +47,24 @@ type session struct {
 	ctx  context.Context // of the Issue; lego's requests have none
 	base http.RoundTripper
 
+	finalizing func() error // called before the CA is asked to sign; nil = nobody counts
+
 	mu         sync.Mutex
+	finalize   string        // where to ask the CA to sign, known when the order is
+	signing    signing       // how far that has come
+	wait       time.Duration // what the last answer asked us to wait
 	retryAfter time.Duration // the longest wait that was asked for
 	last       error         // how the last request ended; where lego keeps an error's words only, its type is found here
 }
+
+// signing is what is known of the certificate an order was for.
+type signing int
+
+const (
+	notAsked    signing = iota
+	askedToSign         // it may exist, whatever became of the answer
+	declined            // the CA said no
+)
 
 // client makes the http.Client of one Issue. It must not be used twice: lego wraps the transport of each client it is given.
 func (s *session) client() *http.Client {
@@ -74,11 +88,23 @@ func (s *session) roundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" {
 		return nil, &acme.Error{Class: acme.ClassMalformed, Err: fmt.Errorf("%s is not https", req.URL.Redacted()), Hint: hintNotACME}
 	}
+	final := s.isFinal(req)
+	if final && s.finalizing != nil {
+		if err := s.finalizing(); err != nil {
+			return nil, err
+		}
+	}
+	if final {
+		s.setSigning(askedToSign)
+	}
 	ctx, cancel := context.WithTimeout(s.ctx, requestTimeout)
 	defer cancel()
 	resp, err := s.base.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		return nil, err
+	}
+	if final && resp.StatusCode >= 400 && resp.StatusCode < 500 {
+		s.setSigning(declined)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	resp.Body.Close()
@@ -91,6 +117,9 @@ func (s *session) roundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	wait := parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
+	s.mu.Lock()
+	s.wait = wait
+	s.mu.Unlock()
 	if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable {
 		s.mu.Lock()
 		s.retryAfter = max(s.retryAfter, wait)
@@ -99,7 +128,7 @@ func (s *session) roundTrip(req *http.Request) (*http.Response, error) {
 	if resp.StatusCode >= 300 {
 		return s.refuse(req, resp, body)
 	}
-	if n := authorizations(body); n > 1 {
+	if n := s.order(body); n > 1 {
 		return nil, &acme.Error{Class: acme.ClassMalformed, Hint: hintNotACME,
 			Err: fmt.Errorf("%s %s: an order of one name with %d authorizations", req.Method, req.URL.Redacted(), n)}
 	}
@@ -107,16 +136,49 @@ func (s *session) roundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// authorizations counts those of an order (RFC 8555 section 7.1.3), 0 for any other answer. Ours name one host, which takes one.
-// lego would start a goroutine and sleep for each that is listed: hours of them fit into an answer.
-func authorizations(body []byte) int {
+// order looks for an order (RFC 8555 section 7.1.3) in an answer, keeps where to finalize it, and counts its authorizations, 0
+// for any other answer. Ours name one host, which takes one. lego would start a goroutine and sleep for each that is listed:
+// hours of them fit into an answer.
+func (s *session) order(body []byte) (authorizations int) {
 	var order struct {
 		Authorizations []json.RawMessage `json:"authorizations"`
+		Finalize       string            `json:"finalize"`
 	}
 	if json.Unmarshal(body, &order) != nil {
 		return 0
 	}
+	if order.Finalize != "" {
+		s.mu.Lock()
+		s.finalize = order.Finalize
+		s.mu.Unlock()
+	}
 	return len(order.Authorizations)
+}
+
+// isFinal tells whether a request asks the CA to sign.
+func (s *session) isFinal(req *http.Request) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return req.Method == http.MethodPost && s.finalize != "" && req.URL.String() == s.finalize
+}
+
+func (s *session) setSigning(to signing) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.signing = to
+}
+
+func (s *session) signed() signing {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.signing
+}
+
+// lastWait is what the last answer asked us to wait, 0 = nothing.
+func (s *session) lastWait() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wait
 }
 
 // refuse lets problem documents (RFC 7807) through to lego and makes everything else that is not success an error.

@@ -1,0 +1,86 @@
+package acme
+
+import (
+	"crypto/x509"
+	"slices"
+	"time"
+
+	"ntsagent/acme/store"
+)
+
+// What public CAs allow one account and one name, as Let's Encrypt counts it. The agent keeps its own count, on disk, and stays
+// below: a limit that is hit costs a week, and no error of the CA says how much is left.
+const (
+	weekBudget = 5 // certificates for exactly the same names
+	week       = 7 * 24 * time.Hour
+	hourBudget = 5 // failed validations
+	hour       = time.Hour
+
+	// validationGap is the wait after a failed validation: five in an hour are never reached.
+	validationGap = 12 * time.Minute
+
+	// budgetSlack keeps the agent off the very edge of a limit: the CA's clock is not ours.
+	budgetSlack = 2 * time.Minute
+)
+
+// within gives those of times that still count at now, oldest first. One of the future was written under a wrong clock; it
+// counts as made now, the longest it can.
+func within(times []time.Time, now time.Time, span time.Duration) []time.Time {
+	var out []time.Time
+	for _, t := range times {
+		if t.After(now) {
+			t = now
+		}
+		if now.Sub(t) < span+budgetSlack {
+			out = append(out, t)
+		}
+	}
+	slices.SortFunc(out, time.Time.Compare)
+	return out
+}
+
+// allowed is the earliest time at which one more order keeps within what CAs allow, and why it is not now. The last certificate
+// of a week is kept for a name that is late, or for an operator's wish (forced), which need not wait for the gap either.
+func allowed(now time.Time, leaf *x509.Certificate, r store.Renewal, forced bool) (at time.Time, why string) {
+	most := weekBudget
+	if !forced && !late(now, leaf) {
+		most--
+	}
+	if issued := within(r.Issued, now, week); len(issued) >= most {
+		at, why = issued[len(issued)-most].Add(week+budgetSlack), "the certificates that a CA makes for the same name in a week are used up"
+	}
+	failed := within(r.Validations, now, hour)
+	if len(failed) >= hourBudget {
+		if free := failed[len(failed)-hourBudget].Add(hour + budgetSlack); free.After(at) {
+			at, why = free, "the validations that may fail in an hour are used up"
+		}
+	}
+	// A first order that was only interrupted need not be waited for.
+	if n := len(failed); n > 1 && !forced || n == 1 && !forced && r.Failures > 0 {
+		if free := failed[n-1].Add(validationGap); free.After(at) {
+			at, why = free, "a validation has failed lately"
+		}
+	}
+	return at, why
+}
+
+// mayFail is how many validations may fail in an order that goes out now: the second challenge is tried only while enough of
+// the hour's are left for the next order.
+func mayFail(now time.Time, r store.Renewal) int {
+	return max(1, 3-len(within(r.Validations, now, hour)))
+}
+
+// spent is r with n validations failed at now.
+func spent(now time.Time, r store.Renewal, n int) store.Renewal {
+	r.Validations = within(r.Validations, now, hour)
+	for range min(n, hourBudget) {
+		r.Validations = append(r.Validations, now)
+	}
+	return r
+}
+
+// signed is r after the CA was asked to sign at now.
+func signed(now time.Time, r store.Renewal) store.Renewal {
+	r.Issued = append(within(r.Issued, now, week), now)
+	return r
+}
