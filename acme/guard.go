@@ -3,6 +3,7 @@ package acme
 import (
 	"crypto/x509"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,7 +13,11 @@ import (
 // staging tells whether a directory URL is that of a CA for rehearsals, whose certificates no client trusts.
 func staging(directory string) bool {
 	u, err := url.Parse(directory)
-	return err == nil && (strings.Contains(u.Hostname(), "staging") || strings.Contains(u.Hostname(), "test"))
+	if err != nil {
+		return false
+	}
+	words := strings.FieldsFunc(u.Hostname(), func(r rune) bool { return r == '.' || r == '-' })
+	return slices.Contains(words, "staging") || slices.Contains(words, "test")
 }
 
 // rehearsed tells whether leaf came from such a CA.

@@ -86,7 +86,7 @@ func TestCAThatAlwaysWantsARenewalIsNotObeyedWithoutEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newFakeCA(t)
 		ca.life = 90 * day
-		ca.window(-2*day, -day, time.Second)
+		ca.window(-2*day, -day, time.Hour)
 		h := newHouse(t, ca, "")
 		stop := h.run(t)
 		sleep(14 * day)

@@ -263,6 +263,8 @@ func TestSpoils(t *testing.T) {
 		{"one of unknown origin from a staging CA too", fake, store.Renewal{}, rehearsal, false},
 		{"an expired one has nothing to spoil", over, from(real), rehearsal, false},
 		{"neither has none", nil, store.Renewal{}, rehearsal, false},
+		{"a test CA too", leaf, from(real), "https://dv.acme-v02.test-api.pki.goog/directory", true},
+		{"the latest is no test", leaf, from(real), "https://latest.example/directory", false},
 		{"the same CA spoils nothing", leaf, from(real), real, false},
 		{"another real CA spoils nothing", leaf, from("https://acme.zerossl.com/v2/DV90"), real, false},
 	} {

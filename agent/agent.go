@@ -37,6 +37,7 @@ type Options struct {
 	ConfigPath string // read now and at every reload
 	Log        hclog.Logger
 	Version    string
+	Built      time.Time  // the clock cannot be before this; zero = not known
 	Host       setup.Host // where daemon.kind: auto looks; zero = this machine
 }
 

@@ -112,17 +112,27 @@ func (d Document) closed(service string) bool {
 func judgeCertificate(c Certificate, now time.Time) string {
 	left := c.NotAfter.Sub(now)
 	life := c.NotAfter.Sub(c.NotBefore)
+	cause := because(c.LastError)
+	if c.Why != "" {
+		cause = because(c.Why)
+	}
 	switch {
+	case c.Condition == ConditionClock:
+		return fmt.Sprintf("certificate %s: the clock is not believed%s", c.Name, cause)
 	case c.NotAfter.IsZero() && !c.OrderingSince.IsZero() && c.LastError == "":
 		return "" // the first order takes its time
 	case c.NotAfter.IsZero():
-		return fmt.Sprintf("certificate %s: none yet%s", c.Name, because(c.LastError))
+		return fmt.Sprintf("certificate %s: none yet%s", c.Name, cause)
 	case left <= 0:
-		return fmt.Sprintf("certificate %s: expired %s ago%s", c.Name, Span(-left), because(c.LastError))
+		return fmt.Sprintf("certificate %s: expired %s ago%s", c.Name, Span(-left), cause)
 	case now.Before(c.NotBefore):
 		return fmt.Sprintf("certificate %s: not valid for another %s; check the clock", c.Name, Span(c.NotBefore.Sub(now)))
 	case left < expirySoon && left < life/2 || left < life/renewalOverdue:
-		return fmt.Sprintf("certificate %s: only %s left%s", c.Name, Span(left), because(c.LastError))
+		return fmt.Sprintf("certificate %s: only %s left%s", c.Name, Span(left), cause)
+	case c.Condition == ConditionAuthority:
+		return fmt.Sprintf("certificate %s: not renewed%s", c.Name, cause)
+	case c.Failures == 0 && c.LastError != "":
+		return fmt.Sprintf("certificate %s: renewal put off%s", c.Name, because(c.LastError))
 	case c.LastError != "":
 		return fmt.Sprintf("certificate %s: renewal failed %s, %s left%s", c.Name, times(c.Failures), Span(left), because(c.LastError))
 	}

@@ -69,7 +69,15 @@ type Certificate struct {
 	LastHint      string    `json:"last_hint,omitempty"`  // what to do about it
 	Failures      int       `json:"failures"`             // in a row
 	NextAttempt   time.Time `json:"next_attempt,omitzero"`
+	Condition     string    `json:"condition,omitempty"` // why nothing is ordered though nothing has failed: see below
+	Why           string    `json:"why,omitempty"`       // of the condition
 }
+
+// The conditions of a Certificate that the judgement knows; others may come.
+const (
+	ConditionClock     = "clock unsane"    // the clock is wrong: nothing can be said of dates
+	ConditionAuthority = "wrong authority" // the configured CA would spoil the certificate
+)
 
 // Valid says whether clients can be served with c at this time.
 func (c Certificate) Valid(now time.Time) bool {

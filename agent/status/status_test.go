@@ -162,6 +162,30 @@ func TestTextLooksAsPromised(t *testing.T) {
 	}
 }
 
+func TestConditionsOfACertificate(t *testing.T) {
+	day := 24 * time.Hour
+	for _, tt := range []struct {
+		name string
+		cert Certificate
+		want string
+	}{
+		{"an expired certificate is no news while the clock is not believed",
+			Certificate{Name: "a", NotBefore: now.Add(-90 * day), NotAfter: now.Add(-day), Condition: ConditionClock, Why: "it is before 2026"},
+			"certificate a: the clock is not believed: it is before 2026"},
+		{"a limit is told of when there is no certificate", Certificate{Name: "a", Condition: "limit reached", Why: "the CA's limit for pool.example is used up"},
+			"certificate a: none yet: the CA's limit for pool.example is used up"},
+		{"a limit worries nobody while there is time", Certificate{Name: "a", NotBefore: now.Add(-60 * day), NotAfter: now.Add(30 * day), Condition: "limit reached", Why: "used up"}, ""},
+		{"a rehearsal that would spoil the certificate", Certificate{Name: "a", NotBefore: now.Add(-60 * day), NotAfter: now.Add(30 * day), Condition: ConditionAuthority, Why: "a staging CA"},
+			"certificate a: not renewed: a staging CA"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := judgeCertificate(tt.cert, now); got != tt.want {
+				t.Errorf("judged %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 // TestJSONKeysAreStable is a golden file: a change here is a change for those
 // who read the JSON.
 func TestJSONKeysAreStable(t *testing.T) {
@@ -195,6 +219,9 @@ func TestRenewalLine(t *testing.T) {
 			"last: failed once, next try in 1m   http-01: 403   nginx answers on port 80"},
 		{"a second try under way", Certificate{LastError: "http-01: 403", Failures: 2, NextAttempt: now, OrderingSince: now.Add(-time.Second)},
 			"ordering since 1s   last: failed 2 times   http-01: 403"},
+		{"a limit that others have used up", Certificate{Condition: "limit reached", Why: "the CA's limit for pool.example is used up until 2026-11-25T10:00Z",
+			LastSuccess: now.Add(-time.Hour)}, "the CA's limit for pool.example is used up until 2026-11-25T10:00Z   last: ok, 1h ago"},
+		{"a clock that is in doubt", Certificate{LastError: "x509: certificate has expired"}, "last: put off   x509: certificate has expired"},
 	} {
 		if got := renewalText(c.cert, now); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)

@@ -23,6 +23,9 @@ func Text(d Document) string {
 		if told(d, c.LastError) {
 			c.LastError = ""
 		}
+		if told(d, c.Why) {
+			c.Why = ""
+		}
 		line(&b, "", renewalText(c, now))
 	}
 	line(&b, "Key exchange", keyExchangeText(d))
@@ -101,7 +104,12 @@ func renewalText(c Certificate, now time.Time) string {
 	if ordering {
 		parts = append(parts, "ordering since "+Span(now.Sub(c.OrderingSince)))
 	}
+	if c.Why != "" {
+		parts = append(parts, c.Why)
+	}
 	switch {
+	case c.Failures == 0 && c.LastError != "":
+		parts = append(parts, "last: put off", c.LastError)
 	case c.Failures > 0 || c.LastError != "":
 		last := "last: failed " + times(c.Failures)
 		if !ordering && !c.NextAttempt.IsZero() {

@@ -32,6 +32,7 @@ func runCommand(g *globals) *cobra.Command {
 				ConfigPath: g.Config,
 				Log:        logger(g, c.Log, cmd.ErrOrStderr()),
 				Version:    release(),
+				Built:      built(),
 			}))
 		},
 	}, "config", "quiet", "verbose")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -26,6 +27,22 @@ func release() string {
 		}
 	}
 	return "devel"
+}
+
+// built is a time before which no clock that this program reads can be right: that of the revision it was built from, or of the
+// first release that asks.
+func built() time.Time {
+	least := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return least
+	}
+	for _, s := range info.Settings {
+		if at, err := time.Parse(time.RFC3339, s.Value); s.Key == "vcs.time" && err == nil && at.After(least) {
+			return at
+		}
+	}
+	return least
 }
 
 func versionCommand(g *globals) *cobra.Command {
