@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -210,6 +211,30 @@ func TestReplaces(t *testing.T) {
 		if len(asked) != 2 || asked[1]["replaces"] != nil {
 			t.Errorf("renewing a %s certificate asks for %v, want a second order without replaces", what, asked)
 		}
+	}
+}
+
+func TestProfileThatTheCARefusesIsDropped(t *testing.T) {
+	t.Parallel()
+	name := mustName(t, "alice.members.pool.example")
+	seen := new(ordersSeen)
+	w := newWorld(t, settings{front: func(real http.Handler) http.Handler {
+		var refused atomic.Bool
+		return seen.front(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, "/order-plz") && refused.CompareAndSwap(false, true) {
+				w.Header().Set("Replay-Nonce", "bm9uY2U")
+				always(400, `{"type":"urn:ietf:params:acme:error:invalidProfile","detail":"not for you","status":400}`).ServeHTTP(w, r)
+				return
+			}
+			real.ServeHTTP(w, r)
+		}))
+	}}, name)
+	o, _ := newOrder(t, name, elliptic.P256())
+	o.Profile = "short"
+	issue(t, w.issuer(t, only(issuer.HTTP01)), o)
+	asked := seen.take()
+	if last := asked[len(asked)-1]; asked[0]["profile"] != "short" || last["profile"] != nil {
+		t.Errorf("orders ask for %v, want the profile only at first", asked)
 	}
 }
 
