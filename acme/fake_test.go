@@ -111,6 +111,13 @@ func (ca *fakeCA) gaps() []time.Duration {
 	return gaps
 }
 
+// questions is how often renewal information was asked for.
+func (ca *fakeCA) questions() int {
+	ca.mu.Lock()
+	defer ca.mu.Unlock()
+	return len(ca.asked)
+}
+
 func (ca *fakeCA) count() int {
 	ca.mu.Lock()
 	defer ca.mu.Unlock()
@@ -125,7 +132,7 @@ type house struct {
 	store  *store.Store
 	live   *live.Set
 	name   hostcheck.Name
-	log    *bytes.Buffer
+	log    *logBuffer
 	events []Event
 }
 
@@ -142,12 +149,32 @@ func newHouse(t *testing.T, ca *fakeCA, dir string) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{ca: ca, dir: dir, store: s, live: live.NewSet([]hostcheck.Name{name}), name: name, log: new(bytes.Buffer)}
+	h := &house{ca: ca, dir: dir, store: s, live: live.NewSet([]hostcheck.Name{name}), name: name, log: new(logBuffer)}
 	log := hclog.New(&hclog.LoggerOptions{Output: h.log, Level: hclog.Info, DisableTime: true})
 	h.Manager = NewManager(Config{Name: name, Issuer: ca, Store: s, Live: h.live, Log: log, Directory: simulated,
 		Event: func(e Event) { h.events = append(h.events, e) }})
 	return h
 }
+
+// logBuffer is a log that can be read while it is written.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *logBuffer) Len() int { return len(l.String()) }
 
 // run starts the Manager; the returned func stops it and waits for its end.
 func (h *house) run(t *testing.T) (stop func()) {
