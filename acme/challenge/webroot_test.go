@@ -106,7 +106,7 @@ func TestASweepTakesLeftProofsAndNothingElse(t *testing.T) {
 	dir := t.TempDir()
 	begun := strings.Repeat("a", 22)
 	for name, text := range map[string]string{
-		token: keyAuth, begun: "", "README": "served by nginx", "index.html": "", "empty": "", "other": token + ".thumb", strings.Repeat("b", 30): "notes",
+		token: keyAuth, begun: "", "README": "served by nginx", "index.html": "", "empty": "", "an-empty-file-with-a-long-name.html": "", "other": token + ".thumb", strings.Repeat("b", 30): "notes",
 	} {
 		put(t, filepath.Join(dir, name), text)
 	}
@@ -116,7 +116,7 @@ func TestASweepTakesLeftProofsAndNothingElse(t *testing.T) {
 	if err := Webroot(dir).Sweep(); err != nil {
 		t.Fatal(err)
 	}
-	mustHold(t, dir, "README", strings.Repeat("b", 30), strings.Repeat("c", 30), "empty", "index.html", "other")
+	mustHold(t, dir, "README", "an-empty-file-with-a-long-name.html", strings.Repeat("b", 30), strings.Repeat("c", 30), "empty", "index.html", "other")
 }
 
 func put(t *testing.T, path, text string) {
