@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"ntsagent/acme/dnscheck"
 	"ntsagent/acme/live"
 	"ntsagent/acme/store"
 	"ntsagent/hostcheck"
@@ -34,6 +35,8 @@ type Config struct {
 	Directory string      // directory URL of the Issuer's CA; "" = not known, then no renewal information is asked for
 	Built     time.Time   // the clock cannot be before this; zero = not known
 	Synced    func() bool // whether the clock is known to be synchronized; nil = not known
+
+	Look func(context.Context, hostcheck.Name) dnscheck.Verdict // what the DNS says before an order; nil = it is not asked
 }
 
 // Manager keeps one certificate valid.
@@ -51,6 +54,7 @@ type Manager struct {
 	looked   time.Time // when the clock was last looked at
 	doubt    string    // why the clock is not believed, "" = it is
 	spoils   string    // why the directory must not be ordered from, "" = it may
+	standing dnscheck.State
 }
 
 // NewManager makes a Manager; Run sets it to work. There must be one only for each name.
@@ -114,7 +118,9 @@ func (m *Manager) act(ctx context.Context, wished bool) {
 		m.log.Warn("certificate not ordered", "cause", why, "until", minute(at))
 		return
 	}
-	m.attempt(ctx)
+	if m.cleared(ctx, wished) {
+		m.attempt(ctx)
+	}
 }
 
 // lookAtClock decides whether the clock can be believed. Nothing is ordered by a clock that is wrong.
@@ -189,6 +195,9 @@ func (m *Manager) restore() {
 		m.log.Warn("renewal state not read", "error", err)
 	}
 	m.renewal, m.ordering = r, time.Time{}
+	if m.standing, err = m.cfg.Store.Standing(m.cfg.Name); err != nil {
+		m.log.Warn("DNS state not read", "error", err)
+	}
 	pairs, err := m.cfg.Store.Pairs(m.cfg.Name)
 	if err != nil {
 		m.log.Warn("certificate store not read", "error", err)

@@ -56,6 +56,8 @@ func (m *Manager) condition(now time.Time) (Condition, string) {
 		return WrongAuthority, m.spoils
 	case r.Limit.Until.After(now):
 		return LimitReached, usedUp(r.Limit)
+	case m.cfg.Look != nil && m.standing.Held():
+		return Condition(m.standing.Standing), oneLine(m.standing.Text)
 	}
 	if at, why := allowed(now, leaf, r, false); r.Failures == 0 && at.After(now) && !due(now, leaf, r).After(at) {
 		return BudgetSpent, why + " until " + minute(at)
@@ -90,6 +92,9 @@ func (m *Manager) publish() {
 	now := time.Now()
 	s := State{Name: m.cfg.Name.String(), OrderingSince: m.ordering, LastSuccess: r.LastSuccess, LastError: r.LastError,
 		LastHint: r.LastHint, Failures: r.Failures, NextAttempt: due(now, leaf, r)}
+	if m.cfg.Look != nil && m.standing.Held() {
+		s.NextAttempt, s.LastHint = later(s.NextAttempt, m.standing.Next), oneLine(m.standing.Hint)
+	}
 	s.Condition, s.Why = m.condition(now)
 	if leaf != nil {
 		s.Issuer, s.Serial = issuerName(leaf), leaf.SerialNumber.Text(16)

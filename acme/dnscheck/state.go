@@ -121,3 +121,18 @@ func (s State) Held() bool {
 	}
 	return false
 }
+
+// Valid tells whether a State read from a disk can be one of ours, and be written again.
+func (s State) Valid() bool {
+	switch s.Standing {
+	case Allowed, Missing, Withdrawn, Elsewhere, Forbidden, Unclear:
+	default:
+		return false
+	}
+	for _, t := range []time.Time{s.Since, s.Checked, s.First, s.Next, s.LetGo} {
+		if y := t.Year(); !t.IsZero() && (y < 1970 || y > 9000) {
+			return false
+		}
+	}
+	return s.Checks >= 0 && s.Sighted >= 0
+}

@@ -22,10 +22,10 @@ const module = "ntsagent/"
 var mayEnter = map[string][]string{
 	"hostcheck": {},
 
-	"acme":           {"acme/store", "acme/live", "hostcheck"},
+	"acme":           {"acme/store", "acme/live", "acme/dnscheck", "hostcheck"},
 	"acme/disk":      {},
 	"acme/live":      {"acme/disk", "hostcheck"},
-	"acme/store":     {"acme/disk", "hostcheck"},
+	"acme/store":     {"acme/disk", "acme/dnscheck", "hostcheck"},
 	"acme/challenge": {"acme/disk", "hostcheck"},
 	"acme/dnscheck":  {"hostcheck"},
 	"acme/front":     {"hostcheck"},
