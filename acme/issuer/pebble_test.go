@@ -167,6 +167,7 @@ func (z *zone) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	m := new(dns.Msg).SetReply(q)
+	m.RecursionAvailable = true
 	name := q.Question[0].Name
 	addr := z.a[name]
 	switch {
