@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"ntsagent/acme/dnscheck"
 	"ntsagent/hostcheck"
 )
 
@@ -20,5 +21,5 @@ func CAARecord(name hostcheck.Name, issuer, account string, methods []string) (s
 	if account == "" || strings.ContainsFunc(account, foreign) {
 		return "", fmt.Errorf("the account's URL %q cannot stand in a CAA record", account)
 	}
-	return fmt.Sprintf(`%s. CAA 0 issue "%s; validationmethods=%s; accounturi=%s"`, name, ca, strings.Join(methods, ","), account), nil
+	return dnscheck.Record(name.String(), ca.String(), account, methods), nil
 }

@@ -81,6 +81,7 @@ func (a *agent) newCerts(ctx context.Context, old *parts, cfg *config.Config) (*
 			Name: name, Issuer: order, Store: a.store, Live: c.live, KeyType: store.KeyType(cfg.ACME.KeyType),
 			Profile: cfg.ACME.Profile, Log: a.Log.Named("acme"), Event: a.certificateEvent,
 			Directory: cfg.ACME.Directory, Built: a.Built, Synced: acme.Synchronized,
+			Look: lookAtDNS(cfg),
 		}))
 	}
 	return c, nil

@@ -40,12 +40,11 @@ func Judge(o Observation, w Want) Verdict {
 			Hint: "a CA does not issue without them: look at the DNS of the name and of its parents"}
 	}
 	if why := judgeCAA(o.CAA, w); why != "" {
-		issuer := "letsencrypt.org"
+		hint := "have whoever runs the zone publish a CAA record of " + o.Name.String() + " that lets this CA issue"
 		if len(w.Identities) > 0 {
-			issuer = w.Identities[0]
+			hint = "have whoever runs the zone publish: " + Record(o.Name.String(), w.Identities[0], w.Account, w.Methods)
 		}
-		return Verdict{Finding: Denied, Text: why,
-			Hint: "have whoever runs the zone publish: " + Record(o.Name.String(), issuer, w.Account, w.Methods)}
+		return Verdict{Finding: Denied, Text: why, Hint: hint}
 	}
 	return Verdict{Finding: OK, Text: strings.Join(notes, "; ")}
 }

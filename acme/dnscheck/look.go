@@ -116,11 +116,19 @@ func (l *look) ask(ctx context.Context, s server, name string, kind uint16) (*dn
 	if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
 		return nil, "says " + dns.RcodeToString[m.Rcode]
 	}
-	// An answer out of a referral or of a server that knows nothing of the zone is none.
-	if !m.Authoritative && (s.authoritative || !m.RecursionAvailable) {
+	if !responsible(m, s) {
 		return nil, "is not responsible for the name"
 	}
 	return m, ""
+}
+
+// responsible tells an answer from a referral, and from the words of a server that knows nothing of the zone.
+func responsible(m *dns.Msg, s server) bool {
+	if m.Authoritative || s.authoritative {
+		return m.Authoritative
+	}
+	negative := slices.ContainsFunc(m.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeSOA }) // RFC 2308 section 2
+	return m.RecursionAvailable || len(m.Answer) > 0 || negative
 }
 
 // records asks for the records of name, following CNAMEs, within one answer and by asking on.

@@ -48,17 +48,18 @@ type Config struct {
 
 // ACME says where and how certificates are ordered.
 type ACME struct {
-	Directory         string    `yaml:"directory"` // https URL
-	Email             string    `yaml:"email"`     // may be empty
-	AgreeToTerms      bool      `yaml:"agree_to_terms"`
-	Profile           string    `yaml:"profile"`
-	KeyType           string    `yaml:"key_type"`
-	Challenges        []string  `yaml:"challenges"` // ChallengeHTTP01, ChallengeTLSALPN01, in the order to try
-	HTTP01            HTTP01    `yaml:"http01"`
-	TLSALPN01         TLSALPN01 `yaml:"tls_alpn01"`
-	EAB               EAB       `yaml:"eab"`
-	CAFile            string    `yaml:"ca_file"` // PEM file with one more root for the directory; "" = none
-	FallbackDirectory string    `yaml:"fallback_directory"`
+	Directory         string           `yaml:"directory"` // https URL
+	Email             string           `yaml:"email"`     // may be empty
+	AgreeToTerms      bool             `yaml:"agree_to_terms"`
+	Profile           string           `yaml:"profile"`
+	KeyType           string           `yaml:"key_type"`
+	Challenges        []string         `yaml:"challenges"` // ChallengeHTTP01, ChallengeTLSALPN01, in the order to try
+	HTTP01            HTTP01           `yaml:"http01"`
+	TLSALPN01         TLSALPN01        `yaml:"tls_alpn01"`
+	EAB               EAB              `yaml:"eab"`
+	CAFile            string           `yaml:"ca_file"`        // PEM file with one more root for the directory; "" = none
+	Resolvers         []netip.AddrPort `yaml:"resolvers,auto"` // asked for a name before each order, the first two; nil = auto
+	FallbackDirectory string           `yaml:"fallback_directory"`
 }
 
 // The challenges of acme.challenges, by their names in RFC 8555 and RFC 8737.

@@ -161,6 +161,11 @@ func (v validator) acme(c *Config) {
 		v.fail("acme.tls_alpn01.listen", "the list is empty", "tls-alpn-01 needs an address, or remove it from acme.challenges")
 	}
 	v.optionalPath("acme.ca_file", a.CAFile)
+	for i, r := range a.Resolvers {
+		if r.Port() == 0 || r.Addr().IsUnspecified() || r.Addr().IsMulticast() {
+			v.fail(fmt.Sprintf("acme.resolvers[%d]", i), r.String()+" is no server's address", "write it as 192.0.2.53:53")
+		}
+	}
 }
 
 func looksLikeEmail(s string) bool {
@@ -252,7 +257,6 @@ func (v validator) notYet(c *Config) {
 		}
 		v.fail(key, "not supported yet in this version", "remove the key")
 	}
-	same("public_addresses", c.PublicAddresses, def.PublicAddresses)
 	same("acme.eab", c.ACME.EAB, def.ACME.EAB)
 	same("acme.fallback_directory", c.ACME.FallbackDirectory, def.ACME.FallbackDirectory)
 	same("ke.max_pool_sessions", c.KE.MaxPoolSessions, def.KE.MaxPoolSessions)

@@ -131,6 +131,8 @@ func judgeCertificate(c Certificate, now time.Time) string {
 		return fmt.Sprintf("certificate %s: only %s left%s", c.Name, Span(left), cause)
 	case c.Condition == ConditionAuthority:
 		return fmt.Sprintf("certificate %s: not renewed%s", c.Name, cause)
+	case c.Condition == ConditionWithdrawn, c.Condition == ConditionMismatch, c.Condition == ConditionDenied:
+		return fmt.Sprintf("certificate %s: %s, not renewed, %s left%s", c.Name, c.Condition, Span(left), cause)
 	case c.Failures == 0 && c.LastError != "":
 		return fmt.Sprintf("certificate %s: renewal put off%s", c.Name, because(c.LastError))
 	case c.LastError != "":

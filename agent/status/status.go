@@ -77,6 +77,9 @@ type Certificate struct {
 const (
 	ConditionClock     = "clock unsane"    // the clock is wrong: nothing can be said of dates
 	ConditionAuthority = "wrong authority" // the configured CA would spoil the certificate
+	ConditionWithdrawn = "withdrawn"       // the name was taken out of the DNS
+	ConditionMismatch  = "mismatch"        // the name leads to another host
+	ConditionDenied    = "denied"          // CAA records forbid a certificate
 )
 
 // Valid says whether clients can be served with c at this time.

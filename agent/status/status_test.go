@@ -177,6 +177,9 @@ func TestConditionsOfACertificate(t *testing.T) {
 		{"a limit worries nobody while there is time", Certificate{Name: "a", NotBefore: now.Add(-60 * day), NotAfter: now.Add(30 * day), Condition: "limit reached", Why: "used up"}, ""},
 		{"a rehearsal that would spoil the certificate", Certificate{Name: "a", NotBefore: now.Add(-60 * day), NotAfter: now.Add(30 * day), Condition: ConditionAuthority, Why: "a staging CA"},
 			"certificate a: not renewed: a staging CA"},
+		{"a name that was taken out of the DNS", Certificate{Name: "a", NotBefore: now.Add(-60 * day), NotAfter: now.Add(30 * day), Condition: ConditionWithdrawn, Why: "no address"},
+			"certificate a: withdrawn, not renewed, 30d left: no address"},
+		{"a name that is missing worries nobody before it is confirmed", Certificate{Name: "a", NotBefore: now.Add(-60 * day), NotAfter: now.Add(30 * day), Condition: "missing", Why: "no address"}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := judgeCertificate(tt.cert, now); got != tt.want {

@@ -18,6 +18,7 @@ type agentConfig struct {
 	http01     []string
 	tlsALPN01  []string
 	daemon     string // the section of that name, as YAML
+	resolver   string // address of the lab's DNS
 	stateDir   string
 	socket     string
 }
@@ -35,11 +36,12 @@ acme:
   challenges: %s
   http01: {listen: %s}
   tls_alpn01: {listen: %s}
+  resolvers: [%s]
 ke:
   listen: %s
 %sobserve: {socket: %s}
 state_dir: %s
-`, q([]string{c.name}), q(c.directory), q(c.acmeCA), q(c.challenges), q(c.http01), q(c.tlsALPN01), q(c.ke), c.daemon,
+`, q([]string{c.name}), q(c.directory), q(c.acmeCA), q(c.challenges), q(c.http01), q(c.tlsALPN01), q(c.resolver), q(c.ke), c.daemon,
 		q(c.socket), q(c.stateDir))
 }
 

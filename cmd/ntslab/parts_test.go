@@ -243,7 +243,7 @@ func TestTheAgentAcceptsWhatTheLabWrites(t *testing.T) {
 	c := agentConfig{
 		name: memberName, directory: "https://127.0.0.1:1/dir", acmeCA: "/a b/acme-ca.pem", challenges: []string{"tls-alpn-01", "http-01"},
 		ke: []string{"127.0.0.1:0", "[::1]:0"}, http01: []string{"127.0.0.1:0"}, tlsALPN01: []string{"[::1]:7"},
-		stateDir: "/s", socket: "/s/control.sock",
+		resolver: "127.0.0.1:8053", stateDir: "/s", socket: "/s/control.sock",
 	}
 	for kind, row := range map[string]struct {
 		section string

@@ -24,6 +24,7 @@ func (l *lab) startAgent(ctx context.Context) error {
 		name: memberName, directory: l.ca.directory, acmeCA: l.w.path("acme-ca.pem"), challenges: challenges,
 		ke: anyPort, http01: anyPort, tlsALPN01: anyPort,
 		daemon:   l.daemon.section,
+		resolver: l.names.addr,
 		stateDir: l.w.path("state"), socket: filepath.Join(l.w.socketDir, "control.sock"),
 	}
 	configFile := l.w.path("ntsagent.yaml")
