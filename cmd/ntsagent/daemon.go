@@ -196,7 +196,7 @@ func (f *daemonFlags) config(cmd *cobra.Command, g *globals) (*config.Config, er
 	}
 	c, err := config.Load(g.Config)
 	if err != nil {
-		return nil, exit(exitUsage, err)
+		return nil, configError(err)
 	}
 	return c, nil
 }

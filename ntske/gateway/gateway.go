@@ -35,7 +35,7 @@ type Config struct {
 type Gateway struct {
 	conf    Config
 	limit   *limiter  // of all sockets
-	tallies [16]tally // one for each socket, so that cores do not wait for each other
+	tallies [16]tally // sockets share one from the 17th on; cores seldom wait for each other
 }
 
 // tally counts outcomes.
