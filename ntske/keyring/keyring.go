@@ -215,15 +215,7 @@ func withDefaults(cfg Config) (Config, error) {
 	if cfg.CheckEvery == 0 {
 		cfg.CheckEvery = DefaultCheckEvery
 	}
-	if cfg.Log == nil {
-		cfg.Log = hclog.NewNullLogger()
-	}
-	if cfg.Changed == nil {
-		cfg.Changed = func() {}
-	}
-	if cfg.Help == nil {
-		cfg.Help = func() Help { return Help{} }
-	}
+	orSilent(&cfg.Log, &cfg.Changed, &cfg.Help)
 	return cfg, nil
 }
 

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"ntsagent/ntske/cookie"
 )
 
@@ -162,3 +164,16 @@ func holds(ring *cookie.Ring, key *cookie.Key) bool {
 }
 
 func sameKey(a, b *cookie.Key) bool { return a.ID() == b.ID() && a.Fingerprint() == b.Fingerprint() }
+
+// orSilent puts something that does nothing in the place of what was not given.
+func orSilent(log *hclog.Logger, changed *func(), help *func() Help) {
+	if *log == nil {
+		*log = hclog.NewNullLogger()
+	}
+	if *changed == nil {
+		*changed = func() {}
+	}
+	if *help == nil {
+		*help = func() Help { return Help{} }
+	}
+}
