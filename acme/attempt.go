@@ -5,17 +5,15 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
-	"ntsagent/acme/live"
 	"ntsagent/acme/store"
 )
 
 // attempt orders one certificate and accounts for how it went.
 func (m *Manager) attempt(ctx context.Context) {
-	start, leaf, roll := time.Now(), m.leaf(), rand.Float64()
+	start, leaf, roll := time.Now(), m.leaf(), m.cfg.Roll()
 	before := noted(leaf, m.renewal)
 	// The failure goes on disk, and only there, before the order goes out: an agent that dies during an order must not order
 	// again at once when it comes back. While it lives, nothing has failed yet.
@@ -110,7 +108,7 @@ func (m *Manager) obtain(ctx context.Context, leaf *x509.Certificate, asked *sig
 	if err != nil {
 		return err
 	}
-	if _, err := live.Verify(name, chainPEM, keyPEM, time.Now()); err != nil {
+	if err := m.cfg.Live.Check(name, chainPEM, keyPEM, time.Now()); err != nil {
 		return rejected(err)
 	}
 	if err := m.cfg.Store.Commit(name, chainPEM); err != nil {

@@ -3,7 +3,6 @@ package acme
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"ntsagent/acme/dnscheck"
@@ -31,7 +30,7 @@ func (m *Manager) cleared(ctx context.Context, wished bool) bool {
 	if ctx.Err() != nil {
 		return false
 	}
-	m.standing = dnscheck.Next(time.Now(), verdict, before, rand.Float64())
+	m.standing = dnscheck.Next(time.Now(), verdict, before, m.cfg.Roll())
 	if after := m.standing; before.Standing != dnscheck.Allowed || after.Standing != dnscheck.Allowed {
 		if err := m.cfg.Store.SaveStanding(m.cfg.Name, after); err != nil {
 			m.log.Warn("DNS state not saved", "error", err)
@@ -39,7 +38,7 @@ func (m *Manager) cleared(ctx context.Context, wished bool) bool {
 	}
 	m.tellStanding(before)
 	if m.standing.Standing == dnscheck.Unclear && !m.standing.MayOrder {
-		m.fail(m.leaf(), m.renewal, &Error{Class: ClassDNS, Err: errors.New(verdict.Text), Hint: verdict.Hint}, rand.Float64())
+		m.fail(m.leaf(), m.renewal, &Error{Class: ClassDNS, Err: errors.New(verdict.Text), Hint: verdict.Hint}, m.cfg.Roll())
 	}
 	return m.standing.MayOrder
 }

@@ -37,6 +37,7 @@ type Config struct {
 	Synced    func() bool // whether the clock is known to be synchronized; nil = not known
 
 	Look func(context.Context, hostcheck.Name) dnscheck.Verdict // what the DNS says before an order; nil = it is not asked
+	Roll func() float64                                         // gives from [0,1) what spreads times; nil = at random
 }
 
 // Manager keeps one certificate valid.
@@ -64,6 +65,9 @@ func NewManager(cfg Config) *Manager {
 	}
 	if cfg.Synced == nil {
 		cfg.Synced = func() bool { return false }
+	}
+	if cfg.Roll == nil {
+		cfg.Roll = rand.Float64
 	}
 	m := &Manager{cfg: cfg, log: cfg.Log.With("name", cfg.Name.String()), kick: make(chan struct{}, 1)}
 	m.state.Store(&State{Name: cfg.Name.String()})
@@ -155,7 +159,7 @@ func (m *Manager) lookAtClock() {
 
 // ask learns from the CA when the certificate in use is best renewed.
 func (m *Manager) ask(ctx context.Context) {
-	leaf, before, roll := m.leaf(), m.renewal.Window, rand.Float64()
+	leaf, before, roll := m.leaf(), m.renewal.Window, m.cfg.Roll()
 	within, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	info, err := m.cfg.Issuer.RenewalInfo(within, leaf)
@@ -170,6 +174,9 @@ func (m *Manager) ask(ctx context.Context) {
 		m.log.Debug("no renewal information", "cause", asError(err).Error())
 		r = afterNoRenewalInfo(now, leaf, r, asError(err).RetryAfter, roll)
 	default:
+		if !sound(info) {
+			m.log.Debug("no renewal information", "cause", "no window", "from", minute(info.Start), "to", minute(info.End))
+		}
 		r = afterRenewalInfo(now, leaf, r, info, roll)
 	}
 	if err := m.save(r); err != nil {

@@ -68,11 +68,28 @@ func (s *Set) Install(name hostcheck.Name, chainPEM, keyPEM []byte, now time.Tim
 	if same(c.now.Load(), cert) {
 		return false, nil
 	}
-	if err := s.prove(name, cert, now); err != nil {
-		return false, fmt.Errorf("certificate for %s: does not carry a TLS handshake: %w", name, err)
+	if err := s.carries(name, cert, now); err != nil {
+		return false, err
 	}
 	c.now.Store(cert)
 	return true, nil
+}
+
+// Check tells whether Install would put a pair in service, and puts nothing: what a store is to keep must be known to serve
+// before it takes the place of what does.
+func (s *Set) Check(name hostcheck.Name, chainPEM, keyPEM []byte, now time.Time) error {
+	cert, err := Verify(name, chainPEM, keyPEM, now)
+	if err != nil {
+		return err
+	}
+	return s.carries(name, cert, now)
+}
+
+func (s *Set) carries(name hostcheck.Name, cert *tls.Certificate, now time.Time) error {
+	if err := s.prove(name, cert, now); err != nil {
+		return fmt.Errorf("certificate for %s: does not carry a TLS handshake: %w", name, err)
+	}
+	return nil
 }
 
 // same says whether b adds nothing to a: same chain, same key (the leaf names the key).

@@ -75,6 +75,24 @@ func mustInstall(t testing.TB, s *Set, name hostcheck.Name, chain, key []byte, n
 	}
 }
 
+func TestCheckPutsNothingInService(t *testing.T) {
+	now := time.Now()
+	ca := newAuthority(t, now)
+	name := mustName(t, "alice.pool.example")
+	s := NewSet([]hostcheck.Name{name})
+	chain, key := ca.pair(t, now, nil, name.String())
+	if err := s.Check(name, chain, key, now); err != nil || s.Leaf(name) != nil {
+		t.Errorf("a good pair: %v, served %v", err, s.Leaf(name) != nil)
+	}
+	if err := s.Check(name, chain, keyOf(t, newKey(t)), now); err == nil {
+		t.Error("a key of another certificate is good")
+	}
+	s.prove = func(hostcheck.Name, *tls.Certificate, time.Time) error { return errors.New("no") }
+	if err := s.Check(name, chain, key, now); err == nil || !strings.Contains(err.Error(), "does not carry a TLS handshake") {
+		t.Errorf("a pair that carries no handshake: %v", err)
+	}
+}
+
 func TestServingChoosesByName(t *testing.T) {
 	now := time.Now()
 	ca := newAuthority(t, now)

@@ -38,6 +38,13 @@ func parseChain(chainPEM []byte) ([]*x509.Certificate, error) {
 	if len(blocks) > maxCerts {
 		return nil, fmt.Errorf("chain has %d certificates, at most %d are served", len(blocks), maxCerts)
 	}
+	sent := 0
+	for _, b := range blocks {
+		sent += len(b.Bytes)
+	}
+	if sent > maxSentBytes { // and nobody parses it
+		return nil, fmt.Errorf("certificates take %d bytes; clients refuse more than about %d", sent, maxSentBytes)
+	}
 	chain := make([]*x509.Certificate, len(blocks))
 	for i, b := range blocks {
 		if b.Type != "CERTIFICATE" || len(b.Headers) > 0 {

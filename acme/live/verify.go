@@ -25,6 +25,7 @@ const (
 	maxSentBytes  = 96 << 10 // what TLS sends of it; OpenSSL clients take 100 KiB by default, GnuTLS 128, Go 256
 	minRSABits    = 2048
 	maxRSABits    = 4096 // the largest public CAs sign; beyond, each handshake costs a flooder nothing and us much
+	maxIssuerBits = 8192 // of an RSA key in the rest of the chain; Go clients refuse more
 	clockSkew     = 5 * time.Minute
 )
 
@@ -36,7 +37,7 @@ const (
 //   - a first certificate that is a CA, may not sign for TLS servers, or does not cover name by a dNSName, exactly or by
 //     a wildcard for one label (RFC 9525 §6.3; the Common Name counts for nothing);
 //   - a chain with a certificate that is over, or not yet valid in five minutes;
-//   - a chain in which some certificate is not signed by the next.
+//   - a chain in which some certificate is not signed by the next, or by an RSA key of more than 8192 bits.
 //
 // Whether the chain ends at a root that clients trust cannot be known here. Each error is one line for the operator.
 func Verify(name hostcheck.Name, chainPEM, keyPEM []byte, now time.Time) (*tls.Certificate, error) {
@@ -70,13 +71,8 @@ func verify(name hostcheck.Name, chainPEM, keyPEM []byte, now time.Time) (*tls.C
 		return nil, err
 	}
 	cert := &tls.Certificate{PrivateKey: key, Leaf: leaf}
-	sent := 0
 	for _, c := range chain {
 		cert.Certificate = append(cert.Certificate, c.Raw)
-		sent += len(c.Raw)
-	}
-	if sent > maxSentBytes {
-		return nil, fmt.Errorf("certificates take %d bytes; clients refuse more than about %d", sent, maxSentBytes)
 	}
 	return cert, nil
 }
@@ -170,6 +166,9 @@ func checkOrder(chain []*x509.Certificate) error {
 		}
 		if !bytes.Equal(c.RawIssuer, next.RawSubject) {
 			return fmt.Errorf("%s is not issued by the one after it (wrong order, or one is missing)", ordinal(i, len(chain)))
+		}
+		if k, ok := next.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() > maxIssuerBits {
+			return fmt.Errorf("%s has an RSA key of %d bits; clients refuse more than %d", ordinal(i+1, len(chain)), k.N.BitLen(), maxIssuerBits)
 		}
 		if err := c.CheckSignatureFrom(next); err != nil {
 			return fmt.Errorf("%s is not signed by the one after it: %w", ordinal(i, len(chain)), err)

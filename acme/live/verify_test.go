@@ -97,6 +97,9 @@ func TestVerifyRefuses(t *testing.T) {
 	fat := func(c *x509.Certificate) {
 		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1}, Value: make([]byte, maxSentBytes)}}
 	}
+	giant := *ca
+	giant.inter = sign(t, &x509.Certificate{SerialNumber: big.NewInt(98), Subject: pkix.Name{CommonName: "intermediate"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: day.Add(-time.Hour), NotAfter: day.Add(time.Hour)}, ca.root, giantKey(), ca.rootKey)
 	cut := bytes.Index(chain, []byte("-----END"))
 	for _, c := range []struct {
 		rule       string
@@ -149,6 +152,9 @@ func TestVerifyRefuses(t *testing.T) {
 		{"an intermediate of somebody else", chainOf(leaf, other.inter), keyPEM, "certificate 1 of 2 is not signed by the one after it"},
 		{"the root without the intermediate", chainOf(leaf, ca.root), keyPEM, "certificate 1 of 2 is not issued by the one after it"},
 		{"the intermediates the wrong way round", chainOf(leaf, ca.root, ca.inter), keyPEM, "not issued by the one after it"},
+		{"an intermediate with an RSA key of 16384 bits", chainOf(leaf, giant.inter), keyPEM, "certificate 2 of 2 has an RSA key of 16384 bits"},
+		{"a certificate for an RSA key of 16384 bits", chainOf(sign(t, &x509.Certificate{SerialNumber: big.NewInt(97), DNSNames: []string{"alice.pool.example"},
+			NotBefore: day.Add(-time.Hour), NotAfter: day.Add(time.Hour)}, ca.inter, giantKey(), ca.interKey), ca.inter), keyPEM, "does not belong to the first certificate"},
 		{"the leaf twice", chainOf(leaf, leaf, ca.inter), keyPEM, "certificate 1 of 3 is there twice"},
 		{"the root twice", chainOf(leaf, ca.inter, ca.root, ca.root), keyPEM, "certificate 3 of 4 is there twice"},
 	} {
@@ -162,6 +168,12 @@ func TestVerifyRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// giantKey looks like an RSA key of 16384 bits. To make a real one takes minutes.
+func giantKey() *rsa.PublicKey {
+	n := new(big.Int).Lsh(big.NewInt(1), 16384)
+	return &rsa.PublicKey{N: n.Sub(n, big.NewInt(1)), E: 65537}
 }
 
 func TestVerifyRefusesKeysThatClientsCannotUse(t *testing.T) {
