@@ -11,17 +11,17 @@ import (
 	"ntsagent/acme/store"
 )
 
-// attempt orders one certificate and accounts for how it went.
-func (m *Manager) attempt(ctx context.Context) {
+// attempt orders one certificate and accounts for how it went, which it returns.
+func (m *Manager) attempt(ctx context.Context) error {
 	start, leaf, roll := time.Now(), m.leaf(), m.cfg.Roll()
 	before := noted(leaf, m.renewal)
 	// The failure goes on disk, and only there, before the order goes out: an agent that dies during an order must not order
 	// again at once when it comes back. While it lives, nothing has failed yet.
 	dead := beforeOrder(start, leaf, before, m.cfg.Directory, roll)
 	if err := m.cfg.Store.SaveRenewal(m.cfg.Name, dead); err != nil {
-		m.fail(leaf, before, &Error{Class: ClassInternal, Err: err,
-			Hint: "make room on the disk of state_dir and see that the agent may write there"}, roll)
-		return
+		failure := &Error{Class: ClassInternal, Err: err, Hint: "make room on the disk of state_dir and see that the agent may write there"}
+		m.fail(leaf, before, failure, roll)
+		return failure
 	}
 	before.Ordered = m.cfg.Directory
 	why := "renewal"
@@ -34,10 +34,7 @@ func (m *Manager) attempt(ctx context.Context) {
 	asked := &signature{save: func() error { return m.cfg.Store.SaveRenewal(m.cfg.Name, signed(start, dead)) }}
 	err := m.obtain(ctx, leaf, asked)
 	m.ordering = time.Time{}
-	select { // a wish that came meanwhile has just been granted; one that follows the event below has not
-	case <-m.kick:
-	default:
-	}
+	m.hear() // a wish that came meanwhile has just been granted; one that follows the event below has not
 	if toSign := asked.end(); err == nil || toSign && !asError(err).Declined || asError(err).Class == ClassRejected {
 		before = signed(start, before)
 	}
@@ -51,9 +48,12 @@ func (m *Manager) attempt(ctx context.Context) {
 		if err := m.save(spent(start, before, 1)); err != nil {
 			m.log.Warn("renewal state not saved", "error", err)
 		}
+		return ErrStopped
 	default:
 		m.fail(leaf, before, asError(err), roll)
+		return asError(err)
 	}
+	return nil
 }
 
 // signature notes on disk that the CA is asked to sign, before it is. The Issuer may have been left behind by then.

@@ -64,6 +64,17 @@ func allowed(now time.Time, leaf *x509.Certificate, r store.Renewal, forced bool
 	return at, why
 }
 
+const hintBudget = "nothing to do but wait: a CA counts orders that it refuses, too"
+
+// barred is what no wish lifts: until when the CA has asked us to wait, or allows no more orders, and why.
+func barred(now time.Time, leaf *x509.Certificate, r store.Renewal, wished bool) (at time.Time, why string) {
+	at, why = allowed(now, leaf, r, wished)
+	if asked := r.RetryAfter; asked.After(at) && asked.Sub(now) < maxWait {
+		at, why = asked, "the CA has asked to wait"
+	}
+	return at, why
+}
+
 // mayFail is how many validations may fail in an order that goes out now: the second challenge is tried only while enough of
 // the hour's are left for the next order.
 func mayFail(now time.Time, r store.Renewal) int {

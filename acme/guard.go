@@ -29,6 +29,8 @@ func rehearsed(leaf *x509.Certificate, r store.Renewal) bool {
 	return strings.Contains(issuer, "staging") || strings.Contains(issuer, "fake le")
 }
 
+const hintSpoils = "set acme.directory back, or use another name for rehearsals; renew with --force if it is meant so"
+
 // spoils says why an order to directory must not go out: it would put a certificate that no client trusts in the place of one
 // that they do. "" when it would not.
 func spoils(now time.Time, leaf *x509.Certificate, r store.Renewal, directory string) string {

@@ -42,10 +42,11 @@ type Config struct {
 
 // Manager keeps one certificate valid.
 type Manager struct {
-	cfg   Config
-	log   hclog.Logger
-	kick  chan struct{}
-	state atomic.Pointer[State]
+	cfg    Config
+	log    hclog.Logger
+	wishes chan wish
+	over   chan struct{} // closed when Run has ended
+	state  atomic.Pointer[State]
 
 	// Owned by Run:
 	renewal  store.Renewal
@@ -55,6 +56,7 @@ type Manager struct {
 	looked   time.Time // when the clock was last looked at
 	doubt    string    // why the clock is not believed, "" = it is
 	spoils   string    // why the directory must not be ordered from, "" = it may
+	wished   []wish    // that have no answer yet
 	standing dnscheck.State
 }
 
@@ -69,62 +71,70 @@ func NewManager(cfg Config) *Manager {
 	if cfg.Roll == nil {
 		cfg.Roll = rand.Float64
 	}
-	m := &Manager{cfg: cfg, log: cfg.Log.With("name", cfg.Name.String()), kick: make(chan struct{}, 1)}
+	m := &Manager{cfg: cfg, log: cfg.Log.With("name", cfg.Name.String()), wishes: make(chan wish), over: make(chan struct{})}
 	m.state.Store(&State{Name: cfg.Name.String()})
 	return m
 }
 
 // Run puts what the store has into service, then orders whenever it is time, until ctx is done. It returns nil: no failure of
-// a CA, a disk or a peer ends it.
+// a CA, a disk or a peer ends it. It runs once.
 func (m *Manager) Run(ctx context.Context) error {
+	defer close(m.over)
 	m.started = time.Now()
 	m.looked = m.started
 	m.restore()
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	for kicked := false; ; {
+	for {
 		m.lookAtClock()
 		m.publish()
-		if m.doubt == "" {
-			m.act(ctx, kicked)
-			m.publish()
-			kicked = false
-		}
+		m.answer(m.act(ctx))
+		m.publish()
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-m.kick:
-			kicked = true
+		case w := <-m.wishes:
+			m.wished = append(m.wished, w)
+			m.hear()
 		case <-ticker.C:
 		}
 	}
 }
 
-// act does what it is time for; wished = an operator wants an order now.
-func (m *Manager) act(ctx context.Context, wished bool) {
-	now, leaf := time.Now(), m.leaf()
+// act does what it is time for, or wished for. Its error is for those who wished.
+func (m *Manager) act(ctx context.Context) error {
+	now, leaf, wished, forced := time.Now(), m.leaf(), len(m.wished) > 0, m.forced()
+	if m.doubt != "" {
+		return m.refuse("the clock is not believed: "+m.doubt, "set this machine's clock", time.Time{})
+	}
 	do, _ := next(now, leaf, m.renewal, m.cfg.Directory)
 	if !wished && do == stepAsk {
 		m.ask(ctx)
 	}
 	if !wished && do != stepOrder {
-		return
+		return nil
 	}
-	if why := spoils(now, leaf, m.renewal, m.cfg.Directory); why != "" {
+	if at := notDue(now, leaf, m.renewal); !forced && !at.IsZero() {
+		return m.refuse("it is not due", "renew with --force to order it all the same", at)
+	}
+	if why := spoils(now, leaf, m.renewal, m.cfg.Directory); why != "" && !forced {
 		if wished || why != m.spoils {
-			m.log.Error("certificate not ordered", "cause", why, "hint", "set acme.directory back, or use another name for rehearsals")
+			m.log.Error("certificate not ordered", "cause", why, "hint", hintSpoils)
 		}
 		m.spoils = why
-		return
+		return &Refused{Why: why, Hint: hintSpoils}
 	}
 	m.spoils = ""
-	if at, why := allowed(now, leaf, m.renewal, wished); wished && at.After(now) {
-		m.log.Warn("certificate not ordered", "cause", why, "until", minute(at))
-		return
+	if at, why := barred(now, leaf, m.renewal, wished); at.After(now) {
+		return m.refuse(why, hintBudget, at)
 	}
-	if m.cleared(ctx, wished) {
-		m.attempt(ctx)
+	if !m.cleared(ctx, wished) {
+		if ctx.Err() != nil {
+			return ErrStopped
+		}
+		return &Refused{Why: oneLine(m.standing.Text), Hint: oneLine(m.standing.Hint), Until: m.standing.Next}
 	}
+	return m.attempt(ctx)
 }
 
 // lookAtClock decides whether the clock can be believed. Nothing is ordered by a clock that is wrong.
@@ -184,14 +194,6 @@ func (m *Manager) ask(ctx context.Context) {
 	}
 	if w := r.Window; !w.At.IsZero() && !(w.Certificate == before.Certificate && w.At.Equal(before.At)) {
 		m.log.Info("renewal time from the CA", "from", minute(w.Start), "to", minute(w.End), "renews", minute(renewAt(leaf, r)), "why", w.Why)
-	}
-}
-
-// Renew asks for an order now, whatever the schedule says. It returns at once.
-func (m *Manager) Renew() {
-	select {
-	case m.kick <- struct{}{}:
-	default:
 	}
 }
 

@@ -217,7 +217,7 @@ func TestUnfitCertificateIsRejectedBeforeItIsInstalled(t *testing.T) {
 					t.Fatal(err)
 				}
 				h.ca.set(func(_ context.Context, o Order) ([]byte, error) { return tt.answer(t, h.ca, o), nil })
-				h.Renew()
+				h.wish()
 				synctest.Wait()
 				stop()
 				if s := h.State(); s.Failures != 1 || !strings.Contains(s.LastError, "rejected") || s.LastHint == "" {
@@ -257,18 +257,18 @@ func TestRenewOrdersNow(t *testing.T) {
 		stop := h.run(t)
 		synctest.Wait()
 		for range 5 {
-			h.Renew()
+			h.wish()
 		}
 		synctest.Wait()
 		if n := h.ca.count(); n != 2 && n != 3 {
 			t.Errorf("%d orders after five wishes at once, want them to be one", n-1)
 		}
 		h.ca.set(fails(errDown))
-		h.Renew()
+		h.wish()
 		synctest.Wait()
 		h.ca.set(nil)
 		before := h.ca.count()
-		h.Renew() // in the middle of the back-off
+		h.wish() // in the middle of the back-off
 		synctest.Wait()
 		stop()
 		if h.ca.count() != before+1 || h.State().Failures != 0 {
@@ -295,10 +295,10 @@ func TestAnOrderUnderWayIsNoFailure(t *testing.T) {
 		stop := h.run(t)
 		sleep(time.Minute)
 		h.ca.set(slow(errDown))
-		h.Renew() // fails
+		h.wish() // fails
 		sleep(10 * time.Second)
 		h.ca.set(slow(nil))
-		h.Renew() // succeeds
+		h.wish() // succeeds
 		sleep(10 * time.Second)
 		stop()
 		want := []struct {

@@ -44,6 +44,14 @@ func renewAt(leaf *x509.Certificate, r store.Renewal) time.Time {
 	return at
 }
 
+// notDue is when leaf is to be renewed if that is yet to come, else zero.
+func notDue(now time.Time, leaf *x509.Certificate, r store.Renewal) time.Time {
+	if leaf == nil || !renewAt(leaf, r).After(now) {
+		return time.Time{}
+	}
+	return renewAt(leaf, r)
+}
+
 // due tells when the next order may go out, given the certificate that is served (nil = none) and what the last attempts came
 // to. A time that is not after now means: at once.
 func due(now time.Time, leaf *x509.Certificate, r store.Renewal) time.Time {
