@@ -70,6 +70,7 @@ func (a *agent) newCerts(ctx context.Context, old *parts, cfg *config.Config) (*
 	}
 	order, err := issuer.New(issuer.Config{
 		Directory: cfg.ACME.Directory, Email: cfg.ACME.Email, AgreeToTerms: cfg.ACME.AgreeToTerms,
+		EAB:    issuer.EAB{KID: cfg.ACME.EAB.KID, HMACFile: cfg.ACME.EAB.HMACFile},
 		CAFile: cfg.ACME.CAFile, Challenges: cfg.ACME.Challenges, Responder: responder, Webroot: webroot, Front: a.front(cfg),
 		Store: a.store, Log: a.Log.Named("acme"),
 	})

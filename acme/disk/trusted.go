@@ -19,6 +19,9 @@ import (
 // ErrUntrusted says that another user could change a file, or lead its path elsewhere; the text says where.
 var ErrUntrusted = errors.New("somebody else could change it")
 
+// ErrExposed says that others may read a secret; the text says where.
+var ErrExposed = errors.New("not secret")
+
 // OpenTrusted opens a folder of a trusted path.
 func OpenTrusted(path string) (*os.Root, error) {
 	real, err := trusted(path, unix.S_IFDIR)
@@ -44,6 +47,10 @@ func ReadTrusted(path string, maxBytes int64) ([]byte, error) {
 		return nil, err // which names the path
 	}
 	defer f.Close()
+	return readAll(f, path, maxBytes)
+}
+
+func readAll(f *os.File, path string, maxBytes int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("read file: %w", err)
@@ -52,6 +59,23 @@ func ReadTrusted(path string, maxBytes int64) ([]byte, error) {
 		return nil, fmt.Errorf("read file %s: larger than %d bytes", path, maxBytes)
 	}
 	return data, nil
+}
+
+// ReadSecret is ReadTrusted for a file that nobody but its owner and its group may read.
+func ReadSecret(path string, maxBytes int64) ([]byte, error) {
+	f, err := OpenTrustedFile(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if mode := info.Mode().Perm(); mode&0o007 != 0 {
+		return nil, fmt.Errorf("%w: everybody may read %s, it has mode %04o", ErrExposed, path, mode)
+	}
+	return readAll(f, path, maxBytes)
 }
 
 // MkdirTrusted is MkdirAll and OpenTrusted: nothing is made where somebody else could lead it elsewhere.

@@ -107,3 +107,20 @@ func TestAFolderIsMadeOnlyWhereOthersMakeNone(t *testing.T) {
 		}
 	}
 }
+
+func TestASecretIsForItsOwnerAndItsGroupAlone(t *testing.T) {
+	for mode, says := range map[os.FileMode]string{0o400: "", 0o600: "", 0o640: "", 0o440: "", 0o644: "everybody may read ", 0o604: "everybody may read ",
+		0o601: "everybody may read ", 0o660: "others may write to "} {
+		path := filepath.Join(way(t), "a/b/file")
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		b, err := ReadSecret(path, 4)
+		if says == "" && (err != nil || string(b) != "good") || says != "" && (err == nil || !strings.Contains(err.Error(), says) || b != nil) {
+			t.Errorf("mode %04o: %q, %v", mode, b, err)
+		}
+	}
+	if _, err := ReadSecret(filepath.Join(way(t), "a/b/file"), 4); !errors.Is(err, ErrExposed) {
+		t.Errorf("%v, want ErrExposed", err)
+	}
+}

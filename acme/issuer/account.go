@@ -78,11 +78,7 @@ func (i *Issuer) ensureRegistered(core *api.Core, a store.Account) (store.Accoun
 		if !i.cfg.AgreeToTerms {
 			return a, errNoConsent(meta.TermsOfService)
 		}
-		if meta.ExternalAccountRequired {
-			return a, &acme.Error{Class: acme.ClassAccount, Err: errors.New("the CA wants an external account binding"),
-				Hint: "this CA gives accounts to its customers only: choose another acme.directory"}
-		}
-		resource, err = registrar.Register(registration.RegisterOptions{TermsOfServiceAgreed: true})
+		resource, err = i.register(registrar, meta.ExternalAccountRequired)
 	}
 	if err != nil {
 		return a, fmt.Errorf("register account: %w", err)

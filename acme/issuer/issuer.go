@@ -37,6 +37,7 @@ type Config struct {
 	Directory    string   // directory URL, https only
 	Email        string   // contact of the account, may be empty
 	AgreeToTerms bool     // consent to the CA's terms of service; without it no account is made
+	EAB          EAB      // opens the account at a CA that has customers only
 	CAFile       string   // PEM roots trusted beside the system's, for a private or test CA; may be empty
 	Challenges   []string // HTTP01 and TLSALPN01, tried in this order
 	Responder    *challenge.Responder

@@ -192,7 +192,7 @@ func TestFailuresHaveAClassAndAHint(t *testing.T) {
 		{"an ACME server whose certificate is over, or our clock ahead", settings{expired: true}, nil, nil, acme.ClassClock, "clock"},
 		{"a directory that is not there", settings{}, nil, func(c *issuer.Config) { c.Directory += "/nothing" }, acme.ClassMalformed, "acme.directory"},
 		{"no consent to the terms", settings{}, nil, func(c *issuer.Config) { c.AgreeToTerms = false }, acme.ClassAccount, "acme.agree_to_terms"},
-		{"a CA for customers only", settings{eab: true}, nil, nil, acme.ClassAccount, "acme.directory"},
+		{"a CA for customers only", settings{eab: true}, nil, nil, acme.ClassAccount, "set acme.eab: {kid: …, hmac_file: …}"},
 		{"another web server on port 80", settings{}, func(_ *testing.T, w *world) { w.http.Config.Handler = always(http.StatusTeapot, "") }, only(issuer.HTTP01), acme.ClassUnauth, "port 80 of alice"},
 		{"an app on port 80 that answers everything", settings{}, func(_ *testing.T, w *world) { w.http.Config.Handler = always(http.StatusOK, "<html>") }, only(issuer.HTTP01), acme.ClassUnauth, "port 80 of alice"},
 		{"nothing on port 443", settings{}, func(_ *testing.T, w *world) { w.zone.set(name, "127.0.0.2") }, only(issuer.TLSALPN01), acme.ClassUnauth, "port 443 of alice"},

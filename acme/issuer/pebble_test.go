@@ -86,6 +86,11 @@ func newWorld(t *testing.T, s settings, names ...hostcheck.Name) *world {
 		}
 	}
 	validator := va.New(quiet, httpPort, tlsPort, true, w.zone.addr, memory)
+	if s.eab {
+		if err := memory.AddExternalAccountKeyByID(customer, customerKey); err != nil {
+			t.Fatal(err)
+		}
+	}
 	front := wfe.New(quiet, memory, validator, authority, []string{"ca.example"}, true, s.eab, 1, 1)
 	handler := front.Handler()
 	w.manage = front.ManagementHandler()

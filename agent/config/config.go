@@ -96,10 +96,11 @@ type TLSALPN01 struct {
 	Listen []netip.AddrPort `yaml:"listen"`
 }
 
-// EAB is an external account binding; the HMAC key stays in its own file.
+// EAB is an external account binding (RFC 8555 section 7.3.4), the zero value none;
+// the HMAC key stays in its own file.
 type EAB struct {
 	KID      string `yaml:"kid"`
-	HMACFile string `yaml:"hmac_file"`
+	HMACFile string `yaml:"hmac_file"` // base64url, read when the account is opened
 }
 
 // The two values of certificate.source.

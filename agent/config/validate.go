@@ -160,11 +160,26 @@ func (v validator) acme(c *Config) {
 	if slices.Contains(a.Challenges, ChallengeTLSALPN01) && len(a.TLSALPN01.Listen) == 0 {
 		v.fail("acme.tls_alpn01.listen", "the list is empty", "tls-alpn-01 needs an address, or remove it from acme.challenges")
 	}
+	v.eab("acme.eab", a.EAB)
 	v.optionalPath("acme.ca_file", a.CAFile)
 	for i, r := range a.Resolvers {
 		if r.Port() == 0 || r.Addr().IsUnspecified() || r.Addr().IsMulticast() {
 			v.fail(fmt.Sprintf("acme.resolvers[%d]", i), r.String()+" is no server's address", "write it as 192.0.2.53:53")
 		}
+	}
+}
+
+// eab checks an external account binding, of which there is all or nothing.
+func (v validator) eab(key string, e EAB) {
+	const hint = "the CA gives a key id and an HMAC key together: write {kid: ..., hmac_file: ...}"
+	switch {
+	case e == (EAB{}):
+	case e.KID == "":
+		v.fail(key+".kid", "hmac_file stands without kid", hint)
+	case e.HMACFile == "":
+		v.fail(key+".hmac_file", "kid stands without hmac_file", hint)
+	default:
+		v.path(key+".hmac_file", e.HMACFile)
 	}
 }
 
@@ -257,7 +272,6 @@ func (v validator) notYet(c *Config) {
 		}
 		v.fail(key, "not supported yet in this version", "remove the key")
 	}
-	same("acme.eab", c.ACME.EAB, def.ACME.EAB)
 	same("acme.fallback_directory", c.ACME.FallbackDirectory, def.ACME.FallbackDirectory)
 	same("ke.max_pool_sessions", c.KE.MaxPoolSessions, def.KE.MaxPoolSessions)
 	same("ke.limits.per_prefix", c.KE.Limits.PerPrefix, def.KE.Limits.PerPrefix, Rate{})
