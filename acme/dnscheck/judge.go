@@ -46,7 +46,8 @@ func Judge(o Observation, w Want) Verdict {
 		}
 		return Verdict{Finding: Denied, Text: why, Hint: hint}
 	}
-	return Verdict{Finding: OK, Text: strings.Join(notes, "; ")}
+	notes = append(notes, o.lacks(v4, v6, w)...)
+	return Verdict{Finding: OK, Text: strings.Join(append(notes, o.disagreement(v4, v6)...), "; ")}
 }
 
 // witnesses are the sources to go by: those that answered, authoritative ones if there are any.
@@ -142,14 +143,19 @@ func telling(addrs, host []netip.Addr) bool {
 	public, private := false, false
 	for _, a := range host {
 		switch {
-		case a.Is4() != addrs[0].Is4(), a.IsLoopback(), a.IsLinkLocalUnicast(), a.IsMulticast(), a.IsUnspecified():
+		case a.Is4() != addrs[0].Is4():
 		case a.IsPrivate(), sharedSpace.Contains(a):
 			private = true
 		default:
-			public = true
+			public = public || isPublic(a)
 		}
 	}
 	return public && !private
+}
+
+// isPublic says whether strangers may be able to reach a.
+func isPublic(a netip.Addr) bool {
+	return a.IsGlobalUnicast() && !a.IsPrivate() && !sharedSpace.Contains(a)
 }
 
 // sharedSpace is what carriers put behind their NAT (RFC 6598).

@@ -58,12 +58,12 @@ func TestJudge(t *testing.T) {
 		text    string
 	}{
 		{"both families lead here", at(found(here4), found(here6)), listed, OK, 0, ""},
-		{"only IPv4 leads here and there is no AAAA", at(found(here4), none), listed, OK, 0, ""},
-		{"only IPv6", at(none, found(here6)), listed, OK, 0, ""},
+		{"only IPv4 leads here and there is no AAAA", at(found(here4), none), listed, OK, 0, "there is no AAAA record, and " + here6 + " is in public_addresses"},
+		{"only IPv6", at(none, found(here6)), listed, OK, 0, "there is no A record, and " + here4 + " is in public_addresses"},
 		{"the AAAA leads elsewhere though the A is right", at(found(here4), found(there6)), listed, Mismatch, 0, "AAAA " + there6 + " is not in public_addresses"},
 		{"the A leads elsewhere", at(found(there4), none), listed, Mismatch, 0, "A " + there4},
 		{"one of two addresses is ours", at(found(here4, there4), none), listed, OK, 0, there4 + " is not in public_addresses"},
-		{"an address written as IPv4 in IPv6", at(found("::ffff:"+here4), none), listed, OK, 0, ""},
+		{"an address written as IPv4 in IPv6", at(found("::ffff:"+here4), found(here6)), listed, OK, 0, ""},
 
 		{"auto: on an interface", at(found(here4), none), auto(here4), OK, 0, ""},
 		{"auto: this host is public and the name leads elsewhere", at(found(there4), none), auto(here4), Mismatch, 0, "A " + there4 + " is not an address of this host"},
@@ -73,6 +73,8 @@ func TestJudge(t *testing.T) {
 		{"auto: IPv4 behind NAT does not excuse a wrong AAAA", at(found(there4), found(there6)), auto("10.0.0.5", here6), Mismatch, 0, "AAAA " + there6},
 		{"auto: no IPv6 here, but an AAAA", at(found(here4), found(there6)), auto(here4), OK, 0, "AAAA " + there6},
 		{"auto: unique local IPv6 may be translated", at(none, found(there6)), auto("fd00::7"), OK, 0, "may lead here"},
+		{"auto: an IPv6 address that the DNS does not have", at(found(here4), none), auto(here4, here6), OK, 0, "there is no AAAA record, and " + here6 + " is an address of this host"},
+		{"auto: an IPv6 address that strangers cannot reach is none to publish", at(found(here4), none), auto(here4, "fd00::7"), OK, 0, ""},
 		{"auto: the interfaces cannot be read", at(found(there4), none), Want{}, OK, 0, "may lead here"},
 
 		{"gone from a resolver and an authority", at(nx, nx), listed, Gone, 2, "ns1.example"},
@@ -82,14 +84,18 @@ func TestJudge(t *testing.T) {
 		{"gone from one resolver only", []Source{resolver("1", nx, nx), resolver("2", silent, silent)}, listed, Gone, 1, ""},
 		{"one server at two addresses is one", []Source{authority("1", nx, nx), authority("1", nx, nx)}, listed, Gone, 1, ""},
 		{"gone from the authorities while a resolver still has it", []Source{resolver("1", found(here4), none), authority("1", nx, nx), authority("2", nx, nx)}, listed, Gone, 2, ""},
-		{"gone from resolvers while an authority has it", []Source{resolver("1", nx, nx), resolver("2", nx, nx), authority("1", found(here4), none)}, listed, OK, 0, ""},
-		{"gone from one authority while another has it", []Source{authority("1", nx, nx), authority("2", found(here4), none)}, listed, OK, 0, ""},
-		{"gone from one resolver while another has it", []Source{resolver("1", nx, nx), resolver("2", found(here4), none)}, listed, OK, 0, ""},
+		{"gone from resolvers while an authority has it", []Source{resolver("1", nx, nx), resolver("2", nx, nx), authority("1", found(here4), none)}, listed, OK, 0, "192.0.2.2 has no A where others have A " + here4},
+		{"gone from one authority while another has it", []Source{authority("1", nx, nx), authority("2", found(here4), none)}, listed, OK, 0, "ns1.example has no A where others have A " + here4},
+		{"gone from one resolver while another has it", []Source{resolver("1", nx, nx), resolver("2", found(here4), none)}, listed, OK, 0, "192.0.2.1 has no A where"},
 
+		{"a resolver that is behind", []Source{resolver("1", found(there4), none), authority("1", found(here4), found(here6))}, listed, OK, 0,
+			"192.0.2.1 has A " + there4 + " where others have A " + here4 + "; 192.0.2.1 has no AAAA where others have AAAA " + here6},
+		{"two addresses, told in another order", []Source{resolver("1", found(here4, there4), found(here6)), authority("1", found(there4, here4), found(here6))},
+			Want{Public: addrs(here4, there4, here6)}, OK, 0, ""},
 		{"SERVFAIL is no removal", at(servfail, servfail), listed, Unknown, 0, "says SERVFAIL"},
 		{"silence is no removal", at(silent, silent), listed, Unknown, 0, "does not answer"},
 		{"half an absence is none", at(nx, servfail), listed, Unknown, 0, "SERVFAIL"},
-		{"an address in one family is enough", at(found(here4), servfail), listed, OK, 0, ""},
+		{"an address in one family is enough", at(found(here4), servfail), listed, OK, 0, "nobody tells whether there is an AAAA record: 192.0.2.1 says SERVFAIL"},
 		{"nobody to ask", nil, listed, Unknown, 0, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
