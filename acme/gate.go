@@ -22,40 +22,75 @@ func (m *Manager) cleared(ctx context.Context, wished bool) bool {
 	if m.cfg.Look == nil {
 		return true
 	}
-	before := m.standing
-	if before.Held() && !wished && !before.Due(time.Now()) {
+	if m.standing.Held() && !wished && !m.standing.Due(time.Now(), !m.seen) {
 		return false
 	}
-	verdict := m.cfg.Look(ctx, m.cfg.Name)
-	if ctx.Err() != nil {
+	verdict, ok := m.look(ctx, dnscheck.Next)
+	if !ok {
 		return false
 	}
-	m.standing = dnscheck.Next(time.Now(), verdict, before, m.cfg.Roll())
-	if after := m.standing; before.Standing != dnscheck.Allowed || after.Standing != dnscheck.Allowed {
-		if err := m.cfg.Store.SaveStanding(m.cfg.Name, after); err != nil {
-			m.log.Warn("DNS state not saved", "error", err)
-		}
-	}
-	m.tellStanding(before)
 	if m.standing.Standing == dnscheck.Unclear && !m.standing.MayOrder {
 		m.fail(m.leaf(), m.renewal, &Error{Class: ClassDNS, Err: errors.New(verdict.Text), Hint: verdict.Hint}, m.cfg.Roll())
 	}
 	return m.standing.MayOrder
 }
 
-// tellStanding tells of a standing that is new.
+// refusal tells who wished for an order why cleared did not let it out.
+func (m *Manager) refusal() *Refused {
+	r := &Refused{Why: oneLine(m.standing.Text), Hint: oneLine(m.standing.Hint)}
+	if m.standing.Held() {
+		r.Until = m.standing.Next
+	}
+	return r
+}
+
+// watch looks at the DNS now and then while there is nothing to order: a removal should be known of before the next renewal,
+// and end with the name's return.
+func (m *Manager) watch(ctx context.Context) {
+	if m.doubt == "" && m.cfg.Look != nil && m.standing.Due(time.Now(), !m.seen) {
+		m.look(ctx, dnscheck.Between)
+	}
+}
+
+// look looks at the DNS, and tells of what is new; false = it was ended.
+func (m *Manager) look(ctx context.Context, next func(time.Time, dnscheck.Verdict, dnscheck.State, float64) dnscheck.State) (dnscheck.Verdict, bool) {
+	before, verdict := m.standing, m.cfg.Look(ctx, m.cfg.Name)
+	if ctx.Err() != nil {
+		return verdict, false
+	}
+	m.standing, m.seen = next(time.Now(), verdict, before, m.cfg.Roll()), true
+	if err := m.cfg.Store.SaveStanding(m.cfg.Name, m.standing); err != nil {
+		m.log.Warn("DNS state not saved", "error", err)
+	}
+	m.tellStanding(before)
+	return verdict, true
+}
+
+// tellStanding tells of a standing, or of a note, that is new.
 func (m *Manager) tellStanding(before dnscheck.State) {
 	after := m.standing
+	if note := m.dnsNote(); note != "" && (before.Held() || after.Text != before.Text) {
+		m.log.Info("the DNS deserves a look", "cause", note)
+	}
 	switch {
 	case after.Standing == before.Standing:
 		m.log.Debug("DNS looked at again", "standing", string(after.Standing), "cause", oneLine(after.Text))
 	case after.Standing == dnscheck.Missing:
-		m.log.Warn("certificate not ordered", "class", string(after.Standing), "cause", oneLine(after.Text), "hint", oneLine(after.Hint))
+		m.log.Warn("name missing in the DNS: no certificate is ordered meanwhile", "cause", oneLine(after.Text), "hint", oneLine(after.Hint))
 		m.event(PutOff, oneLine(after.Text))
 	case after.Held():
-		m.log.Error("certificate not ordered", "class", string(after.Standing), "cause", oneLine(after.Text), "hint", oneLine(after.Hint))
-		m.event(PutOff, oneLine(after.Text))
+		m.log.Error("no certificate is ordered any more", "class", string(after.Standing), "since", minute(after.Since),
+			"cause", oneLine(after.Text), "hint", oneLine(after.Hint))
+		m.event(Barred, oneLine(after.Text))
 	case before.Held():
 		m.log.Info("DNS in order again: certificates are ordered", "was", string(before.Standing), "since", minute(before.Since))
 	}
+}
+
+// dnsNote is what the last look found that keeps no order back, "" for nothing.
+func (m *Manager) dnsNote() string {
+	if m.cfg.Look == nil || m.standing.Standing != dnscheck.Allowed {
+		return ""
+	}
+	return oneLine(m.standing.Text)
 }

@@ -36,7 +36,7 @@ type Config struct {
 	Built     time.Time   // the clock cannot be before this; zero = not known
 	Synced    func() bool // whether the clock is known to be synchronized; nil = not known
 
-	Look func(context.Context, hostcheck.Name) dnscheck.Verdict // what the DNS says before an order; nil = it is not asked
+	Look func(context.Context, hostcheck.Name) dnscheck.Verdict // what the DNS says of a name; nil = it is not asked
 	Roll func() float64                                         // gives from [0,1) what spreads times; nil = at random
 }
 
@@ -58,6 +58,7 @@ type Manager struct {
 	spoils   string    // why the directory must not be ordered from, "" = it may
 	wished   []wish    // that have no answer yet
 	standing dnscheck.State
+	seen     bool // the DNS was looked at since the start
 }
 
 // NewManager makes a Manager; Run sets it to work. There must be one only for each name.
@@ -89,6 +90,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		m.lookAtClock()
 		m.publish()
 		m.answer(m.act(ctx))
+		m.watch(ctx)
 		m.publish()
 		select {
 		case <-ctx.Done():
@@ -132,7 +134,7 @@ func (m *Manager) act(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ErrStopped
 		}
-		return &Refused{Why: oneLine(m.standing.Text), Hint: oneLine(m.standing.Hint), Until: m.standing.Next}
+		return m.refusal()
 	}
 	return m.attempt(ctx)
 }

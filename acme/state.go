@@ -25,6 +25,7 @@ type State struct {
 	NextAttempt   time.Time // zero or past = as soon as may be
 	Condition     Condition // why nothing is ordered though nothing has failed, "" = for no such reason
 	Why           string    // of Condition, one line
+	Note          string    // what the DNS says that deserves a look, one line; "" = nothing
 }
 
 // Condition is a reason not to order that is no failure.
@@ -57,7 +58,7 @@ func (m *Manager) condition(now time.Time) (Condition, string) {
 	case r.Limit.Until.After(now):
 		return LimitReached, usedUp(r.Limit)
 	case m.cfg.Look != nil && m.standing.Held():
-		return Condition(m.standing.Standing), oneLine(m.standing.Text)
+		return Condition(m.standing.Standing), oneLine("since " + minute(m.standing.Since) + ": " + m.standing.Text)
 	}
 	if at, why := allowed(now, leaf, r, false); r.Failures == 0 && at.After(now) && !due(now, leaf, r).After(at) {
 		return BudgetSpent, why + " until " + minute(at)
@@ -74,6 +75,7 @@ const (
 	Obtained  Kind = "obtained"  // a new certificate was put into service
 	Failed    Kind = "failed"    // an attempt failed
 	PutOff    Kind = "put off"   // an attempt came to nothing, and nobody here is at fault
+	Barred    Kind = "barred"    // the DNS keeps the name from certificates from now on
 )
 
 // Event is one thing that happened to a certificate.
@@ -91,7 +93,7 @@ func (m *Manager) publish() {
 	leaf, r := m.leaf(), m.renewal
 	now := time.Now()
 	s := State{Name: m.cfg.Name.String(), OrderingSince: m.ordering, LastSuccess: r.LastSuccess, LastError: r.LastError,
-		LastHint: r.LastHint, Failures: r.Failures, NextAttempt: due(now, leaf, r)}
+		LastHint: r.LastHint, Failures: r.Failures, NextAttempt: due(now, leaf, r), Note: m.dnsNote()}
 	if m.cfg.Look != nil && m.standing.Held() {
 		s.NextAttempt, s.LastHint = later(s.NextAttempt, m.standing.Next), oneLine(m.standing.Hint)
 	}

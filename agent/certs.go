@@ -89,7 +89,7 @@ func (a *agent) newCerts(ctx context.Context, old *parts, cfg *config.Config) (*
 }
 
 func (a *agent) certificateEvent(e acme.Event) {
-	if e.Kind == acme.Failed {
+	if e.Kind == acme.Failed || e.Kind == acme.Barred {
 		a.events.Add(e.Time, "certificate "+e.Name+": "+nameless(e.Name, e.Text))
 	}
 	a.knock()

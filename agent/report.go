@@ -51,7 +51,7 @@ func (c *certs) report() []status.Certificate {
 			Name: s.Name, Source: c.source, Profile: c.profile, Issuer: s.Issuer, Serial: s.Serial,
 			NotBefore: s.NotBefore, NotAfter: s.NotAfter, RenewAt: s.RenewAt,
 			OrderingSince: s.OrderingSince, LastSuccess: s.LastSuccess, LastError: nameless(s.Name, s.LastError), LastHint: s.LastHint,
-			Failures: s.Failures, NextAttempt: s.NextAttempt, Condition: string(s.Condition), Why: s.Why,
+			Failures: s.Failures, NextAttempt: s.NextAttempt, Condition: string(s.Condition), Why: s.Why, DNSNote: s.Note,
 		})
 	}
 	for _, f := range c.files {

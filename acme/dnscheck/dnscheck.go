@@ -1,4 +1,4 @@
-// Package dnscheck asks the DNS, before a certificate is ordered, what an order would come to: does the name still exist, does it
+// Package dnscheck asks the DNS, before a certificate is ordered and now and then between, what an order would come to: does the name still exist, does it
 // lead to this host, and do its CAA records let our CA issue to our account.
 //
 // It is there for the pool's operator. A CA may reuse an authorization for weeks (RFC 8555 section 7.4), so a name that was
@@ -106,9 +106,9 @@ type State struct {
 	Since    time.Time `json:"since,omitzero"`      // of this standing
 	Checked  time.Time `json:"checked,omitzero"`    // last
 	Checks   int       `json:"checks,omitempty"`    // in this standing
-	Sighted  int       `json:"sighted,omitempty"`   // of them, how often two servers or more missed the name
+	Sighted  int       `json:"sighted,omitempty"`   // of Missing: how often two servers or more missed the name; else see Between
 	First    time.Time `json:"first,omitzero"`      // of those
-	Next     time.Time `json:"next,omitzero"`       // when to look again; zero = before the next order
+	Next     time.Time `json:"next,omitzero"`       // when to look again, order or not; zero = now
 	LetGo    time.Time `json:"let_go,omitzero"`     // when an order was let go out last although nothing was known
 	MayOrder bool      `json:"may_order,omitempty"` // after this check
 	Text     string    `json:"text,omitempty"`

@@ -131,7 +131,7 @@ func judgeCertificate(c Certificate, now time.Time) string {
 		return fmt.Sprintf("certificate %s: only %s left%s", c.Name, Span(left), cause)
 	case c.Condition == ConditionAuthority:
 		return fmt.Sprintf("certificate %s: not renewed%s", c.Name, cause)
-	case c.Condition == ConditionWithdrawn, c.Condition == ConditionMismatch, c.Condition == ConditionDenied:
+	case c.barred() && c.Condition != ConditionMissing:
 		return fmt.Sprintf("certificate %s: %s, not renewed, %s left%s", c.Name, c.Condition, Span(left), cause)
 	case c.Failures == 0 && c.LastError != "":
 		return fmt.Sprintf("certificate %s: renewal put off%s", c.Name, because(c.LastError))

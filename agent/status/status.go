@@ -71,16 +71,27 @@ type Certificate struct {
 	NextAttempt   time.Time `json:"next_attempt,omitzero"`
 	Condition     string    `json:"condition,omitempty"` // why nothing is ordered though nothing has failed: see below
 	Why           string    `json:"why,omitempty"`       // of the condition
+	DNSNote       string    `json:"dns_note,omitempty"`  // what the DNS says that deserves a look, no more
 }
 
 // The conditions of a Certificate that the judgement knows; others may come.
 const (
 	ConditionClock     = "clock unsane"    // the clock is wrong: nothing can be said of dates
 	ConditionAuthority = "wrong authority" // the configured CA would spoil the certificate
+	ConditionMissing   = "missing"         // the name is not in the DNS, which is yet to be confirmed
 	ConditionWithdrawn = "withdrawn"       // the name was taken out of the DNS
 	ConditionMismatch  = "mismatch"        // the name leads to another host
 	ConditionDenied    = "denied"          // CAA records forbid a certificate
 )
+
+// barred says that the DNS keeps c from being ordered.
+func (c Certificate) barred() bool {
+	switch c.Condition {
+	case ConditionMissing, ConditionWithdrawn, ConditionMismatch, ConditionDenied:
+		return true
+	}
+	return false
+}
 
 // Valid says whether clients can be served with c at this time.
 func (c Certificate) Valid(now time.Time) bool {

@@ -224,11 +224,23 @@ func TestRenewalLine(t *testing.T) {
 			"ordering since 1s   last: failed 2 times   http-01: 403"},
 		{"a limit that others have used up", Certificate{Condition: "limit reached", Why: "the CA's limit for pool.example is used up until 2026-11-25T10:00Z",
 			LastSuccess: now.Add(-time.Hour)}, "the CA's limit for pool.example is used up until 2026-11-25T10:00Z   last: ok, 1h ago"},
+		{"a name that was taken out of the DNS", Certificate{Condition: ConditionWithdrawn, Why: "since 2026-11-20T10:00Z: no address", LastHint: "ask the pool",
+			NextAttempt: now.Add(time.Hour), LastSuccess: now.Add(-time.Hour)}, "since 2026-11-20T10:00Z: no address   ask the pool   looked at again in 1h"},
 		{"a clock that is in doubt", Certificate{LastError: "x509: certificate has expired"}, "last: put off   x509: certificate has expired"},
 	} {
 		if got := renewalText(c.cert, now); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
+	}
+}
+
+func TestANoteOfTheDNSIsShownAndWorriesNobody(t *testing.T) {
+	d := good()
+	d.Certificates[0].DNSNote = "there is no AAAA record,\nand ::1 is in public_addresses"
+	d = d.Judged(now)
+	const want = "              DNS: there is no AAAA record, and ::1 is in public_addresses\n"
+	if d.State != Healthy || !strings.Contains(Text(d), want) || !strings.Contains(CertificatesText(d), want) {
+		t.Errorf("%s\n%s\n%s", d.State, Text(d), CertificatesText(d))
 	}
 }
 

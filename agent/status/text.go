@@ -27,6 +27,7 @@ func Text(d Document) string {
 			c.Why = ""
 		}
 		line(&b, "", renewalText(c, now))
+		line(&b, "", dnsText(c))
 	}
 	line(&b, "Key exchange", keyExchangeText(d))
 	line(&b, "Listeners", listenersText(d))
@@ -107,6 +108,13 @@ func renewalText(c Certificate, now time.Time) string {
 	if c.Why != "" {
 		parts = append(parts, c.Why)
 	}
+	if c.barred() {
+		parts = append(parts, c.LastHint)
+		if !c.NextAttempt.IsZero() {
+			parts = append(parts, "looked at again in "+Span(c.NextAttempt.Sub(now)))
+		}
+		return strings.Join(parts, "   ")
+	}
 	switch {
 	case c.Failures == 0 && c.LastError != "":
 		parts = append(parts, "last: put off", c.LastError)
@@ -126,6 +134,14 @@ func renewalText(c Certificate, now time.Time) string {
 		parts = append(parts, "last: ok, "+Span(now.Sub(c.LastSuccess))+" ago")
 	}
 	return strings.Join(parts, "   ")
+}
+
+// dnsText tells what the DNS says that deserves a look.
+func dnsText(c Certificate) string {
+	if c.DNSNote == "" {
+		return ""
+	}
+	return "DNS: " + c.DNSNote
 }
 
 func keyExchangeText(d Document) string {
@@ -302,6 +318,7 @@ func CertificatesText(d Document) string {
 				c.NotAfter.UTC().Format(time.RFC3339), Span(c.NotAfter.Sub(d.Time))))
 		}
 		line(&b, "Renewal", renewalText(c, d.Time))
+		line(&b, "", dnsText(c))
 	}
 	return b.String()
 }
