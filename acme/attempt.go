@@ -150,7 +150,7 @@ func (m *Manager) fail(leaf *x509.Certificate, before store.Renewal, e *Error, r
 		if e.Class == ClassLimit {
 			text = usedUp(m.renewal.Limit)
 		}
-		m.log.Warn("certificate renewal put off", "next", wait, "class", string(e.Class), "cause", text, "hint", oneLine(e.Hint))
+		m.log.Warn("certificate renewal put off", "next", wait, "class", string(e.Class), "cause", text, "hint", hintLine(e.Hint))
 		m.event(PutOff, text)
 		return
 	}

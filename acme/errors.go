@@ -57,10 +57,18 @@ func asError(err error) *Error {
 // maxText bounds the text of an error that is kept and logged. CAs have been seen to answer with whole web pages.
 const maxText = 400
 
+// maxHint is maxText for what is of our own making, and may hold what a web server's configuration needs.
+const maxHint = 1600
+
 // oneLine makes text of any origin fit for a log line and a state file: one line, no control characters, bounded.
-func oneLine(s string) string {
-	if len(s) > 4*maxText {
-		s = s[:4*maxText]
+func oneLine(s string) string { return line(s, maxText) }
+
+// hintLine is oneLine for a hint.
+func hintLine(s string) string { return line(s, maxHint) }
+
+func line(s string, most int) string {
+	if len(s) > 4*most {
+		s = s[:4*most]
 	}
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || r == unicode.ReplacementChar {
@@ -69,8 +77,8 @@ func oneLine(s string) string {
 		return r
 	}, s)
 	s = strings.Join(strings.Fields(s), " ")
-	if len(s) > maxText {
-		s = strings.ToValidUTF8(s[:maxText], "") + "…"
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
 	}
 	return s
 }

@@ -151,7 +151,7 @@ func afterFailure(now time.Time, leaf *x509.Certificate, r store.Renewal, e *Err
 	}
 	r.Row[string(e.Class)] = n
 	r.Limit = store.Limit{}
-	r.LastError, r.LastHint = e.Error(), oneLine(e.Hint)
+	r.LastError, r.LastHint = e.Error(), hintLine(e.Hint)
 	r.LastFailure = now
 	if counts(e.Class) {
 		r.Failures++

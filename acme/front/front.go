@@ -1,6 +1,6 @@
-// Package front asks the web server that has ports 80 and 443 of this host, where the agent has not, what a stranger
-// would be answered: the CA, which must find a proof by the right Host and by no other, and a browser that was led to a
-// pool member's name, which must find no application there.
+// Package front asks whoever has ports 80 and 443 of this host, where the agent has not, what a stranger would be
+// answered: the CA, which must find a proof by the right Host and by no other, or by ALPN acme-tls/1, and a browser that
+// was led to a pool member's name, which must find no application there.
 //
 // A Prober looks and a Judge decides; the second does no I/O.
 package front
@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,12 +31,15 @@ const (
 	askTimeout = 5 * time.Second // for one question
 	maxBody    = 4 << 10         // of an answer is looked at
 	maxHops    = 5               // of a redirect to the same host; CAs follow ten
+
+	http11 = "http/1.1" // the ALPN of a browser, of those that are spoken here
 )
 
 // Prober knows where to ask.
 type Prober struct {
-	Addrs       []netip.Addr // of this host; the first of each IP family that anybody listens at is asked
-	HTTP, HTTPS uint16       // 80 and 443
+	Addrs       []netip.Addr     // of this host; the first of each IP family that anybody listens at is asked
+	Own         []netip.AddrPort // where the agent itself listens, which tells nothing of who stands before it
+	HTTP, HTTPS uint16           // 80 and 443
 }
 
 // Answer is what came of one question.
@@ -43,6 +47,7 @@ type Answer struct {
 	Err      error  // nobody listens, or the connection closed without an answer
 	Status   int    // 0 with Err
 	Location string // of a redirect
+	Server   string // who answers, in his own words; "" = he does not say
 	Body     []byte // its beginning
 	Cookies  bool
 }
@@ -65,14 +70,14 @@ func (p Prober) Ask(ctx context.Context, name hostcheck.Name, token, expected st
 	var all []Seen
 	host, path := name.String(), wellKnown+token
 	for _, is6 := range []bool{false, true} {
-		at, ok := p.listening(ctx, is6)
+		at, ok := p.listening(ctx, is6, p.HTTP)
 		if !ok {
 			continue
 		}
 		all = append(all, Seen{
 			Name: name, Expected: expected, Listens: true, Over6: is6,
 			Right: p.follow(ctx, at, host, path), Wrong: p.ask(ctx, at, "http", Stranger, path),
-			Root: p.ask(ctx, at, "http", host, "/"), Roots: p.ask(ctx, at, "https", host, "/"),
+			Root: p.ask(ctx, at, "http", host, "/"), Roots: p.ask(ctx, at, "https", host, "/", http11),
 		})
 	}
 	if all == nil {
@@ -81,14 +86,15 @@ func (p Prober) Ask(ctx context.Context, name hostcheck.Name, token, expected st
 	return all
 }
 
-// listening is the first address of a family where the HTTP port is open. A server need not listen on loopback.
-func (p Prober) listening(ctx context.Context, is6 bool) (netip.Addr, bool) {
+// listening is the first address of a family where the port is open. A server need not listen on loopback.
+func (p Prober) listening(ctx context.Context, is6 bool, port uint16) (netip.Addr, bool) {
 	for _, a := range p.Addrs {
-		if a.Unmap().Is6() != is6 {
+		at := netip.AddrPortFrom(a, port)
+		if a.Unmap().Is6() != is6 || slices.Contains(p.Own, at) {
 			continue
 		}
 		dial, cancel := context.WithTimeout(ctx, time.Second)
-		c, err := new(net.Dialer).DialContext(dial, "tcp", netip.AddrPortFrom(a, p.HTTP).String())
+		c, err := new(net.Dialer).DialContext(dial, "tcp", at.String())
 		cancel()
 		if err == nil {
 			c.Close()
@@ -106,31 +112,27 @@ func (p Prober) follow(ctx context.Context, at netip.Addr, host, path string) An
 		if a.Location == "" || err != nil || u.Host != host || u.Scheme != "http" && u.Scheme != "https" {
 			break
 		}
-		a = p.ask(ctx, at, u.Scheme, host, u.RequestURI())
+		a = p.ask(ctx, at, u.Scheme, host, u.RequestURI(), http11)
 	}
 	return a
 }
 
-// ask sends one request on a connection of its own.
-func (p Prober) ask(ctx context.Context, at netip.Addr, scheme, host, path string) (a Answer) {
+// ask sends one request on a connection of its own; by https with these protocols in ALPN.
+func (p Prober) ask(ctx context.Context, at netip.Addr, scheme, host, path string, protocols ...string) (a Answer) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	port := p.HTTP
 	if scheme == "https" {
 		port = p.HTTPS
 	}
-	c, err := new(net.Dialer).DialContext(ctx, "tcp", netip.AddrPortFrom(at, port).String())
+	c, err := dial(ctx, netip.AddrPortFrom(at, port))
 	if err != nil {
 		return Answer{Err: err}
 	}
 	defer c.Close()
-	deadline, _ := ctx.Deadline()
-	_ = c.SetDeadline(deadline)                                                   // a connection just made takes one
-	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })() // or whoever has stopped us waits
 	if scheme == "https" {
-		// What is asked is whether anything answers; whose certificate that is makes no difference (nor to a CA).
-		t := tls.Client(c, &tls.Config{ServerName: host, InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
-		if err := t.HandshakeContext(ctx); err != nil {
+		t, err := shake(ctx, c, host, protocols)
+		if err != nil {
 			return Answer{Err: err}
 		}
 		c = t
@@ -140,6 +142,25 @@ func (p Prober) ask(ctx context.Context, at netip.Addr, scheme, host, path strin
 		a.Location = (&url.URL{Scheme: scheme, Host: host}).ResolveReference(u).String()
 	}
 	return a
+}
+
+// dial connects. Nothing on the connection takes longer than ctx, which has a deadline.
+func dial(ctx context.Context, at netip.AddrPort) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", at.String())
+	if err != nil {
+		return nil, err
+	}
+	deadline, _ := ctx.Deadline()
+	_ = c.SetDeadline(deadline)                                           // a connection just made takes one
+	context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) }) // or whoever has stopped us waits
+	return c, nil
+}
+
+// shake makes TLS of c. What is asked is whether anything answers; whose certificate that is makes no difference here (nor
+// to a CA).
+func shake(ctx context.Context, c net.Conn, host string, protocols []string) (*tls.Conn, error) {
+	t := tls.Client(c, &tls.Config{ServerName: host, InsecureSkipVerify: true, NextProtos: protocols})
+	return t, t.HandshakeContext(ctx)
 }
 
 // exchange writes the request as it is meant: net/http would not send every Host and path unchanged.
@@ -157,5 +178,5 @@ func exchange(c io.ReadWriter, host, path string) Answer {
 	}
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody)) // its beginning tells, whatever follows
-	return Answer{Status: resp.StatusCode, Location: resp.Header.Get("Location"), Body: body, Cookies: len(resp.Header.Values("Set-Cookie")) > 0}
+	return Answer{Status: resp.StatusCode, Location: resp.Header.Get("Location"), Server: resp.Header.Get("Server"), Body: body, Cookies: len(resp.Header.Values("Set-Cookie")) > 0}
 }

@@ -9,39 +9,58 @@ import (
 	"strings"
 )
 
-// Judge knows how the web server is meant to be set up.
+// Judge knows how who stands before the agent is meant to be set up.
 type Judge struct {
-	Agent   netip.AddrPort // where the web server passes the CA on to; the zero AddrPort with Webroot
+	Agent   netip.AddrPort // where the web server passes the CA on to; the zero AddrPort with Webroot, and where we have port 80
 	Webroot string         // the folder that it serves; "" = none
 	Leads   string         // where browsers may be led to; "" = nowhere
+	TLS     netip.AddrPort // where TLS for the name is passed on to, as it came; the zero AddrPort where we have port 443
 }
 
-// Fault is something to mend, each on one line.
+// Fault is something to mend. What is one line and so is Fix.
 type Fault struct {
-	What, Fix string
-	Nginx     string // what mends it, as nginx would have it; may be ""
-	Fatal     bool   // the CA would find no proof
+	What, Fix      string
+	Nginx, HAProxy string // what mends it, as they would have it; the second in lines; may be ""
+	Fatal          bool   // the CA would find no proof
 }
 
 // Hint is what to do, on one line.
 func (f Fault) Hint() string {
-	if f.Nginx == "" {
-		return f.Fix
+	hint := f.Fix
+	if f.Nginx != "" {
+		hint += "; nginx: " + f.Nginx
 	}
-	return f.Fix + "; nginx: " + f.Nginx
+	if f.HAProxy != "" {
+		hint += "; haproxy, a line at each |: " + strings.ReplaceAll(strings.TrimSuffix(f.HAProxy, "\n"), "\n ", " | ")
+	}
+	return hint
 }
 
 // Faults judges what was seen by each IP family. What is wrong by one alone is said so, and is not fatal: the name need
 // not have an address of that family.
 func (j Judge) Faults(seen []Seen) []Fault {
-	var all []Fault
+	var views []view
 	for _, s := range seen {
-		for _, f := range j.faults(s) {
+		views = append(views, view{s.Over6, j.faults(s)})
+	}
+	return together(views)
+}
+
+// view is what is wrong by one IP family.
+type view struct {
+	over6  bool
+	faults []Fault
+}
+
+func together(views []view) []Fault {
+	var all []Fault
+	for _, v := range views {
+		for _, f := range v.faults {
 			same := func(o Fault) bool { return o.What == f.What }
-			everywhere := !slices.ContainsFunc(seen, func(o Seen) bool { return !slices.ContainsFunc(j.faults(o), same) })
+			everywhere := !slices.ContainsFunc(views, func(o view) bool { return !slices.ContainsFunc(o.faults, same) })
 			if !everywhere {
 				f.Fatal = false
-				f.What += map[bool]string{false: ", by IPv4 alone", true: ", by IPv6 alone"}[s.Over6]
+				f.What += map[bool]string{false: ", by IPv4 alone", true: ", by IPv6 alone"}[v.over6]
 			}
 			if !slices.ContainsFunc(all, same) {
 				all = append(all, f)
@@ -58,21 +77,17 @@ func (j Judge) faults(s Seen) []Fault {
 	}
 	var all []Fault
 	if what := j.proof(s); what != "" {
-		all = append(all, Fault{what, j.need(s), j.server(s), true})
+		all = append(all, j.byName(s, s.Right, Fault{What: what, Fix: j.need(s), Fatal: true}))
 	}
 	if strings.Contains(string(s.Wrong.Body), s.Expected) {
-		all = append(all, Fault{What: "the web server shows the proof for " + s.Name.String() + " to whoever asks by another Host",
-			Fix: "have a server of its own for the name and one for all others", Nginx: j.server(s)})
+		all = append(all, j.byName(s, s.Wrong, Fault{What: "the web server shows the proof for " + s.Name.String() + " to whoever asks by another Host",
+			Fix: "have a server of its own for the name and one for all others"}))
 	}
-	for _, at := range []struct {
-		port   int
-		answer Answer
-	}{{80, s.Root}, {443, s.Roots}} {
-		if what := j.application(s.Name.String(), at.answer); what != "" {
-			all = append(all, Fault{
-				What: fmt.Sprintf("http://%s/ at port %d shows browsers of the pool's visitors something: %s", s.Name, at.port, what),
-				Fix:  "a pool member's name must lead to no application", Nginx: j.quiet(s, at.port)})
-		}
+	if what := j.shows(s.Name.String(), 80, s.Root); what != "" {
+		all = append(all, j.byName(s, s.Root, Fault{What: what, Fix: noApplication}))
+	}
+	if what := j.shows(s.Name.String(), 443, s.Roots); what != "" {
+		all = append(all, j.quiet(s.Name.String(), s.Roots, Fault{What: what, Fix: noApplication}))
 	}
 	return all
 }
@@ -104,7 +119,7 @@ func (j Judge) need(s Seen) string {
 	if j.Webroot != "" {
 		return fmt.Sprintf("have it serve %s for %s, and let its user read it", j.Webroot, s.Name)
 	}
-	return fmt.Sprintf("have it pass %s for %s on to %s with its Host", wellKnown, s.Name, j.Agent)
+	return fmt.Sprintf("have it pass %s for %s on to %s with its Host as it came", wellKnown, s.Name, j.Agent)
 }
 
 // refusals are answers that nothing stands behind.
@@ -112,6 +127,17 @@ var refusals = []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNot
 
 // maxRefusal is how long the page of a bare web server for a refusal is at most; that of an application is longer.
 const maxRefusal = 1 << 10
+
+const noApplication = "a pool member's name must lead to no application"
+
+// shows says that something stands at / of a port, or "" for nothing.
+func (j Judge) shows(name string, port int, a Answer) string {
+	what := j.application(name, a)
+	if what == "" {
+		return ""
+	}
+	return fmt.Sprintf("http://%s/ at port %d shows browsers of the pool's visitors something: %s", name, port, what)
+}
 
 // application says what stands at /, or "" for nothing.
 func (j Judge) application(name string, a Answer) string {
@@ -140,21 +166,4 @@ func isAt(location, host string) bool {
 func leadsTo(location, host string) bool {
 	u, err := url.Parse(location)
 	return err == nil && u.Scheme == "https" && strings.EqualFold(u.Hostname(), host) && (u.Port() == "" || u.Port() == "443")
-}
-
-// server is nginx's configuration for the name. Where the agent does not see the Host, nginx must.
-func (j Judge) server(s Seen) string {
-	how, others := fmt.Sprintf("proxy_pass http://%s; proxy_set_header Host $host;", j.Agent), ""
-	if j.Webroot != "" {
-		how, others = fmt.Sprintf("alias %s/;", strings.TrimSuffix(j.Webroot, "/")), " server { listen 80 default_server; listen [::]:80 default_server; return 444; }"
-	}
-	return fmt.Sprintf("server { listen 80; listen [::]:80; server_name %s; location %s { %s } location / { return 404; } }%s", s.Name, wellKnown, how, others)
-}
-
-// quiet is nginx's configuration for a port that shows nothing.
-func (j Judge) quiet(s Seen, port int) string {
-	if port == 80 {
-		return j.server(s)
-	}
-	return fmt.Sprintf("server { listen 443 ssl; listen [::]:443 ssl; server_name %s; ssl_reject_handshake on; }", s.Name)
 }

@@ -74,7 +74,7 @@ func TestWhatAStrangerSeesIsJudged(t *testing.T) {
 			t.Errorf("%s: %+v, want %q with %q", c.name, faults, c.what, c.fix)
 		}
 		for _, f := range faults {
-			if len(f.What) > 400 || len(f.Hint()) > 480 || strings.Contains(f.What+f.Hint(), "\n") {
+			if len(f.What) > 400 || len(f.Hint()) > 900 || strings.Contains(f.What+f.Hint(), "\n") {
 				t.Errorf("%s: not one line: %+v", c.name, f)
 			}
 		}

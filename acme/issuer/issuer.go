@@ -42,7 +42,7 @@ type Config struct {
 	Challenges   []string // HTTP01 and TLSALPN01, tried in this order
 	Responder    *challenge.Responder
 	Webroot      challenge.Webroot // shows proofs of HTTP01 instead of the Responder; "" = does not
-	Front        *Front            // the web server that the CA meets at port 80; nil = the Responder itself
+	Front        *Front            // whom the CA meets at port 80 or 443; nil = the Responder itself
 	Store        *store.Store
 	Log          hclog.Logger
 }
@@ -51,8 +51,8 @@ type Config struct {
 type Issuer struct {
 	cfg    Config
 	base   *http.Transport
-	slot   chan struct{}          // holds one token while an order is under way; guards inVain
-	inVain map[hostcheck.Name]int // times in a row that the web server in front would not have shown a proof
+	slot   chan struct{} // holds one token while an order is under way; guards inVain
+	inVain map[tried]int // times in a row that who stands before us would not have shown a proof
 }
 
 var _ acme.Issuer = (*Issuer)(nil)
@@ -79,7 +79,7 @@ func New(cfg Config) (*Issuer, error) {
 		return nil, err
 	}
 	redirectLegoLog(cfg.Log)
-	return &Issuer{cfg: cfg, base: newTransport(roots), slot: make(chan struct{}, 1), inVain: make(map[hostcheck.Name]int)}, nil
+	return &Issuer{cfg: cfg, base: newTransport(roots), slot: make(chan struct{}, 1), inVain: make(map[tried]int)}, nil
 }
 
 // trustedRoots is the system's pool with the certificates of file added.

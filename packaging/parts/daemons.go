@@ -43,9 +43,9 @@ func UnpackNFTables(ctx context.Context, repoDir string, r Release) (Root, error
 	return unpack(ctx, filepath.Join(repoDir, ".parts"), r, "nftables")
 }
 
-// UnpackNginx is UnpackChrony for nginx, of any version.
+// UnpackNginx is UnpackChrony for nginx with its module for streams, of any version.
 func UnpackNginx(ctx context.Context, repoDir string, r Release) (Root, error) {
-	return unpack(ctx, filepath.Join(repoDir, ".parts"), r, "nginx")
+	return unpack(ctx, filepath.Join(repoDir, ".parts"), r, "libnginx-mod-stream")
 }
 
 // UnpackHAProxy is UnpackChrony for haproxy, of any version.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -19,38 +20,82 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ntsagent/packaging/parts"
 	"ntsagent/packaging/parts/partstest"
 )
 
-// FreePort is a TCP port of 127.0.0.1 that the kernel just chose; somebody may take it before a server does.
+// FreePort is a TCP port of 127.0.0.1 and ::1 that is kept for a server of this test until it ends: nobody but a server,
+// which may take over an address that nobody listens at (SO_REUSEADDR), gets it.
 func FreePort(t testing.TB) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	for {
+		port, ok := hold(t, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+		if !ok {
+			t.Fatal("no port is free")
+		}
+		if _, ok := hold(t, &unix.SockaddrInet6{Addr: netip.IPv6Loopback().As16(), Port: int(port)}); ok {
+			return port
+		}
+	}
+}
+
+// hold binds a socket until the test ends.
+func hold(t testing.TB, at unix.Sockaddr) (port uint16, ok bool) {
+	t.Helper()
+	family := unix.AF_INET
+	if _, is6 := at.(*unix.SockaddrInet6); is6 {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort().Port()
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(fd, at); err != nil {
+		return 0, false
+	}
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, is4 := bound.(*unix.SockaddrInet4); is4 {
+		return uint16(b.Port), true
+	}
+	return uint16(bound.(*unix.SockaddrInet6).Port), true
 }
 
 // Nginx runs nginx with these server blocks until the test ends, or stop is called. It listens at the ports when it returns.
 func Nginx(t testing.TB, servers string, ports ...uint16) (stop func()) {
 	t.Helper()
-	dir := t.TempDir()
+	return NginxRouter(t, "", servers, ports...)
+}
+
+// NginxRouter is Nginx with a stream block besides.
+func NginxRouter(t testing.TB, stream, servers string, ports ...uint16) (stop func()) {
+	t.Helper()
+	dir, root := t.TempDir(), partstest.Nginx(t, parts.Debian12)
 	var temp strings.Builder
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 		fmt.Fprintf(&temp, "%s_temp_path %s/%s; ", kind, dir, kind)
 	}
-	conf := fmt.Sprintf("daemon off; master_process off; pid %s/pid; error_log stderr; events { worker_connections 64; }\nhttp { access_log off; %s\n%s\n}\n",
-		dir, temp.String(), servers)
-	return run(t, partstest.Nginx(t, parts.Debian12), ports, conf, "nginx", "-p", dir, "-e", "stderr", "-c")
+	module := "" // named before any block
+	if stream != "" {
+		module = fmt.Sprintf("load_module %s;", filepath.Join(string(root), "usr/lib/nginx/modules/ngx_stream_module.so"))
+	}
+	conf := fmt.Sprintf("%s daemon off; master_process off; pid %s/pid; error_log stderr; events { worker_connections 64; }\n%s\nhttp { access_log off; %s\n%s\n}\n",
+		module, dir, stream, temp.String(), servers)
+	return run(t, root, ports, conf, "nginx", "-p", dir, "-e", "stderr", "-c")
 }
 
 // HAProxy is Nginx for haproxy, with these sections besides its timeouts.
 func HAProxy(t testing.TB, sections string, ports ...uint16) (stop func()) {
 	t.Helper()
-	conf := "defaults\n mode http\n timeout connect 5s\n timeout client 5s\n timeout server 5s\n" + sections
+	conf := "defaults\n mode http\n timeout connect 5s\n timeout client 5s\n timeout server 5s\n retries 0\n" + sections
 	return run(t, partstest.HAProxy(t, parts.Debian12), ports, conf, "haproxy", "-db", "-f")
 }
 
