@@ -158,18 +158,29 @@ func (a *agent) webroot(old *parts, cfg *config.Config) challenge.Webroot {
 	return w
 }
 
-// front is the web server that has port 80 instead of us, nil where none has.
+// front is who has port 80 or 443 instead of us, nil where nobody has.
 func (a *agent) front(cfg *config.Config) *issuer.Front {
-	h := cfg.ACME.HTTP01
-	if h.Mode == config.HTTP01Listen || !slices.Contains(cfg.ACME.Challenges, config.ChallengeHTTP01) {
+	h, t, judge := cfg.ACME.HTTP01, cfg.ACME.TLSALPN01, front.Judge{Leads: cfg.ACME.HTTP01.Redirect.To}
+	if slices.Contains(cfg.ACME.Challenges, config.ChallengeHTTP01) {
+		switch h.Mode {
+		case config.HTTP01Proxy:
+			judge.Agent = h.Listen[0]
+		case config.HTTP01Webroot:
+			judge.Webroot = h.Webroot
+		}
+	}
+	if slices.Contains(cfg.ACME.Challenges, config.ChallengeTLSALPN01) && t.Mode == config.TLSALPN01Proxy {
+		judge.TLS = t.Listen[0]
+	}
+	if !judge.Agent.IsValid() && judge.Webroot == "" && !judge.TLS.IsValid() {
 		return nil
 	}
-	judge := front.Judge{Webroot: h.Webroot, Leads: h.Redirect.To}
-	if h.Mode == config.HTTP01Proxy {
-		judge.Agent = h.Listen[0]
-	}
 	here := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
-	return &issuer.Front{Judge: judge, Prober: front.Prober{Addrs: append(here, config.ThisHost().Addrs...), HTTP: 80, HTTPS: 443}}
+	var own []netip.AddrPort
+	for _, w := range doorsOf(cfg)[1:] {
+		own = append(own, w.asked...)
+	}
+	return &issuer.Front{Judge: judge, Prober: front.Prober{Addrs: append(here, config.ThisHost().Addrs...), Own: own, HTTP: 80, HTTPS: 443}}
 }
 
 // hostPorts are the ports a Host field may name beside 80. A port left to the

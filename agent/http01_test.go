@@ -119,3 +119,28 @@ func TestWithPort80OfItsOwnTheAgentAsksNoWebServer(t *testing.T) {
 		t.Error("it does not answer by itself")
 	}
 }
+
+func TestBehindARouterTheAgentAsksHimOnPort443(t *testing.T) {
+	t.Parallel()
+	for challenges, want := range map[string]front.Judge{
+		"[tls-alpn-01]":          {TLS: netip.MustParseAddrPort("127.0.0.1:443")},
+		"[http-01, tls-alpn-01]": {TLS: netip.MustParseAddrPort("127.0.0.1:443")}, // port 80 is its own
+		"[http-01]":              {},
+	} {
+		cfg, err := config.Parse("test", []byte("names: [alice.pool.example]\nacme: {agree_to_terms: true, challenges: "+challenges+
+			`, tls_alpn01: {mode: proxy, listen: ["127.0.0.1:443", "[::1]:8403"]}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := new(agent).front(cfg)
+		if want == (front.Judge{}) {
+			if f != nil {
+				t.Errorf("%s: %+v", challenges, f)
+			}
+			continue
+		}
+		if f == nil || f.Judge != want || f.Prober.HTTPS != 443 || !slices.Contains(f.Prober.Own, want.TLS) {
+			t.Errorf("%s: %+v", challenges, f)
+		}
+	}
+}

@@ -91,9 +91,16 @@ type Redirect struct {
 	To    string           `yaml:"to"`    // http or https URL
 }
 
-// TLSALPN01 says where acme-tls/1 is answered.
+// The values of acme.tls_alpn01.mode.
+const (
+	TLSALPN01Listen = "listen" // the agent has port 443
+	TLSALPN01Proxy  = "proxy"  // a router has it and passes TLS for our names on to the agent, as it came
+)
+
+// TLSALPN01 says who answers acme-tls/1 on port 443.
 type TLSALPN01 struct {
-	Listen []netip.AddrPort `yaml:"listen"`
+	Mode   string           `yaml:"mode"`
+	Listen []netip.AddrPort `yaml:"listen"` // loopback alone with TLSALPN01Proxy
 }
 
 // EAB is an external account binding (RFC 8555 section 7.3.4), the zero value none;

@@ -16,7 +16,7 @@ func Default() *Config {
 			KeyType:    "ecdsa-p256",
 			Challenges: []string{ChallengeHTTP01, ChallengeTLSALPN01},
 			HTTP01:     HTTP01{Mode: HTTP01Listen, Listen: everywhere(80)},
-			TLSALPN01:  TLSALPN01{Listen: everywhere(443)},
+			TLSALPN01:  TLSALPN01{Mode: TLSALPN01Listen, Listen: everywhere(443)},
 		},
 		Certificate: Certificate{Source: SourceACME},
 		KE: KE{

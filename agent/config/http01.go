@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -25,16 +26,8 @@ func (v validator) http01(a *ACME) {
 	if wanted && len(h.Listen) == 0 && h.Mode != HTTP01Webroot {
 		v.fail("acme.http01.listen", "the list is empty", "http-01 needs an address, or remove it from acme.challenges")
 	}
-	for i, at := range h.Listen {
-		if h.Mode == HTTP01Proxy && !at.Addr().Unmap().IsLoopback() {
-			key := "acme.http01.listen"
-			if _, given := v.d.lines[key]; given {
-				key = fmt.Sprintf("%s[%d]", key, i)
-			}
-			v.fail(key, fmt.Sprintf("%s is open to others, and with mode: proxy a web server comes in between", at),
-				`write where that web server finds the agent, such as listen: ["127.0.0.1:8402"]`)
-			break
-		}
+	if h.Mode == HTTP01Proxy {
+		v.loopback("acme.http01.listen", h.Listen, "web server", "127.0.0.1:8402")
 	}
 	for i, port := range h.HostPorts {
 		if port == 0 {
@@ -42,6 +35,35 @@ func (v validator) http01(a *ACME) {
 		}
 	}
 	v.redirect(h, wanted)
+}
+
+// tlsALPN01 checks who has port 443.
+func (v validator) tlsALPN01(a *ACME) {
+	t := &a.TLSALPN01
+	if !v.oneOf("acme.tls_alpn01.mode", t.Mode, TLSALPN01Listen, TLSALPN01Proxy) || !v.d.trusts("acme.tls_alpn01.mode") {
+		return
+	}
+	if slices.Contains(a.Challenges, ChallengeTLSALPN01) && len(t.Listen) == 0 {
+		v.fail("acme.tls_alpn01.listen", "the list is empty", "tls-alpn-01 needs an address, or remove it from acme.challenges")
+	}
+	if t.Mode == TLSALPN01Proxy {
+		v.loopback("acme.tls_alpn01.listen", t.Listen, "router", "127.0.0.1:8403")
+	}
+}
+
+// loopback refuses an address that others come to without whoever is to stand before it.
+func (v validator) loopback(key string, listen []netip.AddrPort, who, example string) {
+	for i, at := range listen {
+		if at.Addr().Unmap().IsLoopback() {
+			continue
+		}
+		if _, given := v.d.lines[key]; given {
+			key = fmt.Sprintf("%s[%d]", key, i)
+		}
+		v.fail(key, fmt.Sprintf("%s is open to others, and with mode: proxy a %s comes in between", at, who),
+			fmt.Sprintf("write where that %s finds the agent, such as listen: [%q]", who, example))
+		return
+	}
 }
 
 // redirect checks where browsers are led, which nobody but us may choose.

@@ -157,9 +157,7 @@ func (v validator) acme(c *Config) {
 		}
 	}
 	v.http01(a)
-	if slices.Contains(a.Challenges, ChallengeTLSALPN01) && len(a.TLSALPN01.Listen) == 0 {
-		v.fail("acme.tls_alpn01.listen", "the list is empty", "tls-alpn-01 needs an address, or remove it from acme.challenges")
-	}
+	v.tlsALPN01(a)
 	v.eab("acme.eab", a.EAB)
 	v.optionalPath("acme.ca_file", a.CAFile)
 	for i, r := range a.Resolvers {
