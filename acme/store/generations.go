@@ -24,6 +24,11 @@ const keep = 3
 // PendingKey returns the key of the order that is under way: the one an interrupted order left, so that a certificate the CA
 // has already made for it is not lost, or a new one that is on disk before it is returned.
 func (s *Store) PendingKey(name hostcheck.Name, t KeyType) (crypto.Signer, error) {
+	return s.keptKey(name, pendingFile, t)
+}
+
+// keptKey returns the key in a file of name's folder, or a new one that is in it before it is returned.
+func (s *Store) keptKey(name hostcheck.Name, file string, t KeyType) (crypto.Signer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	dir, err := s.nameDir(name)
@@ -34,7 +39,7 @@ func (s *Store) PendingKey(name hostcheck.Name, t KeyType) (crypto.Signer, error
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, "pending.key")
+	path := filepath.Join(dir, file)
 	b, err := disk.ReadFile(path, maxKeyFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read pending key: %w", err)
@@ -81,13 +86,17 @@ func (s *Store) Commit(name hostcheck.Name, chainPEM []byte) error {
 	if err != nil {
 		return err
 	}
-	if len(chainPEM) > maxChainFile {
-		return fmt.Errorf("certificate chain of %s has %d bytes, more than %d", name, len(chainPEM), maxChainFile)
-	}
-	pending := filepath.Join(dir, "pending.key")
-	keyPEM, err := disk.ReadFile(pending, maxKeyFile)
+	keyPEM, err := disk.ReadFile(filepath.Join(dir, pendingFile), maxKeyFile)
 	if err != nil {
 		return fmt.Errorf("read pending key: %w", err)
+	}
+	return commitPair(dir, name, chainPEM, keyPEM)
+}
+
+// commitPair makes a pair current and forgets the file that kept its key until now.
+func commitPair(dir string, name hostcheck.Name, chainPEM, keyPEM []byte) error {
+	if len(chainPEM) > maxChainFile {
+		return fmt.Errorf("certificate chain of %s has %d bytes, more than %d", name, len(chainPEM), maxChainFile)
 	}
 	if _, err := tls.X509KeyPair(chainPEM, keyPEM); err != nil {
 		return fmt.Errorf("certificate chain of %s is not for the pending key: %w", name, err)
@@ -107,9 +116,8 @@ func (s *Store) Commit(name hostcheck.Name, chainPEM []byte) error {
 		return fmt.Errorf("make generation %d of %s current: %w", n, name, err)
 	}
 	// The new pair is in use. What is left is tidying, which must not make a success look like a failure: Open and the next
-	// Commit do it again, and PendingKey does not hand out a key that is in use.
-	_ = os.Remove(pending)
-	_ = disk.SyncDir(dir)
+	// commitPair do it again, and keptKey does not hand out a key that is in use.
+	_ = forgetKey(dir, keyPEM)
 	_ = prune(dir, n)
 	return nil
 }

@@ -1,22 +1,13 @@
 package store
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
-	"os"
-	"path/filepath"
-
-	"ntsagent/acme/disk"
 )
 
 // repair brings one name's folder from wherever a crash left it to a state Commit could have left.
 func repair(dir string) error {
-	pending, err := disk.ReadFile(filepath.Join(dir, "pending.key"), maxKeyFile)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		pending = nil // what is there is no key of ours; PendingKey replaces it
-	}
-	current, err := settle(dir, pending)
+	current, err := settle(dir, keysOf(dir))
 	if err != nil || current == 0 {
 		return err
 	}
@@ -24,21 +15,16 @@ func repair(dir string) error {
 	if err != nil {
 		return err
 	}
-	// The next order needs a key of its own.
-	if bytes.Equal(p.Key, pending) {
-		if err := os.Remove(filepath.Join(dir, "pending.key")); err != nil {
-			return err
-		}
-		if err := disk.SyncDir(dir); err != nil {
-			return err
-		}
+	// The next order, and the next request, need a key of their own.
+	if err := forgetKey(dir, p.Key); err != nil {
+		return err
 	}
 	return prune(dir, current)
 }
 
 // settle makes `current` name a whole pair if there is any, and returns its number; 0 means that there is none. What is not
 // whole then is kept for a person to look at.
-func settle(dir string, pending []byte) (int, error) {
+func settle(dir string, waiting [][]byte) (int, error) {
 	order, err := generations(dir)
 	if err != nil {
 		return 0, err
@@ -60,9 +46,9 @@ func settle(dir string, pending []byte) (int, error) {
 			}
 			continue
 		}
-		// A newer generation that is not current was either complete when the agent was killed, and then the pending key is
+		// A newer generation that is not current was either complete when the agent was killed, and then a key that waits is
 		// still its key, or somebody has gone back to an older one on purpose, which is respected.
-		if err != nil || (sound && !bytes.Equal(p.Key, pending)) {
+		if err != nil || (sound && !holds(waiting, p.Key)) {
 			continue
 		}
 		return n, pointCurrent(dir, n)
