@@ -43,6 +43,10 @@ type Issuer interface {
 	// RenewalInfo asks when leaf, which the same CA made, is best renewed. It is not called for one that has expired. The error
 	// is ErrNoRenewalInfo where the CA does not tell; a window that makes no sense is left to the caller.
 	RenewalInfo(ctx context.Context, leaf *x509.Certificate) (RenewalInfo, error)
+
+	// Revoke has the CA take back leaf, which was ordered with the same account. Every error but that of ctx is an *Error; one
+	// that is revoked already is none.
+	Revoke(ctx context.Context, leaf *x509.Certificate, reason Reason) error
 }
 
 // newRequest makes the certificate signing request for one name: one dNSName and no common name, as RFC 9525 has it.

@@ -33,9 +33,12 @@ type fakeCA struct {
 	mu     sync.Mutex
 	answer func(ctx context.Context, o Order) ([]byte, error) // nil = sign
 	info   func(*x509.Certificate) (RenewalInfo, error)       // nil = tells nothing
+	revoke func(*x509.Certificate, Reason) error              // nil = does it
 	orders []time.Time
 	asked  []time.Time // when renewal information was asked for
 	serial int64
+
+	revoked []int64 // serial numbers
 }
 
 func newFakeCA(t *testing.T) *fakeCA {
@@ -231,4 +234,17 @@ func strangerKey(t *testing.T) crypto.PublicKey {
 func sameKey(a, b crypto.PublicKey) bool {
 	k, ok := a.(*ecdsa.PublicKey)
 	return ok && k.Equal(b)
+}
+
+// Revoke notes what is revoked and answers as a test has told it.
+func (ca *fakeCA) Revoke(_ context.Context, leaf *x509.Certificate, reason Reason) error {
+	ca.mu.Lock()
+	defer ca.mu.Unlock()
+	if ca.revoke != nil {
+		if err := ca.revoke(leaf, reason); err != nil {
+			return err
+		}
+	}
+	ca.revoked = append(ca.revoked, leaf.SerialNumber.Int64())
+	return nil
 }

@@ -1,0 +1,70 @@
+package issuer
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	legoacme "github.com/go-acme/lego/v4/acme"
+	"github.com/go-acme/lego/v4/acme/api"
+
+	"ntsagent/acme"
+)
+
+const revokeTimeout = time.Minute // one revocation
+
+// Revoke has the CA revoke leaf, which was ordered with the stored account (RFC 8555 section 7.6). One that is revoked already
+// is no error.
+func (i *Issuer) Revoke(ctx context.Context, leaf *x509.Certificate, reason acme.Reason) error {
+	within, cancel := context.WithTimeout(ctx, revokeTimeout)
+	defer cancel()
+	defer i.base.CloseIdleConnections()
+	j := &job{issuer: i, session: &session{ctx: within, base: i.base}}
+	err := j.revoke(leaf, reason)
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	e := j.classify(err, "")
+	switch {
+	case isType(err, "badRevocationReason"):
+		return &acme.Error{Class: e.Class, Err: e.Err, Hint: fmt.Sprintf("this CA does not take %s for a reason: leave --reason away", reason)}
+	case isType(err, "unauthorized"), isType(err, "malformed"), isType(err, "notFound"):
+		return &acme.Error{Class: e.Class, Err: e.Err,
+			Hint: "only the CA that made the certificate revokes it, for the account that has ordered it: look at acme.directory"}
+	case e.Class == acme.ClassMalformed && e.Hint != hintNotACME:
+		return &acme.Error{Class: e.Class, Err: e.Err, Hint: "the CA does not revoke it as asked: revoke it by the CA's own means"}
+	}
+	return e
+}
+
+func (j *job) revoke(leaf *x509.Certificate, reason acme.Reason) error {
+	account, err := j.issuer.cfg.Store.Account(j.issuer.cfg.Directory)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && account.URI == "" {
+		return &acme.Error{Class: acme.ClassAccount, Err: fmt.Errorf("there is no account at %s", j.issuer.cfg.Directory),
+			Hint: "only the account that has ordered a certificate revokes it: restore state_dir from a backup"}
+	}
+	if err != nil {
+		return &acme.Error{Class: acme.ClassAccount, Err: err, Hint: "see that the agent may read its state_dir"}
+	}
+	core, err := api.New(j.session.client(), userAgent, j.issuer.cfg.Directory, account.URI, account.Key)
+	if err != nil {
+		return err
+	}
+	core.HTTPClient.Transport = j.session // as for an order
+	message := legoacme.RevokeCertMessage{Certificate: base64.RawURLEncoding.EncodeToString(leaf.Raw)}
+	if reason != acme.Unspecified { // RFC 5280 section 5.3.1 would rather have no reason than this one
+		code := uint(reason)
+		message.Reason = &code
+	}
+	if err := core.Certificates.Revoke(message); err != nil && !isType(err, "alreadyRevoked") {
+		return err
+	}
+	return nil
+}

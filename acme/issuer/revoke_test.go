@@ -1,0 +1,107 @@
+package issuer_test
+
+import (
+	"crypto/elliptic"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"ntsagent/acme"
+	"ntsagent/acme/issuer"
+)
+
+// certStatus is what pebble says of a certificate.
+type certStatus struct {
+	Status string
+	Reason *uint
+}
+
+func (w *world) certStatus(t *testing.T, leaf *x509.Certificate) certStatus {
+	t.Helper()
+	rec := httptest.NewRecorder()
+	w.manage.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/cert-status-by-serial/"+leaf.SerialNumber.Text(16), nil))
+	var s certStatus
+	if err := json.Unmarshal(rec.Body.Bytes(), &s); err != nil {
+		t.Fatalf("pebble answers %d %q", rec.Code, rec.Body)
+	}
+	return s
+}
+
+func TestACertificateIsRevokedByTheAccountThatOrderedIt(t *testing.T) {
+	t.Parallel()
+	name := mustName(t, "alice.members.pool.example")
+	w := newWorld(t, settings{}, name)
+	dir := t.TempDir()
+	i := w.issuer(t, only(issuer.HTTP01), withStore(openStore(t, dir)))
+	obtain := func() *x509.Certificate {
+		order, _ := newOrder(t, name, elliptic.P256())
+		return leafOf(t, issue(t, i, order))
+	}
+	compromised, plain, kept := obtain(), obtain(), obtain()
+
+	for range 2 { // again: it is revoked, which is what was wanted
+		if err := i.Revoke(t.Context(), compromised, acme.KeyCompromise); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := w.certStatus(t, compromised); s.Status != "Revoked" || s.Reason == nil || *s.Reason != 1 {
+		t.Errorf("pebble has it as %+v, want it revoked for key compromise", s)
+	}
+	if err := i.Revoke(t.Context(), plain, acme.Unspecified); err != nil {
+		t.Fatal(err)
+	}
+	if s := w.certStatus(t, plain); s.Status != "Revoked" || s.Reason != nil {
+		t.Errorf("pebble has it as %+v, want it revoked without a reason", s)
+	}
+
+	// Nobody but that account may.
+	stranger := w.issuer(t, only(issuer.HTTP01))
+	for what, i := range map[string]*issuer.Issuer{"no account": stranger, "another account": func() *issuer.Issuer {
+		other := w.issuer(t, only(issuer.HTTP01))
+		order, _ := newOrder(t, name, elliptic.P256())
+		issue(t, other, order)
+		return other
+	}()} {
+		err := i.Revoke(t.Context(), kept, acme.Unspecified)
+		var e *acme.Error
+		if !errors.As(err, &e) || e.Class != acme.ClassAccount || !strings.Contains(e.Hint, "only the") {
+			t.Errorf("%s: %v, want it refused for the account", what, err)
+		}
+	}
+	if s := w.certStatus(t, kept); s.Status != "Valid" {
+		t.Errorf("pebble has the other one as %+v, want it valid", s)
+	}
+}
+
+func TestARevocationThatFailsSaysWhy(t *testing.T) {
+	t.Parallel()
+	name := mustName(t, "alice.members.pool.example")
+	const ns = `"urn:ietf:params:acme:error:`
+	for _, c := range []struct {
+		name   string
+		answer http.Handler
+		class  acme.Class
+		hint   string
+	}{
+		{"a reason the CA does not take", always(400, `{"type": `+ns+`badRevocationReason", "detail": "no"}`, "Content-Type: application/problem+json"), acme.ClassMalformed, "--reason"},
+		{"a certificate it does not know", always(404, `{"type": `+ns+`malformed", "detail": "no such certificate"}`, "Content-Type: application/problem+json"), acme.ClassMalformed, "acme.directory"},
+		{"too many of them", always(429, `{"type": `+ns+`rateLimited", "detail": "later"}`, "Content-Type: application/problem+json", "Retry-After: 60"), acme.ClassRateLimited, "wait"},
+		{"a fault of its own", always(500, "<html>oops</html>"), acme.ClassNetwork, "fault of its own"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, settings{front: at("/revoke-cert", c.answer)}, name)
+			i := w.issuer(t, only(issuer.HTTP01))
+			order, _ := newOrder(t, name, elliptic.P256())
+			leaf := leafOf(t, issue(t, i, order))
+			var e *acme.Error
+			if err := i.Revoke(t.Context(), leaf, acme.Superseded); !errors.As(err, &e) || e.Class != c.class || !strings.Contains(e.Hint, c.hint) {
+				t.Errorf("got %v with hint %q, want class %s and a hint with %q", err, e.Hint, c.class, c.hint)
+			}
+		})
+	}
+}
