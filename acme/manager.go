@@ -107,17 +107,19 @@ func (m *Manager) Run(ctx context.Context) error {
 func (m *Manager) act(ctx context.Context) error {
 	now, leaf, wished, forced := time.Now(), m.leaf(), len(m.wished) > 0, m.forced()
 	if m.doubt != "" {
-		return m.refuse("the clock is not believed: "+m.doubt, "set this machine's clock", time.Time{})
+		refused := m.refuse("the clock is not believed: "+m.doubt, "set this machine's clock", time.Time{})
+		refused.Clock = true
+		return refused
 	}
 	do, _ := next(now, leaf, m.renewal, m.cfg.Directory)
-	if !wished && do == stepAsk {
+	if do == stepAsk || wished && !forced && do == stepWait && mayAsk(now, leaf, m.renewal, m.cfg.Directory) {
 		m.ask(ctx)
 	}
 	if !wished && do != stepOrder {
 		return nil
 	}
-	if at := notDue(now, leaf, m.renewal); !forced && !at.IsZero() {
-		return m.refuse("it is not due", "renew with --force to order it all the same", at)
+	if at := notDue(time.Now(), leaf, m.renewal); !forced && !at.IsZero() {
+		return &Refused{Why: "it is not due", Hint: "renew with --force to order it all the same", Until: at, Early: true}
 	}
 	if why := spoils(now, leaf, m.renewal, m.cfg.Directory); why != "" && !forced {
 		if wished || why != m.spoils {

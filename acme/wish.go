@@ -12,6 +12,8 @@ type Refused struct {
 	Why   string    // one line
 	Hint  string    // one line: what to do; may be empty
 	Until time.Time // when it may be wished for again; zero = that is not known
+	Early bool      // for no other reason than that it is not due
+	Clock bool      // because the clock is wrong
 }
 
 // Error is one line.
@@ -85,7 +87,7 @@ func (m *Manager) forced() bool {
 }
 
 // refuse is the answer to a wish that must not be granted.
-func (m *Manager) refuse(why, hint string, until time.Time) error {
+func (m *Manager) refuse(why, hint string, until time.Time) *Refused {
 	if len(m.wished) > 0 {
 		m.log.Warn("certificate not ordered", "cause", why, "hint", hint)
 	}

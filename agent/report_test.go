@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
@@ -27,6 +28,10 @@ func (slowCA) Issue(ctx context.Context, _ acme.Order) ([]byte, error) {
 
 func (slowCA) RenewalInfo(context.Context, *x509.Certificate) (acme.RenewalInfo, error) {
 	return acme.RenewalInfo{}, acme.ErrNoRenewalInfo
+}
+
+func (slowCA) Revoke(context.Context, *x509.Certificate, acme.Reason) error {
+	return &acme.Error{Class: acme.ClassInternal, Err: errors.New("not here")}
 }
 
 func TestTheStatusTellsOfAnOrderUnderWay(t *testing.T) {

@@ -1,6 +1,7 @@
 package status
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,7 @@ var (
 	ErrInvalid      = errors.New("invalid configuration")
 	ErrTemporary    = errors.New("temporary failure")
 	ErrPointless    = errors.New("nothing to do") // by the agent, now or later
+	ErrFailed       = errors.New("failed")        // and will again until somebody mends it
 )
 
 // maxAnswer bounds what a Client reads, in octets.
@@ -42,22 +44,31 @@ func NewClient(socket string) *Client {
 // Status fetches the whole Document.
 func (c *Client) Status(ctx context.Context) (Document, error) {
 	var d Document
-	err := c.do(ctx, http.MethodGet, "/status", &d)
+	err := c.do(ctx, http.MethodGet, "/status", nil, &d)
 	return d, err
 }
 
 // Reload makes the agent read its configuration again. A bad one changes
 // nothing and is ErrInvalid with the lines to show.
-func (c *Client) Reload(ctx context.Context) error { return c.do(ctx, http.MethodPost, "/reload", nil) }
+func (c *Client) Reload(ctx context.Context) error {
+	return c.do(ctx, http.MethodPost, "/reload", nil, nil)
+}
 
 // Rotate makes the agent rotate its cookie keys now and prove them. Where the
 // daemon does that itself the error is ErrPointless and says so.
 func (c *Client) Rotate(ctx context.Context) error {
-	return c.do(ctx, http.MethodPost, "/keys/rotate", nil)
+	return c.do(ctx, http.MethodPost, "/keys/rotate", nil, nil)
 }
 
-func (c *Client) do(ctx context.Context, method, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, nil)
+// do asks with body, nil = none, and reads the answer into what is not nil.
+func (c *Client) do(ctx context.Context, method, path string, body, into any) error {
+	var sent bytes.Buffer
+	if body != nil {
+		if err := json.NewEncoder(&sent).Encode(body); err != nil {
+			return err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, &sent)
 	if err != nil {
 		return err
 	}
@@ -66,17 +77,17 @@ func (c *Client) do(ctx context.Context, method, path string, into any) error {
 		return c.unreachable(err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return fmt.Errorf("%w: read the answer on %s: %w", ErrTemporary, c.socket, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return refusal(resp.StatusCode, body)
+		return refusal(resp.StatusCode, answer)
 	}
 	if into == nil {
 		return nil
 	}
-	if err := json.Unmarshal(body, into); err != nil {
+	if err := json.Unmarshal(answer, into); err != nil {
 		return fmt.Errorf("read the answer on %s: %w", c.socket, err)
 	}
 	return nil
@@ -104,6 +115,9 @@ type refused struct {
 func (r *refused) Error() string { return r.words }
 func (r *refused) Unwrap() error { return r.class }
 
+// Refuse makes an error of one of the classes above that reads as words alone.
+func Refuse(class error, words string) error { return &refused{class, words} }
+
 func refusal(code int, body []byte) error {
 	var f failure
 	if json.Unmarshal(body, &f) != nil || f.Error == "" {
@@ -114,6 +128,8 @@ func refusal(code int, body []byte) error {
 		return &refused{ErrNotPermitted, f.Error}
 	case http.StatusConflict:
 		return &refused{ErrPointless, f.Error}
+	case http.StatusBadGateway:
+		return &refused{ErrFailed, f.Error}
 	case http.StatusUnprocessableEntity:
 		return &refused{ErrInvalid, f.Error}
 	}

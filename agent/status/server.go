@@ -19,10 +19,12 @@ import (
 //
 //	GET  /status                the Document
 //	POST /reload  /keys/rotate  root and the agent's own user only
+//	POST /certificates/VERB     the same; a Wish comes and an Outcome goes
 type Server struct {
 	Status func() Document
 	Reload func(ctx context.Context) error // a config.Error among its errors means: the file is bad
 	Rotate func(ctx context.Context) error // ErrPointless among its errors: the daemon rotates its keys itself
+	Renew  func(ctx context.Context, w Wish) (Outcome, error)
 	Log    hclog.Logger
 }
 
@@ -67,7 +69,7 @@ func (s Server) Serve(ctx context.Context, ln net.Listener) error {
 func (s Server) handler(self uint32) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, s.Status()) })
-	post := func(path string, do func(context.Context) error) {
+	post := func(path string, do deed) {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 			if !mayChange(r.Context(), self) {
 				reply(w, http.StatusForbidden, failure{"not permitted; run as root or as the agent's user"})
@@ -76,19 +78,43 @@ func (s Server) handler(self uint32) http.Handler {
 			s.change(w, r, do)
 		})
 	}
-	post("/reload", s.Reload)
-	post("/keys/rotate", s.Rotate)
+	post("/reload", plainly(s.Reload))
+	post("/keys/rotate", plainly(s.Rotate))
+	post("/certificates/renew", wishing(s.Renew))
 	return mux
 }
 
-func (s Server) change(w http.ResponseWriter, r *http.Request, do func(context.Context) error) {
-	err := do(r.Context())
+// deed is what a POST does, and what it tells.
+type deed func(w http.ResponseWriter, r *http.Request) (answer any, err error)
+
+// plainly is for what needs nothing said and has nothing to tell.
+func plainly(do func(context.Context) error) deed {
+	return func(_ http.ResponseWriter, r *http.Request) (any, error) { return struct{}{}, do(r.Context()) }
+}
+
+// wishing is for what is done about one certificate.
+func wishing(do func(context.Context, Wish) (Outcome, error)) deed {
+	return func(w http.ResponseWriter, r *http.Request) (any, error) {
+		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxWish))
+		dec.DisallowUnknownFields() // half a wish must not be granted
+		var wish Wish
+		if err := dec.Decode(&wish); err != nil {
+			return nil, Refuse(ErrFailed, "the agent does not understand what is wished for: "+oneLine(err.Error())+"; are program and agent of one version?")
+		}
+		return do(r.Context(), wish)
+	}
+}
+
+func (s Server) change(w http.ResponseWriter, r *http.Request, do deed) {
+	answer, err := do(w, r)
 	var invalid *config.Error
 	switch {
 	case err == nil:
-		reply(w, http.StatusOK, struct{}{})
+		reply(w, http.StatusOK, answer)
 	case errors.As(err, &invalid):
 		reply(w, http.StatusUnprocessableEntity, failure{err.Error()})
+	case errors.Is(err, ErrFailed):
+		reply(w, http.StatusBadGateway, failure{err.Error()})
 	case errors.Is(err, ErrPointless):
 		reply(w, http.StatusConflict, failure{err.Error()})
 	default:

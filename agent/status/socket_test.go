@@ -43,12 +43,16 @@ func agent(t *testing.T, s Server) string {
 	return path
 }
 
+// changing are the paths of what changes something.
+var changing = []string{"/reload", "/keys/rotate", "/certificates/renew"}
+
 func fine(context.Context) error { return nil }
 
 func serving(reload, rotate func(context.Context) error) Server {
 	return Server{
 		Status: func() Document { return good().Judged(now) },
 		Reload: reload, Rotate: rotate,
+		Renew: func(ctx context.Context, _ Wish) (Outcome, error) { return Outcome{}, rotate(ctx) },
 	}
 }
 
@@ -107,12 +111,12 @@ func TestOnlyRootAndTheAgentsOwnUserMayChangeAnything(t *testing.T) {
 		{"another user", context.WithValue(context.Background(), peerKey{}, uint32(1000)), false},
 		{"nobody knows who", context.Background(), false},
 	} {
-		for _, path := range []string{"/reload", "/keys/rotate"} {
+		for _, path := range changing {
 			t.Run(c.name+" posts "+path, func(t *testing.T) {
 				called := false
 				do := func(context.Context) error { called = true; return nil }
 				w := httptest.NewRecorder()
-				serving(do, do).handler(self).ServeHTTP(w, httptest.NewRequestWithContext(c.ctx, "POST", path, nil))
+				serving(do, do).handler(self).ServeHTTP(w, httptest.NewRequestWithContext(c.ctx, "POST", path, strings.NewReader("{}")))
 				if called != c.may || (w.Code == http.StatusOK) != c.may {
 					t.Errorf("called %v, status %d; want %v", called, w.Code, c.may)
 				}
@@ -133,7 +137,7 @@ func TestOnlyRootAndTheAgentsOwnUserMayChangeAnything(t *testing.T) {
 
 func TestAGetChangesNothing(t *testing.T) {
 	never := func(context.Context) error { t.Error("a GET was taken for an order"); return nil }
-	for _, path := range []string{"/reload", "/keys/rotate"} {
+	for _, path := range changing {
 		w := httptest.NewRecorder()
 		ctx := context.WithValue(t.Context(), peerKey{}, uint32(0))
 		serving(never, never).handler(0).ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", path, nil))

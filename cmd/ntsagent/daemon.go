@@ -297,7 +297,12 @@ func (f *daemonFlags) checked(cmd *cobra.Command) (allow []netip.Prefix, err err
 
 // agreed asks before anything is changed.
 func (f *daemonFlags) agreed(cmd *cobra.Command, g *globals, what string) error {
-	if f.yes {
+	return agreed(cmd, g, f.yes, what)
+}
+
+// agreed asks whether to go on, unless yes says so.
+func agreed(cmd *cobra.Command, g *globals, yes bool, what string) error {
+	if yes {
 		return nil
 	}
 	if g.JSON || g.Quiet {

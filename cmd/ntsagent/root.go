@@ -116,6 +116,7 @@ func rootCommand(g *globals) *cobra.Command {
 		accountCommand(g),
 		keysCommand(g),
 		reloadCommand(g),
+		renewCommand(g),
 		daemonCommand(g),
 		registryCommand(g),
 		versionCommand(g),

@@ -95,11 +95,23 @@ func standIn() {
 		}
 		return d.Judged(now)
 	}
+	renew := func(_ context.Context, w status.Wish) (status.Outcome, error) {
+		c := doc().Certificates[0]
+		c.Serial, c.Issuer, c.RenewAt = "0a", "Fake CA", c.NotBefore.AddDate(0, 2, 0)
+		switch {
+		case part == "unhealthy":
+			return status.Outcome{}, status.Refuse(status.ErrTemporary, "certificate not ordered before 2026-12-01T00:00Z: used up; fix: wait")
+		case part == "following":
+			return status.Outcome{}, status.Refuse(status.ErrFailed, "certificate not obtained: nobody there; fix: be there")
+		}
+		return status.Outcome{Certificate: c, NotDue: !w.Force}, nil
+	}
 	bad := &config.Error{File: "/etc/ntsagent/ntsagent.yaml", Line: 12, Key: "ke.timout", Problem: "unknown key", Hint: "did you mean ke.timeout?"}
 	err = status.Server{
 		Status: doc,
 		Reload: func(context.Context) error { return bad },
 		Rotate: rotate,
+		Renew:  renew,
 		Log:    hclog.NewNullLogger(),
 	}.Serve(ctx, ln)
 	if err != nil {
