@@ -127,12 +127,12 @@ func judgeCertificate(c Certificate, now time.Time) string {
 		return fmt.Sprintf("certificate %s: expired %s ago%s", c.Name, Span(-left), cause)
 	case now.Before(c.NotBefore):
 		return fmt.Sprintf("certificate %s: not valid for another %s; check the clock", c.Name, Span(c.NotBefore.Sub(now)))
+	case c.barred() && c.Condition != ConditionMissing:
+		return fmt.Sprintf("certificate %s: %s, not renewed, %s left%s", c.Name, c.Condition, Span(left), cause)
 	case left < expirySoon && left < life/2 || left < life/renewalOverdue:
 		return fmt.Sprintf("certificate %s: only %s left%s", c.Name, Span(left), cause)
 	case c.Condition == ConditionAuthority:
 		return fmt.Sprintf("certificate %s: not renewed%s", c.Name, cause)
-	case c.barred() && c.Condition != ConditionMissing:
-		return fmt.Sprintf("certificate %s: %s, not renewed, %s left%s", c.Name, c.Condition, Span(left), cause)
 	case c.Failures == 0 && c.LastError != "":
 		return fmt.Sprintf("certificate %s: renewal put off%s", c.Name, because(c.LastError))
 	case c.LastError != "":

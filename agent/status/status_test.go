@@ -179,6 +179,8 @@ func TestConditionsOfACertificate(t *testing.T) {
 			"certificate a: not renewed: a staging CA"},
 		{"a name that was taken out of the DNS", Certificate{Name: "a", NotBefore: now.Add(-60 * day), NotAfter: now.Add(30 * day), Condition: ConditionWithdrawn, Why: "no address"},
 			"certificate a: withdrawn, not renewed, 30d left: no address"},
+		{"a name that was taken out of the DNS is the news when little is left, too", Certificate{Name: "a", NotBefore: now.Add(-89 * day), NotAfter: now.Add(day), Condition: ConditionWithdrawn, Why: "no address"},
+			"certificate a: withdrawn, not renewed, 1d left: no address"},
 		{"a name that is missing worries nobody before it is confirmed", Certificate{Name: "a", NotBefore: now.Add(-60 * day), NotAfter: now.Add(30 * day), Condition: "missing", Why: "no address"}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
