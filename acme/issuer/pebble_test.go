@@ -54,6 +54,7 @@ type settings struct {
 	eab                   bool
 	expired               bool                            // the server's own TLS certificate is over
 	front                 func(http.Handler) http.Handler // stands before the server; nil = nothing does
+	webPort, routerPort   uint16                          // where the CA comes for proofs, of who stands before the agent; 0 = the agent's own
 }
 
 var pebbleEnv sync.Mutex
@@ -66,6 +67,12 @@ func newWorld(t *testing.T, s settings, names ...hostcheck.Name) *world {
 	}
 	httpListener, tlsListener := listen(t), listen(t)
 	httpPort, tlsPort := port(httpListener), port(tlsListener)
+	if s.webPort != 0 {
+		httpPort = int(s.webPort)
+	}
+	if s.routerPort != 0 {
+		tlsPort = int(s.routerPort)
+	}
 	w.names = hostcheck.NewSet(names, uint16(httpPort))
 	w.responder = challenge.New(w.names, nullLog)
 	w.http = &httptest.Server{Listener: httpListener, Config: challenge.NewHTTPServer(w.record(w.responder), nullLog)}
