@@ -29,6 +29,9 @@ const (
 	hintWait       = "wait: the agent tries again when the CA allows it; do not remove its state_dir"
 )
 
+// notInTime is the text where lego gave up asking, and its error does not say what was wrong.
+const notInTime = "the CA did not finish the order in time"
+
 // classes maps the problem types of RFC 8555 section 6.7 that validation and orders end in.
 var classes = map[string]acme.Class{
 	"rateLimited":             acme.ClassRateLimited,
@@ -51,6 +54,10 @@ func (j *job) classify(err error, kind string) *acme.Error {
 	class, text := explain(err)
 	if last := j.session.lastError(); class == acme.ClassInternal && last != nil {
 		err = last
+		class, text = explain(err)
+	}
+	if fault := j.session.lastFault(); fault != nil && text == notInTime && strings.Contains(err.Error(), "last error") {
+		err = fault // lego has tried again and again
 		class, text = explain(err)
 	}
 	var e *acme.Error
@@ -117,7 +124,7 @@ func explain(err error) (acme.Class, string) {
 	case strings.Contains(err.Error(), "could not determine solvers"):
 		return acme.ClassMalformed, "not offered by the CA"
 	case strings.Contains(err.Error(), "time limit exceeded"), strings.Contains(err.Error(), "didn't respond to our request"):
-		return acme.ClassNetwork, "the CA did not finish the order in time"
+		return acme.ClassNetwork, notInTime
 	}
 	return acme.ClassInternal, err.Error()
 }

@@ -47,13 +47,20 @@ func at(prefix string, h http.Handler) func(http.Handler) http.Handler {
 	return func(real http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if strings.HasPrefix(r.URL.Path, prefix) {
-				w.Header().Set("Replay-Nonce", "bm9uY2U")
+				w.Header().Set("Replay-Nonce", nonceOf(real))
 				h.ServeHTTP(w, r)
 				return
 			}
 			real.ServeHTTP(w, r)
 		})
 	}
+}
+
+// nonceOf is a nonce of the real server.
+func nonceOf(real http.Handler) string {
+	rec := httptest.NewRecorder()
+	real.ServeHTTP(rec, httptest.NewRequest(http.MethodHead, "/nonce-plz", nil))
+	return rec.Header().Get("Replay-Nonce")
 }
 
 // record notes the paths that the CA asks port 80 for.

@@ -29,8 +29,14 @@ const (
 	TLSALPN01 = "tls-alpn-01"
 )
 
-// issueTimeout bounds one Issue, both challenge types included.
-const issueTimeout = 5 * time.Minute
+// deadlines bound what a server can make us wait for.
+type deadlines struct {
+	issue    time.Duration // one Issue, both challenge types included
+	request  time.Duration // one request with its whole answer
+	finalize time.Duration // the certificate, once the name is validated
+}
+
+var patience = deadlines{issue: 5 * time.Minute, request: 30 * time.Second, finalize: time.Minute}
 
 // Config is what an Issuer is made of.
 type Config struct {
@@ -50,6 +56,7 @@ type Config struct {
 // Issuer talks to one ACME server with one account. It is safe for concurrent use and handles one order at a time.
 type Issuer struct {
 	cfg    Config
+	within deadlines
 	base   *http.Transport
 	slot   chan struct{} // holds one token while an order is under way; guards inVain
 	inVain map[tried]int // times in a row that who stands before us would not have shown a proof
@@ -79,7 +86,7 @@ func New(cfg Config) (*Issuer, error) {
 		return nil, err
 	}
 	redirectLegoLog(cfg.Log)
-	return &Issuer{cfg: cfg, base: newTransport(roots), slot: make(chan struct{}, 1), inVain: make(map[tried]int)}, nil
+	return &Issuer{cfg: cfg, within: patience, base: newTransport(roots), slot: make(chan struct{}, 1), inVain: make(map[tried]int)}, nil
 }
 
 // trustedRoots is the system's pool with the certificates of file added.
@@ -110,14 +117,14 @@ func (i *Issuer) Issue(ctx context.Context, o acme.Order) ([]byte, error) {
 	if err := checkOrder(o); err != nil {
 		return nil, &acme.Error{Class: acme.ClassInternal, Err: err, Hint: "this is a fault of the agent: report it"}
 	}
-	within, cancel := context.WithTimeout(ctx, issueTimeout)
+	within, cancel := context.WithTimeout(ctx, i.within.issue)
 	defer cancel() // not before the outcome is read: it would look as if the time were over
 	select {
 	case i.slot <- struct{}{}:
 	case <-within.Done():
-		return nil, late(ctx, o.Name)
+		return nil, i.late(ctx, o.Name, errors.New("another order is under way"), 0)
 	}
-	job := &job{issuer: i, order: o, session: &session{ctx: within, base: i.base, finalizing: o.Finalizing},
+	job := &job{issuer: i, order: o, session: &session{ctx: within, base: i.base, timeout: i.within.request, finalizing: o.Finalizing},
 		proofs: &proofs{responder: i.cfg.Responder, webroot: i.cfg.Webroot, log: i.cfg.Log}}
 	type result struct {
 		chain []byte
@@ -142,16 +149,24 @@ func (i *Issuer) Issue(ctx context.Context, o acme.Order) ([]byte, error) {
 	case <-within.Done():
 		job.proofs.withdraw()
 	}
-	return nil, late(ctx, o.Name)
+	mayCount := job.proofs.count()
+	if mayCount > 0 && job.session.signed() != notAsked { // the last was not among those that failed
+		mayCount--
+	}
+	return nil, i.late(ctx, o.Name, job.session.lastFault(), mayCount)
 }
 
-// late is the error of an Issue whose time is over, the caller's or ours.
-func late(ctx context.Context, name hostcheck.Name) error {
+// late is the error of an Issue whose time is over, the caller's or ours; last is what went wrong before.
+func (i *Issuer) late(ctx context.Context, name hostcheck.Name, last error, validations int) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return &acme.Error{Class: acme.ClassNetwork, Err: fmt.Errorf("no certificate from the ACME server within %s", issueTimeout),
-		Hint: hint(acme.ClassNetwork, "", name)}
+	text := fmt.Sprintf("no certificate from the ACME server within %s", i.within.issue)
+	if last != nil {
+		_, words := explain(last)
+		text += ": " + redact(words)
+	}
+	return &acme.Error{Class: acme.ClassNetwork, Err: errors.New(text), Hint: hint(acme.ClassNetwork, "", name), Validations: validations}
 }
 
 // checkOrder makes sure that the request asks for exactly the ordered name: lego takes the names from the request.

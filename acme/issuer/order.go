@@ -5,7 +5,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/go-acme/lego/v4/acme/api"
 	"github.com/go-acme/lego/v4/certificate"
@@ -15,8 +14,7 @@ import (
 )
 
 const (
-	finalizeTimeout = time.Minute // how long to wait for the certificate once the name is validated
-	maxChain        = 10          // certificates in an answer
+	maxChain = 10 // certificates in an answer
 
 	userAgent = "ntsagent"
 )
@@ -121,7 +119,7 @@ func (j *job) obtain(core *api.Core, kind, profile string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	certifier := certificate.NewCertifier(core, resolver.NewProber(solvers), certificate.CertifierOptions{Timeout: finalizeTimeout})
+	certifier := certificate.NewCertifier(core, resolver.NewProber(solvers), certificate.CertifierOptions{Timeout: j.issuer.within.finalize})
 	request := certificate.ObtainForCSRRequest{
 		CSR:            j.order.CSR,
 		Bundle:         true,
@@ -145,6 +143,9 @@ func (j *job) obtain(core *api.Core, kind, profile string) ([]byte, error) {
 	}
 	if err := checkChain(resource.Certificate); err != nil {
 		return nil, &acme.Error{Class: acme.ClassMalformed, Err: err, Hint: hintNotACME}
+	}
+	if err := j.fit(resource.Certificate); err != nil {
+		return nil, &acme.Error{Class: acme.ClassRejected, Err: fmt.Errorf("certificate from the CA rejected: %w", err), Hint: hintUnfit}
 	}
 	return resource.Certificate, nil
 }

@@ -2,11 +2,14 @@ package issuer
 
 import (
 	"errors"
+	"fmt"
+	"regexp"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
+	"ntsagent/acme"
 	"ntsagent/acme/challenge"
 	"ntsagent/hostcheck"
 )
@@ -24,8 +27,14 @@ type proofs struct {
 	removes   map[string]func() // by type and token
 }
 
+// tokenForm is what a token is made of (RFC 8555 section 8.3); the longest known has 43 characters.
+var tokenForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+
 // present puts a proof of one type up with show, unless the Issue has been abandoned meanwhile.
 func (p *proofs) present(kind string, name hostcheck.Name, token string, show func() (remove func(), err error)) error {
+	if !tokenForm.MatchString(token) {
+		return &acme.Error{Class: acme.ClassMalformed, Err: fmt.Errorf("%s: the token %.40q is not base64url", kind, token), Hint: hintNotACME}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.withdrawn {

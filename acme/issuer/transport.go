@@ -11,16 +11,19 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync"
 	"time"
+
+	legoacme "github.com/go-acme/lego/v4/acme"
 
 	"ntsagent/acme"
 )
 
 const (
-	requestTimeout = 30 * time.Second // one request with its whole answer
-	maxBody        = 1 << 20
+	maxBody  = 1 << 20
+	maxTotal = 4 << 20 // of all answers in one Issue, where lego asks again and again; a hundred times what one takes
 
 	// What lego sleeps before its second look at a challenge; later sleeps grow up to ten times that. It would take the server's
 	// word without bounds, and five seconds when there is none.
@@ -44,8 +47,9 @@ func newTransport(roots *x509.CertPool) *http.Transport {
 // session carries the requests of one Issue. It adds what lego lacks: a context, a bound on what is read, and plain words for
 // answers that are not ACME. It reads each body whole, because lego does not close the bodies of errors.
 type session struct {
-	ctx  context.Context // of the Issue; lego's requests have none
-	base http.RoundTripper
+	ctx     context.Context // of the Issue; lego's requests have none
+	base    http.RoundTripper
+	timeout time.Duration // of one request with its whole answer
 
 	finalizing func() error // called before the CA is asked to sign; nil = nobody counts
 
@@ -55,6 +59,8 @@ type session struct {
 	wait       time.Duration // what the last answer asked us to wait
 	retryAfter time.Duration // the longest wait that was asked for
 	last       error         // how the last request ended; where lego keeps an error's words only, its type is found here
+	total      int           // octets of answers so far
+	fault      error         // the last thing that went wrong, which lego may have tried again; nil = nothing has
 }
 
 // signing is what is known of the certificate an order was for.
@@ -81,12 +87,19 @@ func (s *session) RoundTrip(req *http.Request) (*http.Response, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = err
+	if err != nil && s.ctx.Err() == nil {
+		s.fault = err
+	}
 	return resp, err
 }
 
 func (s *session) roundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" {
-		return nil, &acme.Error{Class: acme.ClassMalformed, Err: fmt.Errorf("%s is not https", req.URL.Redacted()), Hint: hintNotACME}
+		return nil, notHTTPS(req.URL.Redacted())
+	}
+	if s.octets(0) > maxTotal {
+		return nil, &acme.Error{Class: acme.ClassMalformed, Hint: hintNotACME,
+			Err: fmt.Errorf("%s %s: the answers so far are larger than %d bytes", req.Method, req.URL.Redacted(), maxTotal)}
 	}
 	final := s.isFinal(req)
 	if final && s.finalizing != nil {
@@ -97,7 +110,7 @@ func (s *session) roundTrip(req *http.Request) (*http.Response, error) {
 	if final {
 		s.setSigning(askedToSign)
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(s.ctx, s.timeout)
 	defer cancel()
 	resp, err := s.base.RoundTrip(req.WithContext(ctx))
 	if err != nil {
@@ -108,6 +121,7 @@ func (s *session) roundTrip(req *http.Request) (*http.Response, error) {
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	resp.Body.Close()
+	s.octets(len(body))
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: read answer: %w", req.Method, req.URL.Redacted(), err)
 	}
@@ -128,31 +142,61 @@ func (s *session) roundTrip(req *http.Request) (*http.Response, error) {
 	if resp.StatusCode >= 300 {
 		return s.refuse(req, resp, body)
 	}
-	if n := s.order(body); n > 1 {
-		return nil, &acme.Error{Class: acme.ClassMalformed, Hint: hintNotACME,
-			Err: fmt.Errorf("%s %s: an order of one name with %d authorizations", req.Method, req.URL.Redacted(), n)}
+	if at := resp.Header.Get("Location"); at != "" && !secure(at) {
+		return nil, notHTTPS(at)
+	}
+	if err := s.order(body); err != nil {
+		return nil, &acme.Error{Class: acme.ClassMalformed, Hint: hintNotACME, Err: fmt.Errorf("%s %s: %w", req.Method, req.URL.Redacted(), err)}
 	}
 	resp.Header.Set("Retry-After", strconv.Itoa(int(min(max(wait, minPoll), maxPoll)/time.Second)))
 	return resp, nil
 }
 
-// order looks for an order (RFC 8555 section 7.1.3) in an answer, keeps where to finalize it, and counts its authorizations, 0
-// for any other answer. Ours name one host, which takes one. lego would start a goroutine and sleep for each that is listed:
-// hours of them fit into an answer.
-func (s *session) order(body []byte) (authorizations int) {
+// secure tells whether a link that a server gave is one we would follow. A link is refused when it is given: the order that it
+// belongs to may count by the time it is used.
+func secure(link string) bool {
+	u, err := url.Parse(link)
+	return err == nil && u.Scheme == "https" && u.Host != ""
+}
+
+func notHTTPS(link string) *acme.Error {
+	return &acme.Error{Class: acme.ClassMalformed, Err: fmt.Errorf("%.200q is not https", link), Hint: hintNotACME}
+}
+
+// order looks for an order (RFC 8555 section 7.1.3) in an answer, whose links must be safe, and keeps where to finalize it. Ours
+// name one host, which takes one authorization. lego would start a goroutine and sleep for each that is listed: hours of them
+// fit into an answer.
+func (s *session) order(body []byte) error {
 	var order struct {
 		Authorizations []json.RawMessage `json:"authorizations"`
 		Finalize       string            `json:"finalize"`
+		Certificate    string            `json:"certificate"`
 	}
 	if json.Unmarshal(body, &order) != nil {
-		return 0
+		return nil
+	}
+	if n := len(order.Authorizations); n > 1 {
+		return fmt.Errorf("an order of one name with %d authorizations", n)
+	}
+	links := []string{order.Finalize, order.Certificate}
+	for _, a := range order.Authorizations {
+		var link string
+		if err := json.Unmarshal(a, &link); err != nil {
+			return err
+		}
+		links = append(links, link)
+	}
+	for _, link := range links {
+		if link != "" && !secure(link) {
+			return notHTTPS(link)
+		}
 	}
 	if order.Finalize != "" {
 		s.mu.Lock()
 		s.finalize = order.Finalize
 		s.mu.Unlock()
 	}
-	return len(order.Authorizations)
+	return nil
 }
 
 // isFinal tells whether a request asks the CA to sign.
@@ -160,6 +204,14 @@ func (s *session) isFinal(req *http.Request) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return req.Method == http.MethodPost && s.finalize != "" && req.URL.String() == s.finalize
+}
+
+// octets counts n more octets of answers and gives their sum.
+func (s *session) octets(n int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.total += n
+	return s.total
 }
 
 func (s *session) setSigning(to signing) {
@@ -184,6 +236,7 @@ func (s *session) lastWait() time.Duration {
 // refuse lets problem documents (RFC 7807) through to lego and makes everything else that is not success an error.
 func (s *session) refuse(req *http.Request, resp *http.Response, body []byte) (*http.Response, error) {
 	if resp.StatusCode >= 400 && bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) {
+		s.note(req, resp, body)
 		return resp, nil
 	}
 	e := &acme.Error{Class: acme.ClassMalformed, Hint: hintNotACME, RetryAfter: s.asked(),
@@ -197,6 +250,25 @@ func (s *session) refuse(req *http.Request, resp *http.Response, body []byte) (*
 		e.Err = errors.Join(e.Err, fmt.Errorf("redirected to %s", resp.Header.Get("Location")))
 	}
 	return nil, e
+}
+
+// note keeps what a problem document says, in case that lego tries again until the time is over.
+func (s *session) note(req *http.Request, resp *http.Response, body []byte) {
+	var p legoacme.ProblemDetails
+	if json.Unmarshal(body, &p) != nil {
+		return
+	}
+	p.HTTPStatus, p.Method, p.URL = resp.StatusCode, req.Method, req.URL.String()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault = &p
+}
+
+// lastFault is the last thing that went wrong, nil when nothing has.
+func (s *session) lastFault() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fault
 }
 
 // asked is the longest wait the server has asked for in this session.
