@@ -30,7 +30,7 @@ func (i *Issuer) RenewalInfo(ctx context.Context, leaf *x509.Certificate) (acme.
 	within, cancel := context.WithTimeout(ctx, infoTimeout)
 	defer cancel()
 	defer i.base.CloseIdleConnections()
-	j := &job{issuer: i, session: &session{ctx: within, base: i.base, timeout: i.within.request}}
+	j := &job{issuer: i, session: i.session(within)}
 	info, err := j.renewalInfo(id)
 	switch {
 	case err == nil, errors.Is(err, acme.ErrNoRenewalInfo):

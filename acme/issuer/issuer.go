@@ -124,8 +124,9 @@ func (i *Issuer) Issue(ctx context.Context, o acme.Order) ([]byte, error) {
 	case <-within.Done():
 		return nil, i.late(ctx, o.Name, errors.New("another order is under way"), 0)
 	}
-	job := &job{issuer: i, order: o, session: &session{ctx: within, base: i.base, timeout: i.within.request, finalizing: o.Finalizing},
+	job := &job{issuer: i, order: o, session: i.session(within),
 		proofs: &proofs{responder: i.cfg.Responder, webroot: i.cfg.Webroot, log: i.cfg.Log}}
+	job.session.finalizing = o.Finalizing
 	type result struct {
 		chain []byte
 		err   *acme.Error
@@ -154,6 +155,11 @@ func (i *Issuer) Issue(ctx context.Context, o acme.Order) ([]byte, error) {
 		mayCount--
 	}
 	return nil, i.late(ctx, o.Name, job.session.lastFault(), mayCount)
+}
+
+// session makes what carries requests until ctx is done.
+func (i *Issuer) session(ctx context.Context) *session {
+	return &session{ctx: ctx, base: i.base, timeout: i.within.request}
 }
 
 // late is the error of an Issue whose time is over, the caller's or ours; last is what went wrong before.

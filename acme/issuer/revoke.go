@@ -23,7 +23,7 @@ func (i *Issuer) Revoke(ctx context.Context, leaf *x509.Certificate, reason acme
 	within, cancel := context.WithTimeout(ctx, revokeTimeout)
 	defer cancel()
 	defer i.base.CloseIdleConnections()
-	j := &job{issuer: i, session: &session{ctx: within, base: i.base}}
+	j := &job{issuer: i, session: i.session(within)}
 	err := j.revoke(leaf, reason)
 	if err == nil {
 		return nil
