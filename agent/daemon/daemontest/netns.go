@@ -21,15 +21,28 @@ func NewNetwork(t testing.TB) *Network {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test needs root: its daemon gets a network of its own")
 	}
+	return enter(t, func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		return linkUp("lo")
+	})
+}
+
+// Here is the network that this process is in, for a cable to another: that of Isolated.
+func Here(t testing.TB) *Network {
+	t.Helper()
+	return enter(t, func() error { return nil })
+}
+
+// enter gives a network a thread of its own, which gets there by how.
+func enter(t testing.TB, how func() error) *Network {
+	t.Helper()
 	n := &Network{do: make(chan func())}
 	made := make(chan error)
 	go func() {
 		runtime.LockOSThread() // for ever: the thread ends with this goroutine, and is never used by another
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			err = linkUp("lo")
-		}
-		made <- err
+		made <- how()
 		for f := range n.do {
 			f()
 		}
