@@ -2,13 +2,15 @@ BIN ?= bin
 FUZZTIME ?= 30s
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 build: ## put the programs into bin/
 	@CGO_ENABLED=0 go build -trimpath -o $(BIN)/ ./cmd/...
 run: build ## the whole line on loopback; ONCE=1 ends after the check, CHALLENGE=tls-alpn-01, DAEMON=chrony|ntpsec|ntpd-rs, DIR=lab keeps all
 	@$(BIN)/ntslab $(if $(ONCE),--once) $(if $(CHALLENGE),--challenge $(CHALLENGE)) $(if $(DAEMON),--daemon $(DAEMON)) $(if $(DIR),--dir $(DIR))
 test:  ## all tests, real daemons included
 	@go test -count=1 -timeout 5m -json ./... | go run ./packaging/tally
+test-slow: ## what make test has no time for: every kill of the sweep, a second CA
+	@go test -count=1 -timeout 20m -tags slow -json -run 'Killed|Slow' ./acme/issuer | go run ./packaging/tally
 race:  ## all tests under the race detector
 	@go test -race ./...
 fuzz:  ## each fuzz target for FUZZTIME=30s
@@ -21,4 +23,4 @@ parts: ## unpack the real daemons into .parts/
 	@packaging/parts/unpack.sh .parts bookworm chrony ntpsec openntpd nftables knot libnginx-mod-stream haproxy && packaging/parts/unpack.sh .parts trixie chrony ntpsec ntpd-rs
 clean: ## remove what the targets above made
 	@rm -rf $(BIN) .parts
-.PHONY: help build run test race fuzz bench lint parts clean
+.PHONY: help build run test test-slow race fuzz bench lint parts clean
