@@ -175,12 +175,18 @@ func (a *agent) front(cfg *config.Config) *issuer.Front {
 	if !judge.Agent.IsValid() && judge.Webroot == "" && !judge.TLS.IsValid() {
 		return nil
 	}
-	here := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 	var own []netip.AddrPort
 	for _, w := range doorsOf(cfg)[1:] {
 		own = append(own, w.asked...)
 	}
-	return &issuer.Front{Judge: judge, Prober: front.Prober{Addrs: append(here, config.ThisHost().Addrs...), Own: own, HTTP: 80, HTTPS: 443}}
+	return &issuer.Front{Judge: judge, Prober: front.Prober{Addrs: askable(config.ThisHost().Addrs), Own: own, HTTP: 80, HTTPS: 443}}
+}
+
+// askable are the addresses of this host where strangers come to, and then those of loopback: what listens there alone
+// may be the web server behind the one that strangers meet.
+func askable(here []netip.Addr) []netip.Addr {
+	here = slices.DeleteFunc(slices.Clone(here), func(a netip.Addr) bool { return a.IsLoopback() || a.IsLinkLocalUnicast() })
+	return append(here, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
 }
 
 // hostPorts are the ports a Host field may name beside 80. A port left to the

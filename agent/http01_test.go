@@ -77,7 +77,7 @@ func TestBehindAProxyTheDoorIsOnLoopbackAndLeadsListedHostsOn(t *testing.T) {
 		t.Error(err)
 	}
 	f := a.front(cfg)
-	if f == nil || f.Prober.HTTP != 80 || f.Prober.HTTPS != 443 || !f.Prober.Addrs[0].IsLoopback() ||
+	if f == nil || f.Prober.HTTP != 80 || f.Prober.HTTPS != 443 || !f.Prober.Addrs[len(f.Prober.Addrs)-1].IsLoopback() ||
 		f.Judge != (front.Judge{Agent: netip.MustParseAddrPort("127.0.0.1:0"), Leads: "https://www.pool.example/join"}) {
 		t.Errorf("%+v", f)
 	}
@@ -142,5 +142,19 @@ func TestBehindARouterTheAgentAsksHimOnPort443(t *testing.T) {
 		if f == nil || f.Judge != want || f.Prober.HTTPS != 443 || !slices.Contains(f.Prober.Own, want.TLS) {
 			t.Errorf("%s: %+v", challenges, f)
 		}
+	}
+}
+
+func TestStrangersAddressesAreAskedBeforeLoopback(t *testing.T) {
+	t.Parallel()
+	var here, want []netip.Addr
+	for _, a := range []string{"127.0.0.1", "::1", "192.0.2.7", "fe80::1%eth0", "2001:db8::7"} {
+		here = append(here, netip.MustParseAddr(a))
+	}
+	for _, a := range []string{"192.0.2.7", "2001:db8::7", "127.0.0.1", "::1"} {
+		want = append(want, netip.MustParseAddr(a))
+	}
+	if got := askable(here); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }

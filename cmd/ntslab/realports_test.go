@@ -42,7 +42,7 @@ func TestOnItsRealPortsTheAgentAnswersTheCAAlone(t *testing.T) {
 		{"http-01", status.ServiceHTTP01, 80, 443},
 		{"tls-alpn-01", status.ServiceTLSALPN01, 443, 80},
 	} {
-		m := startRealMember(t, row.challenge)
+		m := startRealMember(t, row.challenge, nil)
 		doc := m.certified(t)
 		if at := listening(doc, row.service); len(at) != 2 || portIn(at) != row.port {
 			t.Errorf("%s: it listens at %q", row.challenge, at)
@@ -75,7 +75,8 @@ type realMember struct {
 	teller    *narrator
 }
 
-func startRealMember(t *testing.T, challenge string) *realMember {
+// startRealMember has both challenges on their real ports, unless edit changes the configuration.
+func startRealMember(t *testing.T, challenge string, edit *strings.Replacer) *realMember {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "real-") // short: a socket lives in it
 	if err != nil {
@@ -110,8 +111,11 @@ func startRealMember(t *testing.T, challenge string) *realMember {
 		daemon:   gatewaySection(on4(123), everywhere(4123)),
 		resolver: names.addr, stateDir: filepath.Join(dir, "state"), socket: m.socket,
 	}
-	conf := filepath.Join(dir, "ntsagent.yaml")
-	for path, text := range map[string][]byte{c.acmeCA: ca.tlsRoot, conf: []byte(c.text())} {
+	conf, lines := filepath.Join(dir, "ntsagent.yaml"), c.text()
+	if edit != nil {
+		lines = edit.Replace(lines)
+	}
+	for path, text := range map[string][]byte{c.acmeCA: ca.tlsRoot, conf: []byte(lines)} {
 		if err := writeFile(path, text); err != nil {
 			t.Fatal(err)
 		}
@@ -127,22 +131,29 @@ func startRealMember(t *testing.T, challenge string) *realMember {
 // certified waits for a certificate, which the CA must have been convinced of by the one challenge.
 func (m *realMember) certified(t *testing.T) (doc status.Document) {
 	t.Helper()
+	doc = m.wait(t, "a certificate", func(c status.Certificate) bool { return c.Valid(time.Now()) })
+	if by := m.teller.answered.Load(); by != m.challenge {
+		t.Errorf("the CA was convinced by %v, not %s", by, m.challenge)
+	}
+	return doc
+}
+
+// wait waits for a state of the one certificate.
+func (m *realMember) wait(t *testing.T, what string, good func(status.Certificate) bool) (doc status.Document) {
+	t.Helper()
 	err := eventually(t.Context(), 90*time.Second, func(ctx context.Context) (err error) {
 		select {
 		case <-m.done:
 			return inVain{errors.New("the agent has ended")}
 		default:
 		}
-		if doc, err = status.NewClient(m.socket).Status(ctx); err == nil && (len(doc.Certificates) != 1 || !doc.Certificates[0].Valid(time.Now())) {
-			err = fmt.Errorf("no certificate yet: %s", strings.Join(doc.Reasons, "; "))
+		if doc, err = status.NewClient(m.socket).Status(ctx); err == nil && (len(doc.Certificates) != 1 || !good(doc.Certificates[0])) {
+			err = fmt.Errorf("not yet: %s", strings.Join(doc.Reasons, "; "))
 		}
 		return err
 	})
 	if err != nil {
-		t.Fatalf("%s: %v; the agent told:\n%s", m.challenge, err, &m.told)
-	}
-	if by := m.teller.answered.Load(); by != m.challenge {
-		t.Errorf("the CA was convinced by %v, not %s", by, m.challenge)
+		t.Fatalf("%s: %s: %v; the agent told:\n%s", m.challenge, what, err, &m.told)
 	}
 	return doc
 }
