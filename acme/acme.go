@@ -29,6 +29,10 @@ type Order struct {
 	// MayFail is how many validations may fail in this order before no other challenge is tried; 0 = as many as there are.
 	MayFail int
 
+	// Insist are the challenges to try although who stands before the agent would not show the CA a proof, as far as can be
+	// seen from here.
+	Insist []string
+
 	// Finalizing is called before the CA is asked to sign, from a goroutine of the Issuer: from then on the certificate counts,
 	// whatever becomes of the answer. An error ends the order. nil = nobody counts.
 	Finalizing func() error

@@ -100,7 +100,7 @@ func (m *Manager) obtain(ctx context.Context, leaf *x509.Certificate, asked *sig
 	if err != nil {
 		return err
 	}
-	o := Order{Name: name, CSR: csr, Profile: m.cfg.Profile, MayFail: mayFail(now, m.renewal), Finalizing: asked.note}
+	o := Order{Name: name, CSR: csr, Profile: m.cfg.Profile, MayFail: mayFail(now, m.renewal), Insist: insist(m.renewal), Finalizing: asked.note}
 	if mayAsk(now, leaf, m.renewal, m.cfg.Directory) {
 		o.Replaces = leaf
 	}

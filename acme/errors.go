@@ -33,6 +33,7 @@ type Error struct {
 	Hint       string        // one line for the operator: what to do
 	Err        error         // what happened
 
+	InVain      []string  // challenges that were not tried, because the CA would have found no proof
 	Declined    bool      // the CA was asked to sign and said no: no certificate counts
 	Validations int       // how many validations the CA has counted as failed
 	Domain      string    // of ClassLimit: the domain, "" when the CA did not say

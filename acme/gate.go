@@ -37,7 +37,7 @@ func (m *Manager) cleared(ctx context.Context, wished bool) bool {
 
 // refusal tells who wished for an order why cleared did not let it out.
 func (m *Manager) refusal() *Refused {
-	r := &Refused{Why: oneLine(m.standing.Text), Hint: oneLine(m.standing.Hint)}
+	r := &Refused{Why: oneLine(m.standing.Text), Hint: hintLine(m.standing.Hint)}
 	if m.standing.Held() {
 		r.Until = m.standing.Next
 	}
@@ -76,11 +76,11 @@ func (m *Manager) tellStanding(before dnscheck.State) {
 	case after.Standing == before.Standing:
 		m.log.Debug("DNS looked at again", "standing", string(after.Standing), "cause", oneLine(after.Text))
 	case after.Standing == dnscheck.Missing:
-		m.log.Warn("name missing in the DNS: no certificate is ordered meanwhile", "cause", oneLine(after.Text), "hint", oneLine(after.Hint))
+		m.log.Warn("name missing in the DNS: no certificate is ordered meanwhile", "cause", oneLine(after.Text), "hint", hintLine(after.Hint))
 		m.event(PutOff, oneLine(after.Text))
 	case after.Held():
 		m.log.Error("no certificate is ordered any more", "class", string(after.Standing), "since", minute(after.Since),
-			"cause", oneLine(after.Text), "hint", oneLine(after.Hint))
+			"cause", oneLine(after.Text), "hint", hintLine(after.Hint))
 		m.event(Barred, oneLine(after.Text))
 	case before.Held():
 		m.log.Info("DNS in order again: certificates are ordered", "was", string(before.Standing), "since", minute(before.Since))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -149,13 +150,13 @@ func TestARemovalIsToldOfLongBeforeARenewal(t *testing.T) {
 					d.say(dnscheck.Verdict{Finding: dnscheck.OK})
 					sleep(time.Hour)
 				}
-				if events, lines := h.barred(); events+lines != 0 || h.State() != before {
+				if events, lines := h.barred(); events+lines != 0 || !reflect.DeepEqual(h.State(), before) {
 					t.Errorf("a hiccup of the DNS: %d events, %d lines; %+v became %+v", events, lines, before, h.State())
 				}
 				d.say(unclear)
 				looks := d.looks.Load()
 				sleep(10 * day)
-				if n := d.looks.Load() - looks; n < 100 || n > 330 || h.State() != before {
+				if n := d.looks.Load() - looks; n < 100 || n > 330 || !reflect.DeepEqual(h.State(), before) {
 					t.Errorf("a DNS out of reach: %d looks in ten days; %+v became %+v", n, before, h.State())
 				}
 				d.say(c.verdict)

@@ -36,8 +36,9 @@ type Config struct {
 	Built     time.Time   // the clock cannot be before this; zero = not known
 	Synced    func() bool // whether the clock is known to be synchronized; nil = not known
 
-	Look func(context.Context, hostcheck.Name) dnscheck.Verdict // what the DNS says of a name; nil = it is not asked
-	Roll func() float64                                         // gives from [0,1) what spreads times; nil = at random
+	Look       func(context.Context, hostcheck.Name) dnscheck.Verdict // what the DNS says of a name; nil = it is not asked
+	LookAround func(context.Context, hostcheck.Name) []Fault          // what a stranger is shown; nil = the agent alone answers strangers
+	Roll       func() float64                                         // gives from [0,1) what spreads times; nil = at random
 }
 
 // Manager keeps one certificate valid.
@@ -58,7 +59,10 @@ type Manager struct {
 	spoils   string    // why the directory must not be ordered from, "" = it may
 	wished   []wish    // that have no answer yet
 	standing dnscheck.State
-	seen     bool // the DNS was looked at since the start
+	faults   []Fault   // that were seen twice
+	before   []Fault   // all that the last look around saw
+	around   time.Time // when to look around again
+	seen     bool      // the DNS was looked at since the start
 }
 
 // NewManager makes a Manager; Run sets it to work. There must be one only for each name.
@@ -91,6 +95,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		m.publish()
 		m.answer(m.act(ctx))
 		m.watch(ctx)
+		m.watchAround(ctx)
 		m.publish()
 		select {
 		case <-ctx.Done():
@@ -138,6 +143,7 @@ func (m *Manager) act(ctx context.Context) error {
 		}
 		return m.refusal()
 	}
+	m.lookAround(ctx)
 	return m.attempt(ctx)
 }
 

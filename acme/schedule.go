@@ -150,6 +150,9 @@ func afterFailure(now time.Time, leaf *x509.Certificate, r store.Renewal, e *Err
 		r.Row = make(map[string]int)
 	}
 	r.Row[string(e.Class)] = n
+	for _, challenge := range e.InVain {
+		r.Row[inVain+challenge]++
+	}
 	r.Limit = store.Limit{}
 	r.LastError, r.LastHint = e.Error(), hintLine(e.Hint)
 	r.LastFailure = now

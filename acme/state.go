@@ -25,6 +25,7 @@ type State struct {
 	NextAttempt   time.Time // zero or past = as soon as may be
 	Condition     Condition // why nothing is ordered though nothing has failed, "" = for no such reason
 	Why           string    // of Condition, one line
+	Faults        []Fault   // what strangers are shown by whoever has port 80 or 443, and should not be, or the other way round
 	Note          string    // what the DNS says that deserves a look, one line; "" = nothing
 }
 
@@ -76,6 +77,7 @@ const (
 	Failed    Kind = "failed"    // an attempt failed
 	PutOff    Kind = "put off"   // an attempt came to nothing, and nobody here is at fault
 	Barred    Kind = "barred"    // the DNS keeps the name from certificates from now on
+	Exposed   Kind = "exposed"   // a fault in what strangers are shown, which has come up
 )
 
 // Event is one thing that happened to a certificate.
@@ -93,9 +95,9 @@ func (m *Manager) publish() {
 	leaf, r := m.leaf(), m.renewal
 	now := time.Now()
 	s := State{Name: m.cfg.Name.String(), OrderingSince: m.ordering, LastSuccess: r.LastSuccess, LastError: r.LastError,
-		LastHint: r.LastHint, Failures: r.Failures, NextAttempt: due(now, leaf, r), Note: m.dnsNote()}
+		LastHint: r.LastHint, Failures: r.Failures, NextAttempt: due(now, leaf, r), Note: m.dnsNote(), Faults: m.faults}
 	if m.cfg.Look != nil && m.standing.Held() {
-		s.NextAttempt, s.LastHint = later(s.NextAttempt, m.standing.Next), oneLine(m.standing.Hint)
+		s.NextAttempt, s.LastHint = later(s.NextAttempt, m.standing.Next), hintLine(m.standing.Hint)
 	}
 	s.Condition, s.Why = m.condition(now)
 	if leaf != nil {

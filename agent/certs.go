@@ -82,14 +82,15 @@ func (a *agent) newCerts(ctx context.Context, old *parts, cfg *config.Config) (*
 			Name: name, Issuer: order, Store: a.store, Live: c.live, KeyType: store.KeyType(cfg.ACME.KeyType),
 			Profile: cfg.ACME.Profile, Log: a.Log.Named("acme"), Event: a.certificateEvent,
 			Directory: cfg.ACME.Directory, Built: a.Built, Synced: acme.Synchronized,
-			Look: lookAtDNS(cfg),
+			Look: lookAtDNS(cfg), LookAround: order.LookAround,
 		}))
 	}
 	return c, nil
 }
 
 func (a *agent) certificateEvent(e acme.Event) {
-	if e.Kind == acme.Failed || e.Kind == acme.Barred {
+	switch e.Kind {
+	case acme.Failed, acme.Barred, acme.Exposed:
 		a.events.Add(e.Time, "certificate "+e.Name+": "+nameless(e.Name, e.Text))
 	}
 	a.knock()

@@ -14,14 +14,13 @@ import (
 	"ntsagent/hostcheck"
 )
 
-// TestLookAtDNSHoldsTheAnswerAgainstTheConfiguration asks a resolver that answers alike for all names.
-func TestLookAtDNSHoldsTheAnswerAgainstTheConfiguration(t *testing.T) {
-	t.Parallel()
+// resolver answers alike for all names.
+func resolver(t *testing.T, answer map[uint16]string) netip.AddrPort {
+	t.Helper()
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer := map[uint16]string{dns.TypeA: "A 198.51.100.7", dns.TypeCAA: `CAA 0 issue "ca.example; accounturi=https://ca.example/acct/7"`}
 	server := &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		m := new(dns.Msg).SetReply(q)
 		m.RecursionAvailable = true
@@ -37,13 +36,18 @@ func TestLookAtDNSHoldsTheAnswerAgainstTheConfiguration(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- server.ActivateAndServe() }()
 	t.Cleanup(func() { pc.Close(); <-done })
+	return pc.LocalAddr().(*net.UDPAddr).AddrPort()
+}
 
+func TestLookAtDNSHoldsTheAnswerAgainstTheConfiguration(t *testing.T) {
+	t.Parallel()
+	at := resolver(t, map[uint16]string{dns.TypeA: "A 198.51.100.7", dns.TypeCAA: `CAA 0 issue "ca.example; accounturi=https://ca.example/acct/7"`})
 	name, err := hostcheck.ParseName("alice.example")
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := &config.Config{StateDir: t.TempDir(), ACME: config.ACME{Directory: "https://ca.example/dir", Challenges: []string{config.ChallengeHTTP01},
-		Resolvers: []netip.AddrPort{pc.LocalAddr().(*net.UDPAddr).AddrPort()}}}
+		Resolvers: []netip.AddrPort{at}}}
 	look := lookAtDNS(cfg)
 
 	cfg.PublicAddresses = []netip.Addr{netip.MustParseAddr("203.0.113.9")}

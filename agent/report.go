@@ -47,12 +47,16 @@ func (c *certs) report() []status.Certificate {
 	var out []status.Certificate
 	for _, m := range c.managers {
 		s := m.State()
-		out = append(out, status.Certificate{
+		cert := status.Certificate{
 			Name: s.Name, Source: c.source, Profile: c.profile, Issuer: s.Issuer, Serial: s.Serial,
 			NotBefore: s.NotBefore, NotAfter: s.NotAfter, RenewAt: s.RenewAt,
 			OrderingSince: s.OrderingSince, LastSuccess: s.LastSuccess, LastError: nameless(s.Name, s.LastError), LastHint: s.LastHint,
 			Failures: s.Failures, NextAttempt: s.NextAttempt, Condition: string(s.Condition), Why: s.Why, DNSNote: s.Note,
-		})
+		}
+		for _, f := range s.Faults {
+			cert.WebServer = append(cert.WebServer, status.Fault{What: f.What, Fix: f.Hint})
+		}
+		out = append(out, cert)
 	}
 	for _, f := range c.files {
 		s := f.state.Load()

@@ -1,9 +1,11 @@
 package issuer
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"ntsagent/acme"
@@ -29,52 +31,57 @@ func (f *Front) meets(kind string) bool {
 	return f.Judge.Agent.IsValid() || f.Judge.Webroot != ""
 }
 
-// tried is a way to prove a name.
-type tried struct {
-	name hostcheck.Name
-	kind string
-}
-
-// maxInVain is how often in a row the web server's answer to us keeps us from asking the CA. What we are answered need not be
-// what the CA is, and a certificate must not lapse for it; by then the next attempts are a day apart.
-const maxInVain = 3
-
 // askFront asks who stands before us for a proof as the CA will, before the CA counts a failure. It returns why an order
-// would be in vain, and tells of whatever else a stranger can see there.
+// would be in vain.
 func (j *job) askFront(kind string) *acme.Error {
-	f, name, log := j.issuer.cfg.Front, j.order.Name, j.issuer.cfg.Log
+	f := j.issuer.cfg.Front
 	if !f.meets(kind) {
 		return nil
 	}
-	look := f.http
-	if kind == TLSALPN01 {
-		look = f.tls
-	}
-	faults, e := look(j)
+	faults, e := f.look(j, kind)
 	if e != nil {
 		return e
 	}
-	var fatal *acme.Error
 	for _, fault := range faults {
 		if j.session.ctx.Err() != nil {
 			return nil // it was not answered because we ended it; what follows fails at once
 		}
-		if fault.Fatal {
-			fatal = &acme.Error{Class: acme.ClassInternal, Err: errors.New(kind + " not tried: " + fault.What), Hint: fault.Hint()}
+		if !fault.Fatal {
 			continue
 		}
-		log.Error("web server must be mended", "name", name.String(), "cause", fault.What, "hint", fault.Hint())
+		fatal := &acme.Error{Class: acme.ClassInternal, Err: errors.New(kind + " not tried: " + fault.What), Hint: fault.Hint(), InVain: []string{kind}}
+		if slices.Contains(j.order.Insist, kind) {
+			j.issuer.cfg.Log.Warn("the CA is asked all the same", "name", j.order.Name.String(), "cause", fatal.Error(), "hint", fatal.Hint)
+			return nil
+		}
+		return fatal
 	}
-	way := tried{name, kind}
-	if fatal == nil {
-		delete(j.issuer.inVain, way)
-		return nil
+	return nil
+}
+
+// LookAround asks who stands before us, if anybody does, what a stranger is shown of name: faults that would keep the CA from
+// finding a proof, and whatever else is to be mended. It must not run beside an order for the same name.
+func (i *Issuer) LookAround(ctx context.Context, name hostcheck.Name) (all []acme.Fault) {
+	for _, kind := range i.cfg.Challenges {
+		if !i.cfg.Front.meets(kind) {
+			continue
+		}
+		faults, e := i.cfg.Front.look(i.job(ctx, acme.Order{Name: name}), kind)
+		if e != nil {
+			all = append(all, acme.Fault{What: e.Error(), Hint: e.Hint})
+		}
+		for _, f := range faults {
+			all = append(all, acme.Fault{What: f.What, Hint: f.Hint()})
+		}
 	}
-	if j.issuer.inVain[way]++; j.issuer.inVain[way] > maxInVain {
-		log.Warn("the CA is asked all the same", "name", name.String(), "cause", fatal.Error(), "hint", fatal.Hint)
-		return nil
+	return all
+}
+
+func (f *Front) look(j *job, kind string) ([]front.Fault, *acme.Error) {
+	if kind == TLSALPN01 {
+		return f.tls(j)
 	}
-	return fatal
+	return f.http(j)
 }
 
 // http looks at port 80 while a proof of nothing is shown.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,7 +29,7 @@ func (w *world) behind(c *issuer.Config) {
 }
 
 // What a web server would not show the CA is found out before the CA is asked, and the other challenge is tried. But
-// the look may be mistaken, and after some in vain the CA is asked all the same.
+// the look may be mistaken, and whoever insists has the CA asked all the same.
 func TestTheCAIsNotAskedInVain(t *testing.T) {
 	t.Parallel()
 	name := mustName(t, "alice.members.pool.example")
@@ -49,6 +50,12 @@ func TestTheCAIsNotAskedInVain(t *testing.T) {
 			!strings.Contains(e.Hint, "proxy_set_header Host $host;") {
 			t.Fatalf("%+v", err)
 		}
+		if !slices.Equal(e.InVain, []string{issuer.HTTP01}) {
+			t.Errorf("not tried: %q", e.InVain)
+		}
+	}
+	if faults := i.LookAround(t.Context(), name); len(faults) != 1 || !strings.Contains(faults[0].What, "does not pass the Host") || !strings.Contains(faults[0].Hint, "proxy_set_header") {
+		t.Errorf("%+v", faults)
 	}
 	w.mu.Lock()
 	asked := len(w.asked)
@@ -56,7 +63,9 @@ func TestTheCAIsNotAskedInVain(t *testing.T) {
 	if asked > 0 {
 		t.Fatal("the CA has asked for a proof")
 	}
+	order.Insist = []string{issuer.HTTP01}
 	issue(t, i, order)
+	order.Insist = nil
 	issue(t, w.issuer(t, w.behind), order) // by the other challenge
 	w.mustHaveNoProof(t, name)
 }

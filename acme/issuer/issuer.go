@@ -58,8 +58,7 @@ type Issuer struct {
 	cfg    Config
 	within deadlines
 	base   *http.Transport
-	slot   chan struct{} // holds one token while an order is under way; guards inVain
-	inVain map[tried]int // times in a row that who stands before us would not have shown a proof
+	slot   chan struct{} // holds one token while an order is under way
 }
 
 var _ acme.Issuer = (*Issuer)(nil)
@@ -86,7 +85,7 @@ func New(cfg Config) (*Issuer, error) {
 		return nil, err
 	}
 	redirectLegoLog(cfg.Log)
-	return &Issuer{cfg: cfg, within: patience, base: newTransport(roots), slot: make(chan struct{}, 1), inVain: make(map[tried]int)}, nil
+	return &Issuer{cfg: cfg, within: patience, base: newTransport(roots), slot: make(chan struct{}, 1)}, nil
 }
 
 // trustedRoots is the system's pool with the certificates of file added.
@@ -108,6 +107,11 @@ func trustedRoots(file string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
+// job is the work on o, which ends with ctx.
+func (i *Issuer) job(ctx context.Context, o acme.Order) *job {
+	return &job{issuer: i, order: o, session: i.session(ctx), proofs: &proofs{responder: i.cfg.Responder, webroot: i.cfg.Webroot, log: i.cfg.Log}}
+}
+
 // Issue obtains the certificate chain for o. Every error but that of ctx is an *acme.Error.
 //
 // lego knows no context and sleeps where it pleases, so it runs in a goroutine of its own that is left behind when ctx is done:
@@ -124,8 +128,7 @@ func (i *Issuer) Issue(ctx context.Context, o acme.Order) ([]byte, error) {
 	case <-within.Done():
 		return nil, i.late(ctx, o.Name, errors.New("another order is under way"), 0)
 	}
-	job := &job{issuer: i, order: o, session: i.session(within),
-		proofs: &proofs{responder: i.cfg.Responder, webroot: i.cfg.Webroot, log: i.cfg.Log}}
+	job := i.job(within, o)
 	job.session.finalizing = o.Finalizing
 	type result struct {
 		chain []byte

@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/go-acme/lego/v4/acme/api"
 	"github.com/go-acme/lego/v4/certificate"
@@ -95,7 +96,8 @@ func combine(first, e *acme.Error) *acme.Error {
 	if first == nil {
 		return e
 	}
-	both := &acme.Error{Class: first.Class, Hint: first.Hint, RetryAfter: max(first.RetryAfter, e.RetryAfter), Err: errors.Join(first, e)}
+	both := &acme.Error{Class: first.Class, Hint: first.Hint, RetryAfter: max(first.RetryAfter, e.RetryAfter), Err: errors.Join(first, e),
+		InVain: slices.Concat(first.InVain, e.InVain)}
 	if first.Class == acme.ClassInternal { // nobody but us has judged that one
 		both.Class = e.Class
 	}

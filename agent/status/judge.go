@@ -3,6 +3,7 @@ package status
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -23,8 +24,14 @@ func Judge(d Document, now time.Time) (State, []string) {
 		if c.Valid(now) {
 			valid++
 		}
-		if why := judgeCertificate(c, now); why != "" {
+		why := judgeCertificate(c, now)
+		if why != "" {
 			look = append(look, why)
+		}
+		for _, f := range c.WebServer {
+			if !strings.Contains(why, f.What) { // else it is why the order failed
+				look = append(look, "web server: "+f.What)
+			}
 		}
 	}
 	switch {

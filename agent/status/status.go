@@ -69,9 +69,16 @@ type Certificate struct {
 	LastHint      string    `json:"last_hint,omitempty"`  // what to do about it
 	Failures      int       `json:"failures"`             // in a row
 	NextAttempt   time.Time `json:"next_attempt,omitzero"`
-	Condition     string    `json:"condition,omitempty"` // why nothing is ordered though nothing has failed: see below
-	Why           string    `json:"why,omitempty"`       // of the condition
-	DNSNote       string    `json:"dns_note,omitempty"`  // what the DNS says that deserves a look, no more
+	Condition     string    `json:"condition,omitempty"`  // why nothing is ordered though nothing has failed: see below
+	Why           string    `json:"why,omitempty"`        // of the condition
+	DNSNote       string    `json:"dns_note,omitempty"`   // what the DNS says that deserves a look, no more
+	WebServer     []Fault   `json:"web_server,omitempty"` // what whoever has port 80 or 443 shows strangers, and should not, or the other way round
+}
+
+// Fault is something that an operator has to mend. Both are one line.
+type Fault struct {
+	What string `json:"what"`
+	Fix  string `json:"fix"` // what to do, with the configuration to paste
 }
 
 // The conditions of a Certificate that the judgement knows; others may come.

@@ -246,6 +246,22 @@ func TestANoteOfTheDNSIsShownAndWorriesNobody(t *testing.T) {
 	}
 }
 
+func TestWhatAWebServerShowsIsToldWithWhatMendsIt(t *testing.T) {
+	d := good()
+	d.Certificates[0].WebServer = []Fault{{"port 443 shows the shop", "nginx: server { }"}, {"nobody listens on port 80", "start it"}}
+	d.Certificates[0].LastError, d.Certificates[0].LastHint, d.Certificates[0].Failures = "http-01 not tried: nobody listens on port 80", "start it", 1
+	d = d.Judged(now)
+	text := Text(d)
+	for part, n := range map[string]int{"web server: port 443 shows the shop": 1, "to mend: nginx: server { }": 1, "nobody listens on port 80": 1, "start it": 1} {
+		if strings.Count(text, part) != n {
+			t.Errorf("%q is told %d times, want %d:\n%s", part, strings.Count(text, part), n, text)
+		}
+	}
+	if shown := CertificatesText(d); d.State != Degraded || !strings.Contains(shown, "Web server    port 443 shows the shop\n              to mend: nginx: server { }\n") {
+		t.Errorf("%s:\n%s", d.State, shown)
+	}
+}
+
 func TestALifeIsToldAsItWasMeant(t *testing.T) {
 	const day = 24 * time.Hour
 	for life, want := range map[time.Duration]string{

@@ -28,6 +28,11 @@ func Text(d Document) string {
 		}
 		line(&b, "", renewalText(c, now))
 		line(&b, "", dnsText(c))
+		for _, f := range c.WebServer {
+			if f.Fix != c.LastHint { // told above
+				line(&b, "", "to mend: "+f.Fix)
+			}
+		}
 	}
 	line(&b, "Key exchange", keyExchangeText(d))
 	line(&b, "Listeners", listenersText(d))
@@ -319,6 +324,10 @@ func CertificatesText(d Document) string {
 		}
 		line(&b, "Renewal", renewalText(c, d.Time))
 		line(&b, "", dnsText(c))
+		for _, f := range c.WebServer {
+			line(&b, "Web server", f.What)
+			line(&b, "", "to mend: "+f.Fix)
+		}
 	}
 	return b.String()
 }
