@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -43,6 +44,8 @@ type export struct {
 	conf  config.Export
 	left  string         // where the pair is left if we may not write ourselves
 	by    netip.AddrPort // who serves it, and is asked; zero = nobody is
+	kind  string         // of that daemon
+	rec   string         // feed.RestartRecord
 	every time.Duration
 	cert  func() *tls.Certificate // the one to copy; nil = none is valid
 	seen  func(sighting)
@@ -53,6 +56,7 @@ type export struct {
 	// Of run alone: the certificate that was handed over last, when that will be
 	// done again though it is the same, and how long the pause was before.
 	handed *x509.Certificate
+	since  time.Time // when it was
 	again  time.Time
 	pause  time.Duration
 }
@@ -72,12 +76,9 @@ func (a *agent) newExports(old *parts, cfg *config.Config) (*exports, error) {
 			return nil, fmt.Errorf("make folder for exports: %w", err)
 		}
 		e := &export{
-			conf: conf, left: left, every: x.every, kick: make(chan struct{}, 1), log: a.Log.Named("export").With("cert", conf.Cert),
+			conf: conf, left: left, by: cfg.Daemon.KE(), kind: cfg.Daemon.Kind, rec: feed.RestartRecord(cfg.StateDir), every: x.every, kick: make(chan struct{}, 1), log: a.Log.Named("export").With("cert", conf.Cert),
 			cert: func() *tls.Certificate { return a.valid(conf.Name) },
 			seen: func(s sighting) { a.parts.Load().keys.seen.Store(&s) },
-		}
-		if cfg.Daemon.ServesKE() {
-			e.by = netip.AddrPortFrom(cfg.Daemon.Address.Addr(), kePort)
 		}
 		e.state.Store(&status.Export{Name: conf.Name.String(), Cert: conf.Cert, Key: conf.Key})
 		x.all = append(x.all, e)
@@ -120,6 +121,10 @@ const (
 	lastAgain  = time.Hour
 )
 
+// leaveAgain is how long files that we can neither read nor ask for are taken to be
+// what we left: the helper may have been ended between the two.
+const leaveAgain = 24 * time.Hour
+
 // run looks now, whenever there may be another certificate, and now and then,
 // until ctx is done.
 func (e *export) run(ctx context.Context) error {
@@ -152,9 +157,11 @@ func (e *export) look(ctx context.Context) {
 	}
 	good := (!e.by.IsValid() || now.Problem == "") && e.holds(cert)
 	switch {
-	case good:
+	case good && now.Waits.IsZero():
 		e.settled(cert)
 		now.Failed = ""
+	case good && e.handed != nil && e.handed.Equal(cert.Leaf):
+		now.Failed = "" // the daemon waits, and nothing else is to be done until then
 	case e.due(cert):
 		e.hand(ctx, cert, &now)
 	}
@@ -174,8 +181,8 @@ func (e *export) due(cert *tls.Certificate) bool {
 // holds says whether the files hold the pair, as far as we may know: those that
 // are closed to us are known by what we left last.
 func (e *export) holds(cert *tls.Certificate) bool {
-	if !feed.MayFeedCertificate(e.conf.Cert) {
-		return e.by.IsValid() || e.handed != nil && e.handed.Equal(cert.Leaf)
+	if !feed.MayFeedCertificate(e.conf) {
+		return e.by.IsValid() || e.handed != nil && e.handed.Equal(cert.Leaf) && time.Since(e.since) < leaveAgain
 	}
 	pair := pairOf(cert)
 	for path, want := range map[string][]byte{e.conf.Cert: pair.chain, e.conf.Key: pair.key} {
@@ -196,13 +203,13 @@ func (e *export) hand(ctx context.Context, cert *tls.Certificate, now *status.Ex
 	e.pause = min(max(2*e.pause, firstAgain), lastAgain)
 	pair := pairOf(cert)
 	var err error
-	if feed.MayFeedCertificate(e.conf.Cert) {
-		err = feed.Certificate(ctx, feed.CertificateOptions{Export: e.conf, Pair: pair.both()})
+	if feed.MayFeedCertificate(e.conf) {
+		err = feed.Certificate(ctx, e.options(pair.both()))
 	} else {
 		err = feed.Leave(e.left, pair.both())
 	}
-	e.handed, e.again = cert.Leaf, time.Now().Add(e.pause)
-	if err != nil {
+	e.handed, e.since, e.again = cert.Leaf, time.Now(), time.Now().Add(e.pause)
+	if waiting := (*feed.Waiting)(nil); err != nil && !errors.As(err, &waiting) {
 		now.Failed = err.Error()
 		return
 	}
@@ -219,10 +226,16 @@ func (e *export) hand(ctx context.Context, cert *tls.Certificate, now *status.Ex
 			return
 		}
 		if e.ask(ctx, cert.Leaf, now); now.Problem == "" {
-			e.settled(cert)
+			if now.Waits.IsZero() {
+				e.settled(cert)
+			}
 			return
 		}
 	}
+}
+
+func (e *export) options(pair []byte) feed.CertificateOptions {
+	return feed.CertificateOptions{Export: e.conf, Pair: pair, KE: e.by, Record: e.rec}
 }
 
 // settled says that all is well: what comes next is not the same trouble again.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/user"
@@ -250,7 +251,11 @@ func init() {
 		defer cancel()
 		e, err := config.ParseExport(os.Args[2])
 		if err == nil {
-			err = feed.Certificate(ctx, feed.CertificateOptions{Export: e, From: os.Args[1]})
+			o := feed.CertificateOptions{Export: e, From: os.Args[1]}
+			if len(os.Args) > 3 {
+				o.KE, o.Record = netip.MustParseAddrPort(os.Args[3]), os.Args[4]
+			}
+			err = feed.Certificate(ctx, o)
 		}
 		ended(err)
 	case "export":

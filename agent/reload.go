@@ -221,7 +221,7 @@ func (a *agent) build(ctx context.Context, old *parts, cfg *config.Config) (_ *p
 // Clients are served on meanwhile, and if it fails the old ones go on.
 func (a *agent) exchangeKeys(ctx context.Context, old, next *parts) (*keys, error) {
 	if old == nil {
-		if !next.cfg.Daemon.Follows() {
+		if !next.cfg.Daemon.Follows() && !next.cfg.Daemon.ServesKE() {
 			if err := makeKeyFolders(next.cfg); err != nil {
 				return nil, err
 			}

@@ -116,7 +116,7 @@ func (k *keys) reportDaemon() status.Daemon {
 // behind: that is newer than the last answer to a query of ours.
 func (a *agent) reportDaemon(p *parts, now time.Time) status.Daemon {
 	d := p.keys.reportDaemon()
-	if p.keys.kind == config.KindChrony {
+	if p.keys.kind == config.KindChrony && !p.cfg.Daemon.ServesKE() {
 		d.Faults = daemon.ChronyTarget(p.target.Chronyd).Faults() // as they are now
 	}
 	if c := p.chosen; c != nil {

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"net/netip"
@@ -10,15 +9,13 @@ import (
 	"time"
 
 	"ntsagent/agent/config"
+	"ntsagent/agent/feed"
 	"ntsagent/agent/status"
 	"ntsagent/agent/task"
 	"ntsagent/ntske/client"
 	"ntsagent/ntske/cookie"
 	"ntsagent/ntske/keyring"
 )
-
-// kePort is the one of RFC 8915 section 7.1, at which ntpd insists.
-const kePort = 4460
 
 // askWithin is for a key exchange and a query on the same host.
 const askWithin = 5 * time.Second
@@ -28,13 +25,32 @@ const askWithin = 5 * time.Second
 func (e *export) ask(ctx context.Context, leaf *x509.Certificate, now *status.Export) {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
+	now.Waits = time.Time{}
+	err := e.exchange(ctx, leaf, now)
+	if err == nil {
+		return
+	}
+	served, peekErr := feed.Served(ctx, e.by, e.conf.Name.String())
+	if peekErr == nil && !served.Equal(leaf) {
+		waits := e.waits(leaf, served)
+		if !waits.IsZero() && e.exchange(ctx, served, now) == nil {
+			now.Waits = waits
+			return
+		}
+	}
+	now.Problem, now.Hurts = e.problem(leaf, served, peekErr, err)
+}
+
+// exchange exchanges keys and asks for the time with a cookie, trusting that
+// certificate alone. An error is about the key exchange; what is wrong behind it is
+// in now.
+func (e *export) exchange(ctx context.Context, leaf *x509.Certificate, now *status.Export) error {
 	roots := x509.NewCertPool()
 	roots.AddCert(leaf)
 	r, err := client.KeyExchange(ctx, client.Config{Addr: e.by, Name: e.conf.Name.String(), Roots: roots})
 	now.Asked = time.Now()
 	if err != nil {
-		now.Problem, now.Hurts = e.problem(ctx, leaf, err)
-		return
+		return err
 	}
 	ntp := netip.AddrPortFrom(e.by.Addr(), r.Port)
 	for _, c := range r.Cookies[:min(2, len(r.Cookies))] { // a datagram may be lost
@@ -42,49 +58,66 @@ func (e *export) ask(ctx context.Context, leaf *x509.Certificate, now *status.Ex
 		if reply, err = client.Query(ctx, ntp, r.Keys, c, 0); err == nil {
 			now.Served, now.Problem, now.Hurts = time.Now(), "", false
 			e.seen(sighting{now.Served, reply})
-			return
+			return nil
 		}
 	}
 	now.Hurts = true
-	now.Problem = fmt.Sprintf("ntpd serves our certificate at %s, but does not answer NTP at %s with its cookies: %v", e.by, ntp, err)
+	now.Problem = fmt.Sprintf("%s serves our certificate at %s, but does not answer NTP at %s with its cookies: %v", e.server().name, e.by, ntp, err)
+	return nil
+}
+
+// waits is until when the daemon goes on with the certificate that it serves, one
+// of ours that clients accept, because it was restarted a short while ago; zero = it
+// does not.
+func (e *export) waits(leaf, served *x509.Certificate) time.Time {
+	now := time.Now()
+	if e.conf.Then != config.ThenRestart || served.VerifyHostname(e.conf.Name.String()) != nil || now.After(served.NotAfter) {
+		return time.Time{}
+	}
+	return feed.Waits(e.options(nil), leaf, served, now)
 }
 
 // problem says why a key exchange failed, and whether clients have to suffer.
-func (e *export) problem(ctx context.Context, leaf *x509.Certificate, err error) (why string, hurts bool) {
-	served, peekErr := peek(ctx, e.by, e.conf.Name.String())
+func (e *export) problem(leaf, served *x509.Certificate, peekErr, err error) (why string, hurts bool) {
+	d := e.server()
 	switch {
 	case peekErr != nil:
-		return fmt.Sprintf("ntpd exchanges no keys at %s: %v; fix: see that ntp.conf has `nts enable`, `nts cert %s` and `nts key %s`, that ntpd may read both, and (re)start it",
-			e.by, peekErr, e.conf.Cert, e.conf.Key), true
+		return fmt.Sprintf("%s exchanges no keys at %s: %v; fix: see that %s, that %s may read both, and (re)start it",
+			d.name, e.by, peekErr, fmt.Sprintf(d.has, e.conf.Cert, e.conf.Key), d.name), true
 	case served.Equal(leaf):
-		return fmt.Sprintf("ntpd serves our certificate at %s, but gives no cookies: %v", e.by, err), true
+		return fmt.Sprintf("%s serves our certificate at %s, but gives no cookies: %v", d.name, e.by, err), true
 	}
 	hurts = served.VerifyHostname(e.conf.Name.String()) != nil || time.Now().After(served.NotAfter)
 	how := "is root's `ntsagent feed certificate` started when the agent leaves one, and did it succeed?"
-	if e.conf.Then == config.ThenNone {
+	switch {
+	case e.conf.Then != config.ThenNone:
+	case e.kind == config.KindNTPsec:
 		how = "it looks once an hour; then: sighup in certificate.export tells it at once"
+	default:
+		how = "it looks only when it starts; then: restart in certificate.export sees to that, once a day at most"
 	}
-	return fmt.Sprintf("ntpd still serves another certificate at %s (serial %s, until %s); fix: see that `nts cert` of ntp.conf is %s and `nts key` is %s; %s",
-		e.by, served.SerialNumber.Text(16), served.NotAfter.UTC().Format(time.RFC3339), e.conf.Cert, e.conf.Key, how), hurts
+	return fmt.Sprintf("%s still serves another certificate at %s (serial %s, until %s); fix: see that %s; %s",
+		d.name, e.by, served.SerialNumber.Text(16), served.NotAfter.UTC().Format(time.RFC3339), fmt.Sprintf(d.has, e.conf.Cert, e.conf.Key), how), hurts
 }
 
-// peek is the certificate that is served, whatever it is.
-func peek(ctx context.Context, addr netip.AddrPort, name string) (*x509.Certificate, error) {
-	d := tls.Dialer{Config: &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{"ntske/1"}, ServerName: name,
-		InsecureSkipVerify: true, // it is looked at, nothing is sent
-	}}
-	nc, err := d.DialContext(ctx, "tcp", addr.String())
-	if err != nil {
-		return nil, err
-	}
-	defer nc.Close()
-	return nc.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
+// keServer is a daemon that exchanges keys itself, in the words of its own manual.
+type keServer struct {
+	name string
+	has  string // what its configuration has, of certificate and key
+	keys string // how it keeps its cookie keys
+}
+
+func (e *export) server() keServer { return keServers[e.kind] }
+
+var keServers = map[string]keServer{
+	config.KindChrony: {"chronyd", "chrony.conf has `ntsservercert %s` and `ntsserverkey %s`", "as ntsrotate in chrony.conf says"},
+	config.KindNTPsec: {"ntpd", "ntp.conf has `nts enable`, `nts cert %s` and `nts key %s`", "once a day"},
+	config.KindNTPDRS: {"ntp-daemon", "[[nts-ke-server]] of ntp.toml has certificate-chain-path %s and private-key-path %s", "as key-rotation-interval in ntp.toml says"},
 }
 
 // notOurs is the cookie keys of a daemon that exchanges keys itself: it needs
 // nobody to know them.
-type notOurs struct{}
+type notOurs struct{ keServer }
 
 func (notOurs) Run(ctx context.Context) error          { <-ctx.Done(); return nil }
 func (notOurs) Current() *cookie.Ring                  { return nil }
@@ -95,13 +128,13 @@ func (notOurs) State() keyring.State {
 }
 
 // Rotate says that there is nothing to do.
-func (notOurs) Rotate(context.Context) error {
-	return fmt.Errorf("%w: ntpd exchanges keys itself, and makes its cookie keys once a day", status.ErrPointless)
+func (n notOurs) Rotate(context.Context) error {
+	return fmt.Errorf("%w: %s exchanges keys itself, and makes its cookie keys %s", status.ErrPointless, n.name, n.keys)
 }
 
 // newNotOurs builds the part for a daemon that exchanges keys itself; see newKeys.
 func (a *agent) newNotOurs(cfg *config.Config, old *parts) *keys {
-	k := &keys{kind: cfg.Daemon.Kind, log: a.Log, tasks: task.NewGroup(a.Log), address: cfg.Daemon.Address, ring: notOurs{}, seen: new(atomic.Pointer[sighting])}
+	k := &keys{kind: cfg.Daemon.Kind, log: a.Log, tasks: task.NewGroup(a.Log), address: cfg.Daemon.Address, ring: notOurs{keServers[cfg.Daemon.Kind]}, seen: new(atomic.Pointer[sighting])}
 	if old != nil && old.keys.address == k.address {
 		k.seen = old.keys.seen
 	}

@@ -135,14 +135,17 @@ type Export struct {
 	Owner   string         `yaml:"owner"` // of both, as are the next two; "" = whoever writes them
 	Group   string         `yaml:"group"` // "" = the owner's
 	Mode    fs.FileMode    `yaml:"mode"`
-	Then    string         `yaml:"then"`     // ThenNone, ThenSIGHUP
+	Then    string         `yaml:"then"`     // ThenNone, ThenSIGHUP, ThenRestart
 	PIDFile string         `yaml:"pid_file"` // names the process that gets SIGHUP
+	Unit    string         `yaml:"unit"`     // what systemctl restarts; "" = Command does
+	Command []string       `yaml:"command"`  // restarts it where there is no systemd: a program by its path, and its arguments
 }
 
 // The values of then in certificate.export.
 const (
-	ThenNone   = "none"
-	ThenSIGHUP = "sighup" // tell the daemon beside us
+	ThenNone    = "none"
+	ThenSIGHUP  = "sighup"  // tell the daemon beside us
+	ThenRestart = "restart" // restart it, once a day at most
 )
 
 // CertificateFiles are the PEM files, absolute paths, of one name.
@@ -233,8 +236,10 @@ type Daemon struct {
 // read and never written.
 func (d *Daemon) Follows() bool { return d.Kind == KindNTPsec || d.Kind == KindNTPDRS }
 
-// Leads says whether the daemon is chrony, which takes its cookie keys from us.
-func (d *Daemon) Leads() bool { return d.Kind == KindAuto || d.Kind == KindChrony }
+// Leads says whether the daemon is chrony and takes its cookie keys from us.
+func (d *Daemon) Leads() bool {
+	return (d.Kind == KindAuto || d.Kind == KindChrony) && !d.ServesKE()
+}
 
 // WithKind is c beside a daemon of that kind, which is what auto has turned out
 // to be. What the file says against it is an error, as if the kind stood there; the
@@ -254,6 +259,15 @@ func (c *Config) WithKind(name, kind string) (*Config, error) {
 
 // ServesKE says whether the daemon exchanges keys itself; then we do not.
 func (d *Daemon) ServesKE() bool { return d.Mode == ModeCertificate }
+
+// KE is where a daemon that exchanges keys itself does so, at the port of RFC 8915
+// section 7.1; invalid if we do it.
+func (d *Daemon) KE() netip.AddrPort {
+	if !d.ServesKE() {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(d.Address.Addr(), kePort)
+}
 
 // Chrony holds chronyd's paths.
 type Chrony struct {

@@ -283,15 +283,17 @@ func TestAnExportIsReadAsItIsWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := c.Certificate.Export[0]
-	if got, err := ParseExport(want.String()); err != nil || got != want || got.Mode != 0o600 || got.Group != "ntpsec" {
+	if got, err := ParseExport(want.String()); err != nil || !reflect.DeepEqual(got, want) || got.Mode != 0o600 || got.Group != "ntpsec" {
 		t.Errorf("%s is read as %+v, %v", want, got, err)
 	}
 	for s, problem := range map[string]string{
 		"":     "no name given",
 		"name": "expected keys with values",
-		`{"name": "alice.example", "cert": "/c", "key": "k"}`:                  "not an absolute path",
-		`{"name": "alice.example", "cert": "/c", "key": "/k", "mode": "0777"}`: "not for a private key",
-		`{"name": "alice.example", "cert": "/c", "key": "/k", "run": "x"}`:     "unknown key",
+		`{"name": "alice.example", "cert": "/c", "key": "k"}`:                       "not an absolute path",
+		`{"name": "alice.example", "cert": "/c", "key": "/k", "mode": "0777"}`:      "not for a private key",
+		`{"name": "alice.example", "cert": "/c", "key": "/k", "run": "x"}`:          "unknown key",
+		`{"name": "alice.example", "cert": "/c", "key": "/k", "unit": "a.service"}`: "belongs to then: restart",
+		`{"name": "alice.example", "cert": "/c", "key": "/k", "then": "restart"}`:   "needs the unit",
 	} {
 		if _, err := ParseExport(s); err == nil || !strings.Contains(err.Error(), problem) {
 			t.Errorf("%q: %v", s, err)
@@ -301,13 +303,14 @@ func TestAnExportIsReadAsItIsWritten(t *testing.T) {
 
 func FuzzParseExport(f *testing.F) {
 	f.Add(`{"name": "alice.example", "cert": "/c", "key": "/k", "mode": "0600", "then": "sighup"}`)
+	f.Add("{name: alice.example, cert: /c, key: /k, then: restart, command: [/sbin/rc-service, chronyd, 'a b']}")
 	f.Add("{name: alice.example, cert: /c, key: /k, owner: root, group: \"7\", mode: 440, pid_file: /p}")
 	f.Fuzz(func(t *testing.T, s string) {
 		e, err := ParseExport(s)
 		if err != nil {
 			return
 		}
-		if again, err := ParseExport(e.String()); err != nil || again != e {
+		if again, err := ParseExport(e.String()); err != nil || !reflect.DeepEqual(again, e) {
 			t.Errorf("%q became %s, which is read as %s, %v", s, e, again, err)
 		}
 	})

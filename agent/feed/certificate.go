@@ -3,10 +3,12 @@ package feed
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -28,6 +30,10 @@ type CertificateOptions struct {
 	Pair  []byte    // the private key, then the chain, PEM; nil = read From
 	From  string    // path of such a file; "-" = Stdin
 	Stdin io.Reader // for From "-"
+
+	// For config.ThenRestart:
+	KE     netip.AddrPort // where the daemon exchanges keys
+	Record string         // RestartRecord
 }
 
 // Format prints where it goes and no key, for every verb.
@@ -48,18 +54,24 @@ const maxPair = 1 << 20
 // tells it: only a pair that could be served for the name. The certificate is
 // written anew even if it is the same, for ntpd looks at its times. As root it
 // works in root's folders alone; in one of another user it does so as that user,
-// in a process of its own.
+// in a process of its own. A daemon that may not be restarted yet is a *Waiting.
 //
 // The order is what keeps ntpd well. It loads both when the certificate's times
 // have changed, so that a new key beside the old certificate does not count; a
 // new certificate beside the old key would leave it unable to serve anybody, and
 // to see the right key when that comes.
+//
+// No two files change at once, nor are they read at once. Both are on the disk
+// whole before the first is renamed, and the second is renamed right after it:
+// only a daemon that starts just then, or after we were killed just then, finds
+// what does not belong together. None is told before both are in place, and the
+// next look writes both anew.
 func Certificate(ctx context.Context, o CertificateOptions) error {
 	pair, err := o.pair()
 	if err != nil {
 		return err
 	}
-	chain, key, err := splitPair(o.Name, pair)
+	leaf, chain, key, err := splitPair(o.Name, pair)
 	if err != nil {
 		return err
 	}
@@ -67,30 +79,36 @@ func Certificate(ctx context.Context, o CertificateOptions) error {
 	if err != nil {
 		return err
 	}
+	as := o
 	if os.Geteuid() == 0 && uid != 0 {
-		return runAs(ctx, uid, gid, o.Args(), pair)
+		if o.Then == config.ThenRestart { // which takes root
+			as.Then, as.Unit, as.Command = config.ThenNone, "", nil
+		}
+		err = runAs(ctx, uid, gid, as.Args(), pair)
+	} else if err = o.install(ctx, chain, key); err == nil && o.Then == config.ThenSIGHUP {
+		err = hangUp(o.PIDFile)
 	}
-	if err := o.install(ctx, chain, key); err != nil {
+	if err != nil || o.Then != config.ThenRestart {
 		return err
 	}
-	if o.Then == config.ThenSIGHUP {
-		return hangUp(o.PIDFile)
-	}
-	return nil
+	return o.restart(ctx, leaf)
 }
 
 // Leave leaves a pair for `ntsagent feed certificate`, which another user runs.
 func Leave(path string, pair []byte) error {
 	if err := disk.WriteFile(path, pair, 0o600); err != nil {
-		return fmt.Errorf("leave a certificate for its helper: %w", err)
+		return fmt.Errorf("leave a certificate for its helper: %w%s", err, noRoom(path, err))
 	}
 	return nil
 }
 
-// MayFeedCertificate says whether this process can write a file itself: root and
-// the owner of its folder can.
-func MayFeedCertificate(cert string) bool {
-	uid, _, err := ownerOf(filepath.Dir(cert))
+// MayFeedCertificate says whether this process can do all of an export itself: root
+// can, and the owner of the folder where nothing has to be restarted.
+func MayFeedCertificate(e config.Export) bool {
+	uid, _, err := ownerOf(filepath.Dir(e.Cert))
+	if e.Then == config.ThenRestart {
+		uid = 0
+	}
 	return err == nil && mayFeed(uint32(os.Geteuid()), uid)
 }
 
@@ -121,16 +139,17 @@ func (o CertificateOptions) pair() (b []byte, err error) {
 var ErrNoPair = errors.New("nothing is left to export")
 
 // splitPair takes a pair apart and holds it to what can be served for the name.
-func splitPair(name hostcheck.Name, pair []byte) (chain, key []byte, err error) {
+func splitPair(name hostcheck.Name, pair []byte) (leaf *x509.Certificate, chain, key []byte, err error) {
 	at := bytes.Index(pair, []byte("-----BEGIN CERTIFICATE-----"))
 	if at < 0 {
-		return nil, nil, errors.New("feed certificate: what was left holds no certificate; fix: hand over what ntsagent writes, whole")
+		return nil, nil, nil, errors.New("feed certificate: what was left holds no certificate; fix: hand over what ntsagent writes, whole")
 	}
 	key, chain = pair[:at], pair[at:]
-	if _, err := live.Verify(name, chain, key, time.Now()); err != nil {
-		return nil, nil, fmt.Errorf("feed %w; fix: hand over what ntsagent writes, whole", err)
+	cert, err := live.Verify(name, chain, key, time.Now())
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("feed %w; fix: hand over what ntsagent writes, whole", err)
 	}
-	return chain, key, nil
+	return cert.Leaf, chain, key, nil
 }
 
 // ownerOf is who a folder belongs to.
@@ -191,7 +210,18 @@ func (o CertificateOptions) failed(path string, err error) error {
 		return &Failure{What: "feed certificate: write " + path, Kind: ErrNotPermitted, Err: err,
 			Fix: "run it as root, and keep the files in a folder of root, where owner and group can be any"}
 	}
-	return fmt.Errorf("feed certificate: write %s: %w", path, err)
+	return fmt.Errorf("feed certificate: write %s: %w%s", path, err, noRoom(path, err))
+}
+
+// noRoom is what to do where err says that a disk takes nothing, "" for others.
+func noRoom(path string, err error) string {
+	switch dir := filepath.Dir(path); {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return "; fix: make room on the file system of " + dir + ": until then the old files stay"
+	case errors.Is(err, unix.EROFS):
+		return "; fix: make the file system of " + dir + " writable: until then the old files stay"
+	}
+	return ""
 }
 
 // clockTick is more than the clock that files are stamped by may be behind.

@@ -12,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"math/big"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -253,6 +254,13 @@ func TestRootExportsToAFolderOfAnotherUserAsThatUser(t *testing.T) {
 	if int(st.Uid) != uid || !hasPair(t, e, pair) {
 		t.Errorf("the key belongs to %d", st.Uid)
 	}
+	asked := filepath.Join(t.TempDir(), "asked")
+	pair = newPair(t, exportedName)
+	must(t, feed.Certificate(t.Context(), feed.CertificateOptions{Export: exportTo(t, dir, ", then: restart, command: [/usr/bin/touch, "+asked+"]"), Pair: pair,
+		KE: netip.MustParseAddrPort("127.0.0.1:1"), Record: feed.RestartRecord(filepath.Join(t.TempDir(), "state"))}))
+	if must(t, syscall.Lstat(asked, &st)); st.Uid != 0 || !hasPair(t, e, pair) {
+		t.Errorf("it is restarted by user %d", st.Uid)
+	}
 	err := feed.Certificate(t.Context(), feed.CertificateOptions{Export: exportTo(t, dir, ", owner: root"), Pair: newPair(t, exportedName)})
 	if !errors.Is(err, feed.ErrNotPermitted) || !strings.Contains(err.Error(), "folder of root") || !hasPair(t, e, pair) {
 		t.Errorf("for root: %v", err)
@@ -302,4 +310,82 @@ func TestOnlyAnNtpdIsSentASignal(t *testing.T) {
 	}
 	must(t, sleeper.Process.Kill())
 	<-ended
+}
+
+// Where a daemon has to be restarted, no shell sees a word of it, and what is not
+// done says why.
+func TestCVE_2023_38198_ARestartIsByArgumentsAlone(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	pair := newPair(t, exportedName)
+	state := func(t *testing.T) string { return filepath.Join(t.TempDir(), "state") }
+	certificate := func(t *testing.T, dir, then, record string) error {
+		return feed.Certificate(t.Context(), feed.CertificateOptions{Export: exportTo(t, dir, ", then: restart, "+then), Pair: pair,
+			KE: netip.MustParseAddrPort("127.0.0.1:1"), Record: record})
+	}
+	t.Run("arguments come as they are", func(t *testing.T) {
+		t.Parallel()
+		dir, record := t.TempDir(), feed.RestartRecord(state(t))
+		const name = "a b;$(false)`false`|&>'\"*$HOME"
+		command := fmt.Sprintf("command: [/usr/bin/touch, %q]", filepath.Join(dir, name))
+		must(t, certificate(t, dir, command, record))
+		entries, err := os.ReadDir(dir)
+		if err != nil || len(entries) != 3 || entries[0].Name() != name {
+			t.Errorf("in the folder: %v, %v", entries, err)
+		}
+		info, err := os.Stat(record)
+		if err != nil || info.Mode() != 0o644 || !strings.Contains(content(t, record), `"done":true`) {
+			t.Errorf("record %s, %v", content(t, record), err)
+		}
+		waiting := (*feed.Waiting)(nil)
+		if err := certificate(t, dir, command, record); !errors.As(err, &waiting) || time.Until(waiting.Until) < 23*time.Hour {
+			t.Errorf("at once once more: %v", err)
+		}
+	})
+	t.Run("a unit that is not there", func(t *testing.T) {
+		t.Parallel()
+		dir, record := t.TempDir(), feed.RestartRecord(state(t))
+		err := certificate(t, dir, "unit: ntsagent-has-no-such.service", record)
+		if !errors.Is(err, feed.ErrNotRestarted) || !strings.Contains(err.Error(), "restart ntsagent-has-no-such.service") || !strings.Contains(err.Error(), "the files are written") {
+			t.Errorf("error %v", err)
+		}
+		waiting := (*feed.Waiting)(nil)
+		if err := certificate(t, dir, "unit: ntsagent-has-no-such.service", record); !errors.As(err, &waiting) || time.Until(waiting.Until) > time.Hour {
+			t.Errorf("at once once more: %v", err)
+		}
+	})
+	t.Run("what says why is told on one line", func(t *testing.T) {
+		t.Parallel()
+		err := certificate(t, t.TempDir(), "command: [/usr/bin/env, --no-such-option]", feed.RestartRecord(state(t)))
+		if !errors.Is(err, feed.ErrNotRestarted) || strings.ContainsAny(err.Error(), "\n\x1b") {
+			t.Errorf("error %q", err)
+		}
+	})
+	for sentence, spoil := range map[string]func(t *testing.T, record string){
+		"others may write the record's folder": func(t *testing.T, record string) {
+			must(t, os.Mkdir(filepath.Dir(record), 0o777), os.Chmod(filepath.Dir(record), 0o777))
+		},
+		"the record's folder is somebody else's": func(t *testing.T, record string) {
+			must(t, os.Mkdir(filepath.Dir(record), 0o755))
+			give(t, filepath.Dir(record), other, "")
+		},
+		"the record's folder is a file": func(t *testing.T, record string) { put(t, filepath.Dir(record), "") },
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			t.Parallel()
+			dir, record := t.TempDir(), feed.RestartRecord(state(t))
+			spoil(t, record)
+			asked := filepath.Join(dir, "asked")
+			err := certificate(t, dir, "command: [/usr/bin/touch, "+asked+"]", record)
+			if !errors.Is(err, feed.ErrNotRestarted) || !strings.Contains(err.Error(), "; fix: see that "+filepath.Dir(record)) {
+				t.Errorf("error %v", err)
+			}
+			if _, err := os.Lstat(asked); err == nil {
+				t.Error("restarted though that could not be written down")
+			}
+			if !hasPair(t, exportTo(t, dir, ""), pair) {
+				t.Error("the files are not written")
+			}
+		})
+	}
 }

@@ -26,6 +26,8 @@ func (d Daemon) suits(o Options) (Mode, string) {
 			return Gateway, v + " has no NTS; it came with 4.0"
 		case d.noNTS:
 			return Gateway, v + " was built without NTS"
+		case o.Certificate:
+			return Certificate, "chronyd exchanges keys itself, with a certificate that the agent renews (daemon.mode: certificate)"
 		}
 		return Lead, "chronyd takes cookie keys from outside (ntskeys and its rekey command)"
 	case NTPsec:
@@ -37,6 +39,9 @@ func (d Daemon) suits(o Options) (Mode, string) {
 		}
 		return Follow, "ntpd makes its keys itself and the agent reads them; it keeps TCP port 4460, so clients need an nftables redirect to the agent"
 	case NTPDRS:
+		if o.Certificate {
+			return Certificate, "ntp-daemon exchanges keys itself, with a certificate that the agent renews (daemon.mode: certificate)"
+		}
 		if older(d.Version, 1, 1) {
 			return Gateway, v + " keeps its keys in a way the agent does not read; 1.1 changed that"
 		}
@@ -99,6 +104,8 @@ func (d Daemon) keTaken(h process, port uint16) []Finding {
 		return nil
 	case known && prog.name == "chronyd" && d.Mode == Lead:
 		return []Finding{{fmt.Sprintf("TCP port %d: %s exchanges keys there itself", port, h), "ntsagent daemon apply moves it, then restart chronyd"}}
+	case known && d.Mode == Certificate:
+		return nil
 	case known && d.Kind == NTPsec && d.Mode != Gateway:
 		return nil // what the agent makes of that is up to ke.listen and daemon.mode
 	}

@@ -86,6 +86,9 @@ func PlanFor(h Host, d Daemon, o Options) (Plan, error) {
 		return p, nil
 	case d.Config == "":
 		return Plan{}, &Failure{What: "set up " + d.Program, Kind: ErrInTheWay, Fix: "write its configuration; there is none at " + strings.Join(d.Kind.configs(), " or ") + "; or name it: --daemon-config"}
+	case d.Mode == Certificate && d.Kind != NTPsec:
+		p.Notes = append(p.Notes, fmt.Sprintf("%s exchanges keys itself: nothing is changed in %s; see that its certificate and key are the files of certificate.export, and that no lines of ours are left: ntsagent daemon revert", d.Program, d.Config))
+		return p, nil
 	case d.Kind == Chrony:
 		err = p.chrony(t, o)
 	case d.Kind == NTPsec:

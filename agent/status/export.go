@@ -1,6 +1,9 @@
 package status
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Export is the copy of a certificate that another program serves.
 type Export struct {
@@ -11,6 +14,7 @@ type Export struct {
 	Written time.Time `json:"written,omitzero"`       // when it was last written, or left for who writes it
 	Asked   time.Time `json:"asked,omitzero"`         // when the daemon was last asked for it
 	Served  time.Time `json:"served,omitzero"`        // when the daemon was last seen to serve it, with cookies that it opens
+	Waits   time.Time `json:"waits,omitzero"`         // the daemon is restarted for it then, and until then serves the one before
 	Problem string    `json:"problem,omitempty"`      // what was wrong when it was last asked, and what to do
 	Hurts   bool      `json:"hurts,omitempty"`        // that keeps clients from being served
 	Failed  string    `json:"write_failed,omitempty"` // why it could not be written, and what to do
@@ -52,6 +56,9 @@ func servedText(d Document) string {
 			return "NOT served by " + d.Daemon.Kind
 		case e.Problem != "":
 			return d.Daemon.Kind + " serves it, not with our certificate"
+		case !e.Waits.IsZero() && !e.Served.IsZero():
+			return fmt.Sprintf("%s serves it with the certificate before, seen %s ago; it is restarted for the new one, once a day at most, in %s",
+				d.Daemon.Kind, Span(d.Time.Sub(e.Served)), Span(max(0, e.Waits.Sub(d.Time))))
 		case !e.Served.IsZero():
 			return d.Daemon.Kind + " serves it with our certificate, seen " + Span(d.Time.Sub(e.Served)) + " ago"
 		}

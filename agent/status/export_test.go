@@ -23,6 +23,8 @@ func TestTheStatusOfADaemonThatServesOurCertificate(t *testing.T) {
 		"there is no certificate": {Export{}, false, Unhealthy, "no valid certificate for the daemon to serve", "left to ntpsec, not seen yet"},
 		"it serves an older one": {Export{Problem: "older; fix: x", Served: now.Add(-time.Hour)}, true, Degraded, "export to : older; fix: x",
 			"ntpsec serves it, not with our certificate"},
+		"it was restarted today": {Export{Served: now.Add(-time.Minute), Waits: now.Add(3 * time.Hour)}, true, Healthy, "",
+			"ntpsec serves it with the certificate before, seen 1m ago; it is restarted for the new one, once a day at most, in 3h"},
 		"it serves nobody":         {Export{Problem: "down", Hurts: true, Served: now}, true, Unhealthy, "down", "NOT served by ntpsec"},
 		"it could not be written":  {Export{Failed: "full", Served: now}, true, Degraded, "export to : full", "ntpsec serves it with our certificate, seen 0s ago"},
 		"nor is the old one right": {Export{Failed: "full", Problem: "old", Hurts: true}, true, Unhealthy, "full; old", "NOT served by ntpsec"},

@@ -22,14 +22,15 @@ func feedCertificateCommand(g *globals) *cobra.Command {
 		Short: "install certificates and keys for other programs, and tell them",
 		Long: `certificate installs what certificate.export of the configuration says: for each
 entry the key, then the certificate, with their owner, group and mode, and then
-tells the program.
+tells the program: by SIGHUP, or by a restart, once a day at most. When that was is
+kept in the folder beside state_dir whose name ends in -export, which is root's.
 
 It runs as root, or as the owner of the folders. The agent, which is neither,
 leaves each new certificate in the folder export of its state_dir; a systemd path
 unit that watches that folder starts this. An agent that runs as root needs none
 of this: it does the same itself.
 
-It exits 0 when all is done, 1 when something is not as it must be, 4 when it may
+It exits 0 when all is done, or is but for a restart that has to wait, 1 when something is not as it must be, 4 when it may
 not, and 5 when there is no certificate yet or the program to tell is not there.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), g.Timeout)
@@ -42,7 +43,7 @@ not, and 5 when there is no certificate yet or the program to tell is not there.
 				o.Export, o.Stdin = e, cmd.InOrStdin()
 				return feedError(feed.Certificate(ctx, o))
 			}
-			return feedCertificates(ctx, g)
+			return feedCertificates(ctx, cmd, g)
 		},
 	}, feedPatience, "config", "quiet")
 	f := cmd.Flags()
@@ -56,7 +57,7 @@ not, and 5 when there is no certificate yet or the program to tell is not there.
 
 // feedCertificates does what the configuration says. What fails keeps nothing
 // else from being done.
-func feedCertificates(ctx context.Context, g *globals) error {
+func feedCertificates(ctx context.Context, cmd *cobra.Command, g *globals) error {
 	if err := mayBeTrusted(g.Config); err != nil {
 		return err
 	}
@@ -66,9 +67,14 @@ func feedCertificates(ctx context.Context, g *globals) error {
 	}
 	var first error
 	for _, e := range c.Certificate.Export {
-		err := feed.Certificate(ctx, feed.CertificateOptions{Export: e, From: agent.ExportFile(c.StateDir, e.Name)})
+		err := feed.Certificate(ctx, feed.CertificateOptions{Export: e, From: agent.ExportFile(c.StateDir, e.Name), KE: c.Daemon.KE(), Record: feed.RestartRecord(c.StateDir)})
+		waiting := (*feed.Waiting)(nil)
 		switch {
 		case err == nil:
+		case errors.As(err, &waiting):
+			if !g.Quiet {
+				fmt.Fprintln(cmd.OutOrStdout(), waiting)
+			}
 		case first == nil:
 			first = err
 		default:

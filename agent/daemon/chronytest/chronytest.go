@@ -299,7 +299,7 @@ func (s *Server) ready() bool {
 	return err == nil
 }
 
-// chown gives the folder to the user chronyd drops to.
+// chown gives the folder to the user chronyd drops to, who reads the pair in it.
 func (s *Server) chown() {
 	s.t.Helper()
 	if s.options.User == "" {
@@ -314,8 +314,10 @@ func (s *Server) chown() {
 	}
 	uid, _ := strconv.Atoi(u.Uid)
 	gid, _ := strconv.Atoi(u.Gid)
-	if err := os.Chown(s.Dir, uid, gid); err != nil {
-		s.t.Fatal(err)
+	for _, path := range []string{s.Dir, s.certFiles[0], s.certFiles[1]} {
+		if err := os.Chown(path, uid, gid); err != nil {
+			s.t.Fatal(err)
+		}
 	}
 }
 
