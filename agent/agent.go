@@ -39,22 +39,24 @@ type Options struct {
 	Version    string
 	Built      time.Time  // the clock cannot be before this; zero = not known
 	Host       setup.Host // where daemon.kind: auto looks; zero = this machine
+	Inherited  task.Inherited
 }
 
 // agent is one running process. What it serves is in parts; everything else
 // lives as long as the process.
 type agent struct {
 	Options
-	started time.Time
-	book    *book
-	events  status.Events
-	counts  *status.Counters
-	traffic traffic24
-	reloads chan reload
-	store   *store.Store
-	parts   atomic.Pointer[parts]
-	outcome atomic.Pointer[reloadOutcome]
-	tasks   *task.Group
+	started  time.Time
+	book     *book
+	notTaken []string // why sockets of the service manager are not used
+	events   status.Events
+	counts   *status.Counters
+	traffic  traffic24
+	reloads  chan reload
+	store    *store.Store
+	parts    atomic.Pointer[parts]
+	outcome  atomic.Pointer[reloadOutcome]
+	tasks    *task.Group
 }
 
 // Run serves until ctx is done; then it ends what runs and returns nil. A bad
@@ -70,8 +72,10 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer disk.Unlock(lock)
+	given, problems := takeGiven(o.Inherited)
+	sayGiven(o.Log, given, problems)
 	a := &agent{
-		Options: o, started: time.Now(), book: newBook(), counts: newCounters(),
+		Options: o, started: time.Now(), book: newBookOf(given), notTaken: problems, counts: newCounters(),
 		reloads: make(chan reload), tasks: task.NewGroup(o.Log),
 	}
 	defer a.book.closeAll()

@@ -19,6 +19,7 @@ type book struct {
 	mu    sync.Mutex
 	rows  map[string]*page
 	spare map[string]net.Listener // opened ahead by reserve
+	given map[string][]*given     // by purpose, which then opens none of its own
 }
 
 // A page is the sockets of one purpose. Its addresses are those asked for;
@@ -32,6 +33,16 @@ type page struct {
 }
 
 func newBook() *book { return &book{rows: map[string]*page{}, spare: map[string]net.Listener{}} }
+
+// newBookOf makes a book with sockets of the service manager's.
+func newBookOf(given map[string][]*given) *book {
+	b := newBook()
+	b.given = given
+	for purpose := range given {
+		b.rest(purpose)
+	}
+	return b
+}
 
 // open returns the sockets of purpose, opening them when they are not open or
 // when the addresses asked for have changed. New sockets are open before old
@@ -49,6 +60,11 @@ func (b *book) openSome(ctx context.Context, purpose string, asked, use []netip.
 		return old.listeners, nil
 	}
 	next := &page{asked: asked, use: use}
+	if given := b.given[purpose]; len(given) > 0 {
+		next.take(given)
+		b.rows[purpose] = next
+		return next.listeners, nil
+	}
 	if old != nil && slices.Equal(old.asked, asked) {
 		next.port = old.port
 	}
@@ -86,6 +102,13 @@ func (b *book) reserve(ctx context.Context, asked []netip.AddrPort) error {
 			held[l.Addr().String()] = l
 		}
 	}
+	for _, given := range b.given {
+		for _, g := range given {
+			for _, a := range g.at {
+				held[a.String()] = g
+			}
+		}
+	}
 	for _, a := range asked {
 		if a.Port() == 0 || held[a.String()] != nil {
 			continue
@@ -108,14 +131,38 @@ func (b *book) release() {
 	clear(b.spare)
 }
 
-// close ends the sockets of purpose: from here on its clients are refused.
+// close ends the sockets of purpose: from here on its clients are refused, or
+// hung up on where a socket is given.
 func (b *book) close(purpose string) {
 	for _, l := range b.take(purpose) {
 		_ = l.Close()
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.rest(purpose)
 }
 
-// take takes the open sockets of purpose out. The caller closes them.
+// rest has nobody served by the given sockets of purpose. The caller holds b.mu.
+func (b *book) rest(purpose string) {
+	for _, g := range b.given[purpose] {
+		g.rest()
+	}
+}
+
+// keep closes the sockets of all purposes but those that are wanted.
+func (b *book) keep(want []wanted) {
+	b.mu.Lock()
+	purposes := slices.Collect(maps.Keys(b.rows))
+	b.mu.Unlock()
+	for _, purpose := range purposes {
+		if !slices.ContainsFunc(want, func(w wanted) bool { return w.purpose == purpose }) {
+			b.close(purpose)
+		}
+	}
+}
+
+// take takes the open sockets of purpose out. The caller closes them. Given ones
+// are not for the caller: clients wait in them for the next process.
 func (b *book) take(purpose string) []net.Listener {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -125,6 +172,9 @@ func (b *book) take(purpose string) []net.Listener {
 	}
 	open := p.listeners
 	p.listeners = nil
+	if len(b.given[purpose]) > 0 {
+		return nil
+	}
 	return open
 }
 
@@ -150,11 +200,29 @@ func (b *book) closeAll() {
 		}
 		p.listeners = nil
 	}
+	for _, given := range b.given {
+		for _, g := range given {
+			g.wake()
+			_ = g.Close()
+		}
+	}
 }
 
 // portTries bounds the search for one port that is free on every address of a
 // list that left the choice to the kernel.
 const portTries = 32
+
+// take serves those of the given sockets that are in use.
+func (p *page) take(given []*given) {
+	for _, g := range given {
+		if l := g.serving(p.use); l != nil {
+			g.wake()
+			p.listeners = append(p.listeners, l)
+			continue
+		}
+		g.rest()
+	}
+}
 
 func (p *page) listen(ctx context.Context, kept map[string]net.Listener) error {
 	for try := 1; ; try++ {

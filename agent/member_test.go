@@ -22,6 +22,7 @@ import (
 
 	"ntsagent/agent/daemon/chronytest"
 	"ntsagent/agent/status"
+	"ntsagent/agent/task"
 	"ntsagent/ntske/client"
 )
 
@@ -98,6 +99,7 @@ type member struct {
 	socket    string
 	selfCheck string // observe.self_check
 	ended     chan error
+	inherited task.Inherited
 }
 
 // startMember starts both and waits until nothing is in the way of serving but
@@ -135,7 +137,7 @@ func newMember(t *testing.T, life time.Duration, o chronytest.Options) *member {
 func (m *member) start() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
-		m.ended <- Run(ctx, Options{ConfigPath: m.conf, Log: hclog.New(m.logTo()), Version: "test", Host: machine})
+		m.ended <- Run(ctx, Options{ConfigPath: m.conf, Log: hclog.New(m.logTo()), Version: "test", Host: machine, Inherited: m.inherited})
 	}()
 	stop = sync.OnceFunc(func() {
 		cancel()

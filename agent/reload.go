@@ -47,8 +47,9 @@ func (p *parts) ntp() netip.AddrPort {
 }
 
 // stop ends the parts; key exchanges that have begun are finished first, which
-// takes no longer than their deadline. Newcomers are refused meanwhile: to be
-// let in and not served would cost them more.
+// takes no longer than their deadline. Newcomers are refused meanwhile, or wait
+// for the next agent in a given socket: to be let in and not served would cost
+// them more.
 func (p *parts) stop() error {
 	var err error
 	if p.ke != nil {
@@ -114,6 +115,7 @@ func (a *agent) exchange(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	cfg = instead(cfg, a.book.given)
 	if old != nil {
 		if err := needsRestart(a.ConfigPath, old.cfg, cfg); err != nil {
 			return err
@@ -168,6 +170,7 @@ func (a *agent) swap(ctx context.Context, old, next *parts) {
 	if old != nil && ke && old.ke != nil {
 		_ = old.ke.tasks.Stop()
 	}
+	a.book.keep(doorsOf(next.cfg))
 	if ke && next.ke != nil {
 		next.ke.start(ctx)
 	}
@@ -176,7 +179,7 @@ func (a *agent) swap(ctx context.Context, old, next *parts) {
 // build makes the parts for cfg and starts none of them. Old parts whose
 // configuration is the same are taken over.
 func (a *agent) build(ctx context.Context, old *parts, cfg *config.Config) (_ *parts, err error) {
-	next := &parts{cfg: cfg, warnings: cfg.Warnings(config.ThisHost())}
+	next := &parts{cfg: cfg, warnings: append(cfg.Warnings(config.ThisHost()), unused(cfg, a.book.given)...)}
 	for _, w := range next.warnings {
 		if old == nil || !slices.Contains(old.warnings, w) {
 			a.Log.Warn("the configuration may not be meant so", "cause", w)

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"ntsagent/agent/config"
@@ -28,7 +29,7 @@ func (a *agent) document(now time.Time) status.Document {
 		Exports:      p.exports.report(),
 		LastErrors:   a.events.List(),
 	}
-	d.KeyExchange.Allow, d.KeyExchange.Announces, d.Warnings = p.decides(), announced(p.cfg.KE.NTP), p.warnings
+	d.KeyExchange.Allow, d.KeyExchange.Announces, d.Warnings = p.decides(), announced(p.cfg.KE.NTP), slices.Concat(a.notTaken, p.warnings)
 	return d.Judged(now)
 }
 

@@ -15,6 +15,7 @@ import (
 	"ntsagent/agent"
 	"ntsagent/agent/config"
 	"ntsagent/agent/status"
+	"ntsagent/agent/task"
 )
 
 func runCommand(g *globals) *cobra.Command {
@@ -22,6 +23,7 @@ func runCommand(g *globals) *cobra.Command {
 		Use:   "run",
 		Short: "run the service in the foreground",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			inherited := task.Inherit()
 			c, err := config.Load(g.Config)
 			if err != nil {
 				return configError(err)
@@ -33,6 +35,7 @@ func runCommand(g *globals) *cobra.Command {
 				Log:        logger(g, c.Log, cmd.ErrOrStderr()),
 				Version:    release(),
 				Built:      built(),
+				Inherited:  inherited,
 			}))
 		},
 	}, "config", "quiet", "verbose")
