@@ -1,9 +1,15 @@
 package front
 
 import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"io"
 	"net/netip"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"ntsagent/hostcheck"
@@ -100,5 +106,62 @@ func TestWhatIsWrongByOneFamilyIsSaidSo(t *testing.T) {
 	bad4.Over6 = false
 	if got := judge.Faults([]Seen{bad4, bad}); len(got) != 1 || !got[0].Fatal || !strings.HasSuffix(got[0].What, "with 404") {
 		t.Errorf("%+v", got)
+	}
+}
+
+func TestWhatIsMetAtPort443IsJudged(t *testing.T) {
+	t.Parallel()
+	name, err := hostcheck.ParseName("alice.pool.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	judge := Judge{TLS: netip.MustParseAddrPort("127.0.0.1:8403"), Leads: "https://www.pool.example/join"}
+	proof, site := &x509.Certificate{Raw: []byte("proof")}, &x509.Certificate{Raw: []byte("site"), DNSNames: []string{"Shop.example"}}
+	closed := Answer{Err: io.EOF}
+	good := Met{Name: name, Proof: proof.Raw, Listens: true, Shown: Handshake{Protocol: acmeTLS, Leaf: proof}, Root: closed, Roots: []Answer{closed, closed}}
+	fails := func(err error) Handshake { return Handshake{Err: err} }
+	alert := func(words string) Handshake { return fails(errors.New("remote error: tls: " + words)) }
+	for _, c := range []struct {
+		name  string
+		edit  func(*Met)
+		fatal bool
+		what  string // "" = no fault
+	}{
+		{"all is well", func(*Met) {}, false, ""},
+		{"the pool's join page", func(m *Met) { m.Root = Answer{Status: 302, Location: judge.Leads} }, false, ""},
+		{"a refusal by whoever ends TLS for browsers", func(m *Met) { m.Roots[0] = Answer{Status: 421} }, false, ""},
+
+		{"nobody there", func(m *Met) { *m = Met{Name: name} }, true, "nobody listens on port 443"},
+		{"silence", func(m *Met) { m.Shown = fails(os.ErrDeadlineExceeded) }, true, "does not answer acme-tls/1 for alice.pool.example"},
+		{"silence until we stop", func(m *Met) { m.Shown = fails(context.DeadlineExceeded) }, true, "does not answer acme-tls/1"},
+		{"a hang-up", func(m *Met) { m.Shown = fails(io.EOF) }, true, "does not find the agent at 127.0.0.1:8403"},
+		{"a reset", func(m *Met) { m.Shown = fails(syscall.ECONNRESET) }, true, "does not find the agent at 127.0.0.1:8403"},
+		{"no TLS", func(m *Met) { m.Shown = fails(tls.RecordHeaderError{Msg: "HTTP"}) }, true, "speaks no TLS"},
+		{"an alert for the ALPN", func(m *Met) { m.Shown = alert("no application protocol") }, true, "knows no acme-tls/1"},
+		{"an alert for the name", func(m *Met) { m.Shown = alert("unrecognized name") }, true, "refuses acme-tls/1: unrecognized name"},
+		{"another's certificate", func(m *Met) { m.Shown.Protocol, m.Shown.Leaf = "", site }, true, "with a certificate for shop.example"},
+		{"a certificate for all of a domain", func(m *Met) {
+			m.Shown.Protocol, m.Shown.Leaf = "http/1.1", &x509.Certificate{DNSNames: []string{"*.\nexample"}}
+		}, true, "with a certificate of its own"},
+		{"another proof", func(m *Met) { m.Shown.Leaf = site }, true, "another ACME client"},
+		{"our proof without its ALPN", func(m *Met) { m.Shown.Protocol = "" }, true, "with a certificate of its own"},
+		{"a site for browsers", func(m *Met) { m.Roots[0] = Answer{Status: 200, Body: []byte("x")} }, false, "port 443 shows browsers"},
+		{"a site for who has no ALPN", func(m *Met) { m.Roots[1] = Answer{Status: 200, Body: []byte("x")} }, false, "port 443 shows browsers"},
+		{"a site on port 80", func(m *Met) { m.Root = Answer{Status: 200, Body: []byte("x")} }, false, "port 80 shows browsers"},
+	} {
+		met := good
+		met.Roots = []Answer{closed, closed}
+		c.edit(&met)
+		faults := judge.FaultsTLS([]Met{met})
+		if c.what == "" {
+			if len(faults) != 0 {
+				t.Errorf("%s: %+v", c.name, faults)
+			}
+			continue
+		}
+		if len(faults) != 1 || faults[0].Fatal != c.fatal || !strings.Contains(faults[0].What, c.what) ||
+			strings.Contains(faults[0].What+faults[0].Hint(), "\n") || len(faults[0].What) > 400 || len(faults[0].Hint()) > 900 {
+			t.Errorf("%s: %+v, want %q", c.name, faults, c.what)
+		}
 	}
 }

@@ -25,6 +25,7 @@ type Met struct {
 	Over6   bool   // by IPv6
 
 	Shown Handshake
+	Root  Answer   // / by http, whoever has that port
 	Roots []Answer // / by https, with the ALPN of a browser and with none
 }
 
@@ -47,6 +48,7 @@ func (p Prober) AskTLS(ctx context.Context, name hostcheck.Name, proof []byte) [
 		}
 		all = append(all, Met{
 			Name: name, Proof: proof, Listens: true, Over6: is6, Shown: p.shown(ctx, at, host),
+			Root:  p.ask(ctx, at, "http", host, "/"),
 			Roots: []Answer{p.ask(ctx, at, "https", host, "/", http11), p.ask(ctx, at, "https", host, "/")},
 		})
 	}
@@ -91,6 +93,9 @@ func (j Judge) faultsTLS(m Met) []Fault {
 	if what := j.untold(m); what != "" {
 		all = append(all, j.route(name, Fault{What: what, Fatal: true,
 			Fix: fmt.Sprintf("have TLS for %s passed on to %s as it came, not ended, and without the PROXY protocol", name, j.TLS)}))
+	}
+	if what := j.shows(name, 80, m.Root); what != "" {
+		all = append(all, mute(name, m.Root, Fault{What: what, Fix: noApplication}))
 	}
 	for _, a := range m.Roots {
 		if what := j.shows(name, 443, a); what != "" {

@@ -1,7 +1,6 @@
 package front_test
 
 import (
-	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -233,16 +232,36 @@ func TestNobodyAtPort443IsToldAndTheAgentIsNotHisOwnRouter(t *testing.T) {
 	told(p.AskTLS(t.Context(), r.name, r.proof))
 }
 
-// Whoever has port 443 can hold the agent no longer than it waits.
-func TestWhoeverHasPort443AndSaysNothingIsTold(t *testing.T) {
+// Nobody asks port 80 for a proof, and browsers come there all the same.
+func TestAWebSiteOnPort80BesideARouterIsFoundAndItsSnippetMendsIt(t *testing.T) {
 	t.Parallel()
-	r := newRouted(t)
-	at := serve(t, func(net.Conn) { <-t.Context().Done() })
-	r.https = at.Port()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // or a question has five
-	defer cancel()
-	met := r.prober().AskTLS(ctx, r.name, r.proof)
-	if faults := (front.Judge{TLS: r.agent}).FaultsTLS(met); len(faults) != 1 || !strings.Contains(faults[0].What, "does not answer acme-tls/1") {
-		t.Errorf("%+v", faults)
+	for _, haproxy := range []bool{false, true} {
+		r := newRouted(t)
+		port := fronttest.FreePort(t)
+		places := strings.NewReplacer("listen 80", fmt.Sprintf("listen 127.0.0.1:%d", port), "listen [::]:80", fmt.Sprintf("listen [::1]:%d", port),
+			"bind :80", fmt.Sprintf("bind 127.0.0.1:%d,::1:%d", port, port))
+		site, run := "server { listen 80 default_server; listen [::]:80 default_server; return 200 'the shop'; }", fronttest.Nginx
+		mended := func(f front.Fault) string { return site + f.Nginx }
+		if haproxy {
+			const head = "frontend http\n"
+			site, run = head+" bind :80\n http-request return status 200 content-type text/html string shop\n", fronttest.HAProxy
+			mended = func(f front.Fault) string { return f.HAProxy + strings.TrimPrefix(site, head) }
+		}
+		fronttest.NginxRouter(t, r.fill(nginxByName), r.fill(shop), r.https, r.web)
+		faults := func() []front.Fault {
+			p := r.prober()
+			p.HTTP = port
+			return front.Judge{TLS: r.agent}.FaultsTLS(p.AskTLS(t.Context(), r.name, r.proof))
+		}
+		stop := run(t, places.Replace(site), port)
+		found := faults()
+		if len(found) != 1 || found[0].Fatal || !strings.Contains(found[0].What, "at port 80 shows browsers") || (found[0].HAProxy != "") != haproxy {
+			t.Fatalf("%+v", found)
+		}
+		stop()
+		run(t, places.Replace(mended(found[0])), port)
+		if left := faults(); len(left) > 0 {
+			t.Errorf("the snippet in\n%s\nleaves %+v", mended(found[0]), left)
+		}
 	}
 }

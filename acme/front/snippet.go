@@ -25,6 +25,15 @@ func (j Judge) byName(s Seen, a Answer, f Fault) Fault {
 	return f
 }
 
+// mute gives a fault what has port 80 show nothing by the name, where no proof is sought there.
+func mute(name string, a Answer, f Fault) Fault {
+	f.Nginx = fmt.Sprintf("server { listen 80; listen [::]:80; server_name %s; return 404; }", name)
+	if !isNginx(a) {
+		f.HAProxy = deny("http", name)
+	}
+	return f
+}
+
 // quiet gives a fault what has port 443 show nothing by the name.
 func (j Judge) quiet(name string, a Answer, f Fault) Fault {
 	if j.TLS.IsValid() {
@@ -32,7 +41,7 @@ func (j Judge) quiet(name string, a Answer, f Fault) Fault {
 	}
 	f.Nginx = fmt.Sprintf("server { listen 443 ssl; listen [::]:443 ssl; server_name %s; ssl_reject_handshake on; }", name)
 	if !isNginx(a) {
-		f.HAProxy = "frontend https\n http-request deny deny_status 404 if " + hostIs(name) + "\n"
+		f.HAProxy = deny("https", name)
 	}
 	return f
 }
@@ -46,6 +55,11 @@ func (j Judge) route(name string, f Fault) Fault {
 		" use_backend ntsagent-tls if { req.ssl_sni -i " + name + " }\n default_backend web-tls\n" +
 		" backend ntsagent-tls\n mode tcp\n server agent " + j.TLS.String() + "\n backend web-tls\n mode tcp\n server web " + elsewhere + "\n"
 	return f
+}
+
+// deny is a line for a frontend of HAProxy that is there already.
+func deny(frontend, name string) string {
+	return "frontend " + frontend + "\n http-request deny deny_status 404 if " + hostIs(name) + "\n"
 }
 
 // hostIs is HAProxy's condition for a Host, with or without a port.
