@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -19,7 +20,8 @@ import (
 	"ntsagent/packaging/parts/partstest"
 )
 
-// knot is a real authoritative server at two addresses, for the top of a tree and the pool's zone in it.
+// knot is a real authoritative server at two addresses, for the top of a tree and the pool's zone in it. It has a copy of
+// somebody else's zone, too, that is out of date.
 type knot struct {
 	Config
 	dir    string
@@ -32,10 +34,39 @@ const knotPort = 15353
 
 func startKnot(t *testing.T, pool string) *knot {
 	t.Helper()
-	root := partstest.Knot(t, parts.Debian12)
-	net := netip.AddrFrom4([4]byte{127, byte(1 + rand.N(250)), byte(rand.N(256)), 1})
+	at := loopback()
+	k := newKnot(t, at, "example", "pool.example", "far.test")
+	k.write(t, "far.test.zone", "$TTL 60\n@ SOA ns1 hostmaster 1 600 600 600 60\n@ NS ns1\nalice A "+there4+"\n")
+	k.write(t, "example.zone", fmt.Sprintf(`$TTL 60
+@ SOA ns1 hostmaster 1 600 600 600 60
+@ NS ns1
+@ NS ns2
+ns1 A %s
+ns2 A %s
+pool NS ns1
+pool NS ns2
+`, at, at.Next()))
+	k.zone(t, pool)
+	k.start(t)
+	return k
+}
+
+// drawn has each server of a test at other addresses than all before it; other processes have drawn others.
+var drawn atomic.Uint32
+
+func init() { drawn.Store(rand.Uint32N(1 << 24)) }
+
+// loopback is the first of two addresses that nobody else will have drawn.
+func loopback() netip.Addr {
+	n := drawn.Add(1)
+	return netip.AddrFrom4([4]byte{127, byte(1 + n>>8%250), byte(n), 1})
+}
+
+// newKnot is a server to be started when its zones are written.
+func newKnot(t *testing.T, at netip.Addr, zones ...string) *knot {
+	t.Helper()
 	k := &knot{dir: t.TempDir(), Config: Config{Port: knotPort,
-		Resolvers: []netip.AddrPort{netip.AddrPortFrom(net, knotPort), netip.AddrPortFrom(net.Next(), knotPort)}}}
+		Resolvers: []netip.AddrPort{netip.AddrPortFrom(at, knotPort), netip.AddrPortFrom(at.Next(), knotPort)}}}
 	k.write(t, "knot.conf", fmt.Sprintf(`server:
     rundir: "%[1]s"
     listen: [ %[2]s@%[4]d, %[3]s@%[4]d ]
@@ -50,19 +81,14 @@ template:
     file: "%%s.zone"
     journal-content: none
 zone:
-  - domain: example
-  - domain: pool.example
-`, k.dir, net, net.Next(), knotPort))
-	k.write(t, "example.zone", fmt.Sprintf(`$TTL 60
-@ SOA ns1 hostmaster 1 600 600 600 60
-@ NS ns1
-@ NS ns2
-ns1 A %s
-ns2 A %s
-pool NS ns1
-pool NS ns2
-`, net, net.Next()))
-	k.zone(t, pool)
+  - domain: %[5]s
+`, k.dir, at, at.Next(), knotPort, strings.Join(zones, "\n  - domain: ")))
+	return k
+}
+
+func (k *knot) start(t *testing.T) {
+	t.Helper()
+	root := partstest.Knot(t, parts.Debian12)
 	log, err := os.Create(filepath.Join(k.dir, "log"))
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +112,6 @@ pool NS ns2
 			t.Fatal(err)
 		}
 	}
-	return k
 }
 
 func (k *knot) write(t *testing.T, name, text string) {
@@ -106,17 +131,22 @@ func (k *knot) zone(t *testing.T, records string) {
 // await returns when both addresses serve the zone as it was written last.
 func (k *knot) await(t *testing.T) {
 	t.Helper()
+	k.awaitZone(t, "pool.example.", k.serial)
+}
+
+func (k *knot) awaitZone(t *testing.T, zone string, serial int) {
+	t.Helper()
 	end := time.NewTimer(30 * time.Second)
 	defer end.Stop()
 	for _, server := range k.Resolvers {
 		for {
-			m, err := patient.exchange(t.Context(), server, new(dns.Msg).SetQuestion("pool.example.", dns.TypeSOA))
-			if err == nil && len(m.Answer) == 1 && m.Answer[0].(*dns.SOA).Serial == uint32(k.serial) {
+			m, err := patient.exchange(t.Context(), server, new(dns.Msg).SetQuestion(zone, dns.TypeSOA))
+			if err == nil && len(m.Answer) == 1 && m.Answer[0].(*dns.SOA).Serial == uint32(serial) {
 				break
 			}
 			select {
 			case <-end.C:
-				t.Fatalf("%s does not serve serial %d: %v %v", server, k.serial, m, err)
+				t.Fatalf("%s does not serve serial %d: %v %v", server, serial, m, err)
 			case <-time.After(10 * time.Millisecond):
 			}
 		}

@@ -42,7 +42,7 @@ func (c Config) Look(ctx context.Context, name hostcheck.Name) Observation {
 	if resolvers == nil {
 		resolvers = systemResolvers()
 	}
-	l := &look{port: c.Port, patience: c.patience, dead: make(map[netip.AddrPort]error)}
+	l := &look{port: c.Port, patience: c.patience, dead: make(map[netip.AddrPort]error), zones: make(map[string]func() []server)}
 	if l.patience == (patience{}) {
 		l.patience = patient
 	}
@@ -73,6 +73,15 @@ type server struct {
 	addr          netip.AddrPort
 	label         string
 	authoritative bool
+	apex          string // of the zone it is authoritative for
+	turn          int    // among the servers of its zone
+}
+
+const notResponsible = "is not responsible for the name"
+
+// speaksFor says whether name may be asked of s.
+func (s server) speaksFor(name string) bool {
+	return !s.authoritative || dns.IsSubDomain(s.apex, name)
 }
 
 // look is one Look under way.
@@ -83,7 +92,8 @@ type look struct {
 
 	mu      sync.Mutex
 	queries int
-	dead    map[netip.AddrPort]error // those that kept silent: they are not waited for again
+	dead    map[netip.AddrPort]error   // those that kept silent: they are not waited for again
+	zones   map[string]func() []server // of names that aliases lead to: who is authoritative
 }
 
 var errBudget = errors.New("would take too many questions")
@@ -117,7 +127,7 @@ func (l *look) ask(ctx context.Context, s server, name string, kind uint16) (*dn
 		return nil, "says " + dns.RcodeToString[m.Rcode]
 	}
 	if !responsible(m, s) {
-		return nil, "is not responsible for the name"
+		return nil, notResponsible
 	}
 	return m, ""
 }
@@ -131,28 +141,47 @@ func responsible(m *dns.Msg, s server) bool {
 	return m.RecursionAvailable || len(m.Answer) > 0 || negative
 }
 
-// records asks for the records of name, following CNAMEs, within one answer and by asking on.
+// abroad asks the authoritative servers of the zone that an alias has led to. Each server of the zone it began in asks another
+// of them first, so that one does not speak for all. There is none as s where nobody knows of any.
+func (l *look) abroad(ctx context.Context, s server, name string, kind uint16) (server, *dns.Msg, string) {
+	l.mu.Lock()
+	servers, known := l.zones[dns.CanonicalName(name)]
+	if !known {
+		servers = sync.OnceValue(func() []server { _, found := l.authorities(ctx, name); return found })
+		l.zones[dns.CanonicalName(name)] = servers
+	}
+	l.mu.Unlock()
+	failed := notResponsible
+	for n, all := 0, servers(); n < len(all); n++ {
+		next := all[(s.turn+n)%len(all)]
+		m, words := l.ask(ctx, next, name, kind)
+		if words == "" {
+			return next, m, ""
+		}
+		failed = "leads to " + clean(strings.TrimSuffix(name, ".")) + ", for which " + next.label + " " + words
+	}
+	return s, nil, failed
+}
+
+// records asks for the records of name, following CNAMEs, within one answer and by asking on. Where one leads out of the zone
+// of an authoritative server, those of the other zone are asked.
 func (l *look) records(ctx context.Context, s server, name string, kind uint16) ([]dns.RR, Result, string) {
 	seen := []string{dns.CanonicalName(name)}
 	for {
-		m, failed := l.ask(ctx, s, name, kind)
+		var m *dns.Msg
+		failed := notResponsible
+		if s.speaksFor(name) {
+			m, failed = l.ask(ctx, s, name, kind)
+		}
+		if failed == notResponsible && s.authoritative && len(seen) > 1 {
+			s, m, failed = l.abroad(ctx, s, name, kind)
+		}
 		if failed != "" {
 			return nil, Failed, failed
 		}
-		asked := len(seen)
-		for {
-			var rrs []dns.RR
-			alias := ""
-			for _, rr := range m.Answer {
-				if !strings.EqualFold(rr.Header().Name, name) || rr.Header().Class != dns.ClassINET {
-					continue
-				}
-				if c, ok := rr.(*dns.CNAME); ok {
-					alias = c.Target
-				} else if rr.Header().Rrtype == kind {
-					rrs = append(rrs, rr)
-				}
-			}
+		asked, left := len(seen), false
+		for !left {
+			rrs, alias := recordsIn(m, name, kind)
 			if len(rrs) > maxRecords {
 				return nil, Failed, "gives too many records"
 			}
@@ -166,15 +195,31 @@ func (l *look) records(ctx context.Context, s server, name string, kind uint16) 
 			if slices.Contains(seen, dns.CanonicalName(name)) || len(seen) > maxCNAMEs {
 				return nil, Failed, "leads through CNAMEs without end"
 			}
-			seen = append(seen, dns.CanonicalName(name))
+			seen, left = append(seen, dns.CanonicalName(name)), !s.speaksFor(name)
 		}
 		switch {
+		case left: // what it says of another zone is hearsay
 		case m.Rcode == dns.RcodeNameError: // of the last name of the chain (RFC 6604)
 			return nil, NoName, ""
 		case len(seen) == asked || concluded(m, name):
 			return nil, NoData, ""
 		}
 	}
+}
+
+// recordsIn are the records of name in m, and where an alias of it leads.
+func recordsIn(m *dns.Msg, name string, kind uint16) (rrs []dns.RR, alias string) {
+	for _, rr := range m.Answer {
+		if !strings.EqualFold(rr.Header().Name, name) || rr.Header().Class != dns.ClassINET {
+			continue
+		}
+		if c, ok := rr.(*dns.CNAME); ok {
+			alias = c.Target
+		} else if rr.Header().Rrtype == kind {
+			rrs = append(rrs, rr)
+		}
+	}
+	return rrs, alias
 }
 
 // concluded tells whether m says itself that the end of a chain of CNAMEs has no such record.
@@ -227,7 +272,7 @@ func (l *look) authorities(ctx context.Context, owner string) (apex string, foun
 			}
 			if len(hosts) > 0 {
 				slices.Sort(hosts)
-				return level, l.nameServers(ctx, r, hosts[:min(len(hosts), maxNameServers)])
+				return level, l.nameServers(ctx, r, level, hosts[:min(len(hosts), maxNameServers)])
 			}
 			break
 		}
@@ -235,8 +280,8 @@ func (l *look) authorities(ctx context.Context, owner string) (apex string, foun
 	return "", nil
 }
 
-// nameServers looks up where hosts are. An address that several of them have counts once.
-func (l *look) nameServers(ctx context.Context, r server, hosts []string) (found []server) {
+// nameServers looks up where hosts, the name servers of the zone at apex, are. An address that several of them have counts once.
+func (l *look) nameServers(ctx context.Context, r server, apex string, hosts []string) (found []server) {
 	for _, host := range hosts {
 		for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
 			for _, a := range l.addresses(ctx, r, host, kind).Addrs {
@@ -245,7 +290,7 @@ func (l *look) nameServers(ctx context.Context, r server, hosts []string) (found
 				if a.IsMulticast() || a.IsUnspecified() || slices.ContainsFunc(found, same) {
 					continue
 				}
-				found = append(found, server{addr: addr, label: clean(strings.TrimSuffix(host, ".")), authoritative: true})
+				found = append(found, server{addr: addr, label: clean(strings.TrimSuffix(host, ".")), authoritative: true, apex: apex, turn: len(found)})
 				break
 			}
 		}
