@@ -52,6 +52,12 @@ func noted(leaf *x509.Certificate, r store.Renewal) store.Renewal {
 	return r
 }
 
+// afterImport is the state after leaf came from nobody knows where: no CA is asked about it. What CAs have counted stays.
+func afterImport(now time.Time, leaf *x509.Certificate, r store.Renewal) store.Renewal {
+	return store.Renewal{LastSuccess: now, LastGood: r.LastGood, Issued: r.Issued, Validations: r.Validations, RetryAfter: r.RetryAfter,
+		Limit: r.Limit, Origin: store.Origin{Certificate: certificateID(leaf)}, Revoked: r.Revoked}
+}
+
 // mayAsk tells whether the CA at directory is the one that knows about leaf. An expired certificate must not be asked about.
 func mayAsk(now time.Time, leaf *x509.Certificate, r store.Renewal, directory string) bool {
 	if leaf == nil || !now.Before(leaf.NotAfter) {

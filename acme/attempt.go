@@ -25,8 +25,11 @@ func (m *Manager) attempt(ctx context.Context) error {
 	}
 	before.Ordered = m.cfg.Directory
 	why := "renewal"
-	if leaf == nil {
+	switch {
+	case leaf == nil:
 		why = "first certificate"
+	case inForce(leaf, before) == nil:
+		why = "the certificate in use was revoked"
 	}
 	m.log.Info("certificate ordered", "reason", why, "try", before.Failures+1)
 	m.ordering = start

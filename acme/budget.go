@@ -43,7 +43,7 @@ func within(times []time.Time, now time.Time, span time.Duration) []time.Time {
 // of a week is kept for a name that is late, or for an operator's wish (forced), which need not wait for the gap either.
 func allowed(now time.Time, leaf *x509.Certificate, r store.Renewal, forced bool) (at time.Time, why string) {
 	most := weekBudget
-	if !forced && !late(now, leaf) {
+	if !forced && !late(now, inForce(leaf, r)) {
 		most--
 	}
 	if issued := within(r.Issued, now, week); len(issued) >= most {

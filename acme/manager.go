@@ -43,11 +43,12 @@ type Config struct {
 
 // Manager keeps one certificate valid.
 type Manager struct {
-	cfg    Config
-	log    hclog.Logger
-	wishes chan wish
-	over   chan struct{} // closed when Run has ended
-	state  atomic.Pointer[State]
+	cfg     Config
+	log     hclog.Logger
+	wishes  chan wish
+	errands chan errand
+	over    chan struct{} // closed when Run has ended
+	state   atomic.Pointer[State]
 
 	// Owned by Run:
 	renewal  store.Renewal
@@ -76,7 +77,7 @@ func NewManager(cfg Config) *Manager {
 	if cfg.Roll == nil {
 		cfg.Roll = rand.Float64
 	}
-	m := &Manager{cfg: cfg, log: cfg.Log.With("name", cfg.Name.String()), wishes: make(chan wish), over: make(chan struct{})}
+	m := &Manager{cfg: cfg, log: cfg.Log.With("name", cfg.Name.String()), wishes: make(chan wish), errands: make(chan errand), over: make(chan struct{})}
 	m.state.Store(&State{Name: cfg.Name.String()})
 	return m
 }
@@ -103,6 +104,8 @@ func (m *Manager) Run(ctx context.Context) error {
 		case w := <-m.wishes:
 			m.wished = append(m.wished, w)
 			m.hear()
+		case e := <-m.errands:
+			e.answer <- e.do(ctx)
 		case <-ticker.C:
 		}
 	}
@@ -115,6 +118,9 @@ func (m *Manager) act(ctx context.Context) error {
 		refused := m.refuse("the clock is not believed: "+m.doubt, "set this machine's clock", time.Time{})
 		refused.Clock = true
 		return refused
+	}
+	if !m.begun(forced) {
+		return &Refused{Why: ceased(m.renewal), Hint: hintCeased}
 	}
 	do, _ := next(now, leaf, m.renewal, m.cfg.Directory)
 	if do == stepAsk || wished && !forced && do == stepWait && mayAsk(now, leaf, m.renewal, m.cfg.Directory) {
@@ -222,16 +228,21 @@ func (m *Manager) restore() {
 		m.log.Warn("certificate store not read", "error", err)
 	}
 	m.newest = nil
-	for _, p := range pairs {
-		if leaf := leafOf(p.Chain); leaf != nil && m.newest == nil {
+	for n, p := range pairs {
+		leaf := leafOf(p.Chain)
+		if leaf != nil && m.newest == nil {
 			m.newest = leaf
+		}
+		// One that was revoked serves on until its successor is there, and never comes back after that.
+		if !r.Ceased.IsZero() || n > 0 && leaf != nil && inForce(leaf, r) == nil {
+			continue
 		}
 		changed, err := m.cfg.Live.Install(m.cfg.Name, p.Chain, p.Key, time.Now())
 		if err != nil {
 			m.log.Warn("stored certificate not used", "error", oneLine(err.Error()))
 			continue
 		}
-		leaf := m.leaf()
+		leaf = m.leaf()
 		if !changed { // a reload has left it in service
 			m.log.Debug("certificate kept", "issuer", issuerName(leaf), "not_after", minute(leaf.NotAfter))
 			return

@@ -46,7 +46,7 @@ func renewAt(leaf *x509.Certificate, r store.Renewal) time.Time {
 
 // notDue is when leaf is to be renewed if that is yet to come, else zero.
 func notDue(now time.Time, leaf *x509.Certificate, r store.Renewal) time.Time {
-	if leaf == nil || !renewAt(leaf, r).After(now) {
+	if leaf = inForce(leaf, r); leaf == nil || !renewAt(leaf, r).After(now) {
 		return time.Time{}
 	}
 	return renewAt(leaf, r)
@@ -55,6 +55,7 @@ func notDue(now time.Time, leaf *x509.Certificate, r store.Renewal) time.Time {
 // due tells when the next order may go out, given the certificate that is served (nil = none) and what the last attempts came
 // to. A time that is not after now means: at once.
 func due(now time.Time, leaf *x509.Certificate, r store.Renewal) time.Time {
+	leaf = inForce(leaf, r)
 	wait := r.NextAttempt
 	if late(now, leaf) {
 		// A wait that was chosen while there was plenty of time must not eat up what is left.
@@ -163,7 +164,7 @@ func afterFailure(now time.Time, leaf *x509.Certificate, r store.Renewal, e *Err
 		}
 	}
 	wait := scale(backoff(e.Class, n), 0.8+0.4*roll)
-	if late(now, leaf) {
+	if late(now, inForce(leaf, r)) {
 		wait = min(wait, scale(lateCap, 0.7+0.3*roll))
 	}
 	r.RetryAfter = time.Time{}
@@ -187,7 +188,8 @@ func afterFailure(now time.Time, leaf *x509.Certificate, r store.Renewal, e *Err
 func afterSuccess(now time.Time, leaf *x509.Certificate, r store.Renewal, directory string) store.Renewal {
 	pause := min(max(leaf.NotAfter.Sub(now)/10, time.Minute), 24*time.Hour)
 	return store.Renewal{LastSuccess: now, NextAttempt: now.Add(pause), LastGood: r.LastGood, Issued: r.Issued, Validations: r.Validations,
-		Origin: store.Origin{Certificate: certificateID(leaf), Directory: directory}, Ordered: directory}
+		Origin: store.Origin{Certificate: certificateID(leaf), Directory: directory}, Ordered: directory,
+		Revoked: r.Revoked}
 }
 
 func scale(d time.Duration, by float64) time.Duration { return time.Duration(float64(d) * by) }

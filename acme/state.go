@@ -23,6 +23,7 @@ type State struct {
 	LastHint      string    // one line: what to do
 	Failures      int       // since the last success
 	NextAttempt   time.Time // zero or past = as soon as may be
+	Revoked       string    // the reason it was revoked for, and that it serves until another is there; "" = it was not
 	Condition     Condition // why nothing is ordered though nothing has failed, "" = for no such reason
 	Why           string    // of Condition, one line
 	Faults        []Fault   // what strangers are shown by whoever has port 80 or 443, and should not be, or the other way round
@@ -54,6 +55,8 @@ func (m *Manager) condition(now time.Time) (Condition, string) {
 	switch {
 	case m.doubt != "":
 		return ClockUnsane, m.doubt
+	case !r.Ceased.IsZero():
+		return NameCeased, ceased(r) + "; " + hintCeased
 	case m.spoils != "":
 		return WrongAuthority, m.spoils
 	case r.Limit.Until.After(now):
@@ -76,6 +79,8 @@ const (
 	Obtained  Kind = "obtained"  // a new certificate was put into service
 	Failed    Kind = "failed"    // an attempt failed
 	PutOff    Kind = "put off"   // an attempt came to nothing, and nobody here is at fault
+	Revoked   Kind = "revoked"   // the certificate in use was revoked
+	Imported  Kind = "imported"  // one that was made elsewhere was put into service
 	Barred    Kind = "barred"    // the DNS keeps the name from certificates from now on
 	Exposed   Kind = "exposed"   // a fault in what strangers are shown, which has come up
 )
@@ -103,6 +108,9 @@ func (m *Manager) publish() {
 	if leaf != nil {
 		s.Issuer, s.Serial = issuerName(leaf), leaf.SerialNumber.Text(16)
 		s.NotBefore, s.NotAfter, s.RenewAt = leaf.NotBefore, leaf.NotAfter, renewAt(leaf, r)
+		if v := revokedAs(leaf, r); v != nil {
+			s.RenewAt, s.Revoked = time.Time{}, v.Reason
+		}
 	}
 	m.state.Store(&s)
 }

@@ -46,19 +46,43 @@ func (m *Manager) Renew(ctx context.Context, force bool) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	return m.await(ctx, w.answer)
+}
+
+// await waits for the answer to what Run has taken up.
+func (m *Manager) await(ctx context.Context, answer <-chan error) error {
 	select {
-	case err := <-w.answer:
+	case err := <-answer:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-m.over:
 	}
 	select {
-	case err := <-w.answer: // the last it did
+	case err := <-answer: // the last it did
 		return err
 	default:
 		return ErrStopped
 	}
+}
+
+// An errand is done between two orders, by whoever makes them.
+type errand struct {
+	do     func(context.Context) error
+	answer chan error // has room for one
+}
+
+// run has an errand done and waits for its end. Once it has begun it is brought to an end, whether anybody waits or not.
+func (m *Manager) run(ctx context.Context, do func(context.Context) error) error {
+	e := errand{do: do, answer: make(chan error, 1)}
+	select {
+	case m.errands <- e:
+	case <-m.over:
+		return ErrStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return m.await(ctx, e.answer)
 }
 
 // hear takes up the wishes that wait.

@@ -1,6 +1,8 @@
 package issuer_test
 
 import (
+	"bytes"
+	"context"
 	"crypto/elliptic"
 	"crypto/x509"
 	"encoding/json"
@@ -8,10 +10,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"ntsagent/acme"
 	"ntsagent/acme/issuer"
+	"ntsagent/acme/live"
+	"ntsagent/hostcheck"
 )
 
 // certStatus is what pebble says of a certificate.
@@ -103,5 +108,44 @@ func TestARevocationThatFailsSaysWhy(t *testing.T) {
 				t.Errorf("got %v with hint %q, want class %s and a hint with %q", err, e.Hint, c.class, c.hint)
 			}
 		})
+	}
+}
+
+// The whole line with a real server: what served is revoked, and by then another has taken its place.
+func TestAManagerReplacesWhatItHasRevoked(t *testing.T) {
+	t.Parallel()
+	name := mustName(t, "alice.members.pool.example")
+	w := newWorld(t, settings{}, name)
+	s, set := openStore(t, t.TempDir()), live.NewSet([]hostcheck.Name{name})
+	events := make(chan acme.Event, 100)
+	m := acme.NewManager(acme.Config{Name: name, Issuer: w.issuer(t, only(issuer.HTTP01), withStore(s)), Store: s, Live: set, Log: nullLog,
+		Directory: w.directory, Event: func(e acme.Event) { events <- e }})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { m.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	await(t, events, acme.Obtained)
+	old := set.Leaf(name)
+	replacement, err := m.Revoke(t.Context(), old.SerialNumber.Text(16), acme.KeyCompromise)
+	if err != nil || replacement != nil {
+		t.Fatalf("%v, replacement %v", err, replacement)
+	}
+	if s := w.certStatus(t, old); s.Status != "Revoked" || s.Reason == nil || *s.Reason != 1 {
+		t.Errorf("pebble has the old one as %+v", s)
+	}
+	now := set.Leaf(name)
+	if bytes.Equal(now.RawSubjectPublicKeyInfo, old.RawSubjectPublicKeyInfo) {
+		t.Error("the compromised key serves on")
+	}
+	if s := w.certStatus(t, now); s.Status != "Valid" {
+		t.Errorf("pebble has the new one as %+v", s)
+	}
+
+	if replacement, err := m.Revoke(t.Context(), now.SerialNumber.Text(16), acme.CessationOfOperation); err != nil || replacement != nil {
+		t.Fatalf("%v, replacement %v", err, replacement)
+	}
+	if s := w.certStatus(t, now); s.Status != "Revoked" || s.Reason == nil || *s.Reason != 5 || set.Leaf(name) != nil {
+		t.Errorf("pebble has it as %+v, and something is served: %v", s, set.Leaf(name) != nil)
 	}
 }

@@ -92,6 +92,13 @@ func (s *Set) carries(name hostcheck.Name, cert *tls.Certificate, now time.Time)
 	return nil
 }
 
+// Withdraw takes the certificate of name out of service. Nothing is served for the name until another Install.
+func (s *Set) Withdraw(name hostcheck.Name) {
+	if c, ours := s.certs[name]; ours {
+		c.now.Store(nil)
+	}
+}
+
 // same says whether b adds nothing to a: same chain, same key (the leaf names the key).
 func same(a, b *tls.Certificate) bool {
 	return a != nil && slices.EqualFunc(a.Certificate, b.Certificate, bytes.Equal)

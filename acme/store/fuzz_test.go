@@ -20,6 +20,8 @@ func FuzzRenewal(f *testing.F) {
 	f.Add([]byte(`{"schema":1}`))
 	f.Add([]byte(`{"schema":1,"row":{},"issued":[],"validations":["2026-11-23T09:11:00+01:00"],"window":{"start":"2026-11-23T09:11:00Z"},"of_the_future":[1]}`))
 	f.Add([]byte(`{"schema":1,"row":{"network":-1},"limit":{"until":"0000-01-01T00:00:00Z"}}`))
+	f.Add([]byte(`{"schema":1,"revoked":[{"certificate":"1-2","at":"2026-11-23T09:11:00Z","reason":"keyCompromise","key":"00"}],"ceased":"2026-11-23T09:11:00+01:00"}`))
+	f.Add([]byte(`{"schema":1,"revoked":[{"at":"0000-01-01T00:00:00Z"}]}`))
 	f.Add([]byte(`{"schema":2}`))
 	f.Add([]byte(`{"schema":1,"failures":-1}`))
 	f.Add([]byte(`{"schema":1,"next_attempt":"9999-12-31T23:59:59-23:59"}`))

@@ -34,6 +34,17 @@ type Renewal struct {
 	Origin      Origin      `json:"origin,omitzero"`       // where the certificate in use came from
 	Ordered     string      `json:"ordered,omitempty"`     // directory URL that the last order went to
 	LastGood    time.Time   `json:"last_good,omitzero"`    // when the clock was last known to be right
+
+	Revoked []Revocation `json:"revoked,omitempty"` // the newest few, by the operator's wish
+	Ceased  time.Time    `json:"ceased,omitzero"`   // since when nothing is ordered any more, for operation has ended; zero = it has not
+}
+
+// Revocation is that of one certificate.
+type Revocation struct {
+	Certificate string    `json:"certificate"`
+	At          time.Time `json:"at"`
+	Reason      string    `json:"reason"`
+	Key         string    `json:"key,omitempty"` // fingerprint of a key that must not be used again, "" = it may
 }
 
 // Window is what the CA says of the time of renewal, and the point in it that was drawn.
@@ -107,6 +118,9 @@ func parseRenewal(b []byte) (Renewal, bool) {
 			return Renewal{}, false
 		}
 	}
+	if len(f.Revoked) > maxTimes {
+		return Renewal{}, false
+	}
 	r := settled(f.Renewal)
 	for _, t := range r.times() {
 		if y := t.Year(); !t.IsZero() && (y < 1970 || y > 9000) {
@@ -125,6 +139,7 @@ func settled(r Renewal) Renewal {
 	for _, list := range []*[]time.Time{&r.Issued, &r.Validations} {
 		*list = append([]time.Time(nil), (*list)[max(0, len(*list)-maxTimes):]...)
 	}
+	r.Revoked = append([]Revocation(nil), r.Revoked...)
 	for _, t := range r.times() {
 		*t = t.Round(0).UTC()
 	}
@@ -134,7 +149,10 @@ func settled(r Renewal) Renewal {
 // times are all times in r, in place.
 func (r *Renewal) times() []*time.Time {
 	all := []*time.Time{&r.FirstFailure, &r.LastFailure, &r.NextAttempt, &r.RetryAfter, &r.LastSuccess, &r.LastGood,
-		&r.Window.Start, &r.Window.End, &r.Window.At, &r.Window.AskAt, &r.Limit.Until}
+		&r.Window.Start, &r.Window.End, &r.Window.At, &r.Window.AskAt, &r.Limit.Until, &r.Ceased}
+	for i := range r.Revoked {
+		all = append(all, &r.Revoked[i].At)
+	}
 	for _, list := range [][]time.Time{r.Issued, r.Validations} {
 		for i := range list {
 			all = append(all, &list[i])

@@ -1,0 +1,155 @@
+package acme
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// requested is the request that the Manager makes.
+func requested(t *testing.T, h *house) *x509.CertificateRequest {
+	t.Helper()
+	b, err := h.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, rest := pem.Decode(b)
+	if block == nil || block.Type != "CERTIFICATE REQUEST" || len(rest) > 0 || bytes.Contains(b, []byte("PRIVATE")) {
+		t.Fatalf("the request is %q", b)
+	}
+	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := csr.CheckSignature(); err != nil || len(csr.DNSNames) != 1 || csr.DNSNames[0] != h.name.String() || csr.Subject.CommonName != "" {
+		t.Errorf("%v: the request is for %q", err, csr.DNSNames)
+	}
+	return csr
+}
+
+func TestAnImportedCertificateServesAtOnceAndIsRenewedByAnOrderWhenItIsDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newFakeCA(t)
+		h := newHouse(t, ca, "")
+		stop := h.run(t)
+		synctest.Wait()
+		ordered := h.served(t)
+		csr := requested(t, h)
+		if again := requested(t, h); !sameKey(again.PublicKey, csr.PublicKey) {
+			t.Error("a second request is for another key: the first would be in vain")
+		}
+		if err := h.Renew(t.Context(), true); err != nil { // which must not take the request's key
+			t.Fatal(err)
+		}
+		chain := ca.sign(h.name.String(), csr.PublicKey, time.Now(), time.Now().Add(60*day))
+		if err := h.Import(t.Context(), chain); err != nil {
+			t.Fatal(err)
+		}
+		imported := h.served(t)
+		if block, _ := pem.Decode(chain); !bytes.Equal(imported, block.Bytes) || bytes.Equal(imported, ordered) {
+			t.Error("something else is served")
+		}
+		if h.events[len(h.events)-1].Kind != Imported {
+			t.Errorf("the last event is %v", h.events[len(h.events)-1])
+		}
+		if err := h.Import(t.Context(), chain); !errors.Is(err, ErrInUse) {
+			t.Errorf("imported again: %v", err)
+		}
+		questions := ca.questions()
+		sleep(time.Hour)
+		stop()
+		h = newHouse(t, ca, h.dir)
+		stop = h.run(t)
+		sleep(39 * day)
+		if !bytes.Equal(h.served(t), imported) || ca.count() != 2 || ca.questions() != questions {
+			t.Errorf("%d orders, %d questions more to a CA that has not made it", ca.count(), ca.questions()-questions)
+		}
+		ca.set(func(_ context.Context, o Order) ([]byte, error) {
+			if o.Replaces != nil {
+				t.Error("the CA is told that its certificate replaces one of another")
+			}
+			return ca.sign(o.Name.String(), o.CSR.PublicKey, time.Now(), time.Now().Add(9*day)), nil
+		})
+		sleep(2 * day) // two thirds of its life are over
+		stop()
+		if bytes.Equal(h.served(t), imported) || ca.count() != 3 {
+			t.Errorf("%d orders; want it renewed by one", ca.count())
+		}
+		if key := requested(t, h).PublicKey; sameKey(key, csr.PublicKey) {
+			t.Error("the next request is for a key that was used")
+		}
+	})
+}
+
+func TestWhatIsImportedIsLookedAtAsIfACAHadSentIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newFakeCA(t)
+		h := newHouse(t, ca, "")
+		stop := h.run(t)
+		synctest.Wait()
+		served, key, now := h.served(t), requested(t, h).PublicKey, time.Now()
+		name := h.name.String()
+		good := ca.sign(name, key, now, now.Add(day))
+		other := newFakeCA(t)
+		for _, c := range []struct {
+			name, says string
+			chain      []byte
+		}{
+			{"nothing", "no certificate", nil},
+			{"no PEM", "no certificate", []byte("chain of command")},
+			{"a key instead", "no certificate", []byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")},
+			{"a certificate for another key", "cert csr", ca.sign(name, strangerKey(t), now, now.Add(day))},
+			{"one for another name", "bob.example", ca.sign("bob.example", key, now, now.Add(day))},
+			{"one that is over", "expired", ca.sign(name, key, now.Add(-2*day), now.Add(-day))},
+			{"one of the future", "not valid before", ca.sign(name, key, now.Add(day), now.Add(2*day))},
+			{"one with another's intermediate", "not", append(bytes.Clone(good), other.sign("x.example", other.key.Public(), now, now.Add(day))...)},
+			{"one with text around it", "PEM", append([]byte("subject=alice\n"), good...)},
+			{"one that is too large", "", append(bytes.Clone(good), bytes.Repeat([]byte("\n"), 2<<20)...)},
+		} {
+			if err := h.Import(t.Context(), c.chain); err == nil || !strings.Contains(err.Error(), c.says) || strings.ContainsAny(err.Error(), "\n") {
+				t.Errorf("%s: %v, want one line with %q", c.name, err, c.says)
+			}
+			if !bytes.Equal(h.served(t), served) {
+				t.Fatalf("%s: what serves has changed", c.name)
+			}
+		}
+		if _, _, err := h.store.Current(h.name); err != nil || ca.count() != 1 {
+			t.Errorf("%d orders, %v", ca.count(), err)
+		}
+		if err := h.Import(t.Context(), good); err != nil {
+			t.Errorf("after all that the good one: %v", err)
+		}
+		stop()
+	})
+}
+
+// A name that the CA does not serve is helped by hand, and what the CA has counted is not forgotten by it.
+func TestAnImportEndsARowOfFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, newFakeCA(t), "")
+		h.ca.set(fails(&Error{Class: ClassUnauth, Validations: 1, Err: errors.New("404")}))
+		stop := h.run(t)
+		synctest.Wait()
+		if s := h.State(); s.Failures != 1 {
+			t.Fatalf("state %+v", s)
+		}
+		chain := h.ca.sign(h.name.String(), requested(t, h).PublicKey, time.Now(), time.Now().Add(60*day))
+		if err := h.Import(t.Context(), chain); err != nil {
+			t.Fatal(err)
+		}
+		sleep(time.Hour)
+		stop()
+		if s := h.State(); s.Failures != 0 || s.LastError != "" || h.ca.count() != 1 {
+			t.Errorf("%d orders, state %+v; want none that waits", h.ca.count(), s)
+		}
+		if r, err := h.store.Renewal(h.name); err != nil || len(r.Validations) != 1 {
+			t.Errorf("%d validations noted, %v; want the one that failed", len(r.Validations), err)
+		}
+	})
+}
