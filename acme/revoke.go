@@ -108,7 +108,7 @@ func ceased(r store.Renewal) string {
 func revocation(now time.Time, leaf *x509.Certificate, reason Reason) store.Revocation {
 	r := store.Revocation{Certificate: certificateID(leaf), At: now, Reason: reason.String()}
 	if reason == KeyCompromise {
-		r.Key = keyID(leaf)
+		r.Key = fingerprint(leaf.RawSubjectPublicKeyInfo)
 	}
 	return r
 }
@@ -123,7 +123,7 @@ func inForce(leaf *x509.Certificate, r store.Renewal) *x509.Certificate {
 
 // revokedAs is how leaf, or its key, was revoked; nil when it was not.
 func revokedAs(leaf *x509.Certificate, r store.Renewal) *store.Revocation {
-	id, key := certificateID(leaf), keyID(leaf)
+	id, key := certificateID(leaf), fingerprint(leaf.RawSubjectPublicKeyInfo)
 	n := slices.IndexFunc(r.Revoked, func(v store.Revocation) bool { return v.Certificate == id || v.Key == key })
 	if n < 0 {
 		return nil
@@ -131,8 +131,8 @@ func revokedAs(leaf *x509.Certificate, r store.Renewal) *store.Revocation {
 	return &r.Revoked[n]
 }
 
-// keyID names the key of a certificate.
-func keyID(leaf *x509.Certificate) string {
-	sum := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
+// fingerprint is the SHA-256 of a certificate, or of its key, in hexadecimal.
+func fingerprint(der []byte) string {
+	sum := sha256.Sum256(der)
 	return hex.EncodeToString(sum[:])
 }

@@ -44,6 +44,25 @@ func renewAt(leaf *x509.Certificate, r store.Renewal) time.Time {
 	return at
 }
 
+// renewWhy says why renewAt is when it is.
+func renewWhy(leaf *x509.Certificate, r store.Renewal) string {
+	w := r.Window
+	asked := w.Certificate == certificateID(leaf) && !w.At.IsZero()
+	switch {
+	case asked && w.At.Before(RenewAt(leaf)):
+		why := "in the CA's window, " + minute(w.Start) + " to " + minute(w.End)
+		if w.Why != "" {
+			why += ", see " + w.Why
+		}
+		return why
+	case asked:
+		return "no later, whatever the CA's window, " + minute(w.Start) + " to " + minute(w.End)
+	case leaf.NotAfter.Sub(leaf.NotBefore) < shortLife:
+		return "when half of its life is left"
+	}
+	return "when a third of its life is left"
+}
+
 // notDue is when leaf is to be renewed if that is yet to come, else zero.
 func notDue(now time.Time, leaf *x509.Certificate, r store.Renewal) time.Time {
 	if leaf = inForce(leaf, r); leaf == nil || !renewAt(leaf, r).After(now) {

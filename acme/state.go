@@ -14,9 +14,11 @@ type State struct {
 	Name          string
 	Issuer        string    // common name of the issuing certificate, "" while nothing is served
 	Serial        string    // hexadecimal
+	Fingerprint   string    // SHA-256 of the certificate, hexadecimal
 	NotBefore     time.Time // zero while nothing is served
 	NotAfter      time.Time
 	RenewAt       time.Time // when a third of the life is left, or half of a short one; sooner if the CA wishes
+	RenewWhy      string    // why then: one line
 	OrderingSince time.Time // when the order under way began; zero while none is
 	LastSuccess   time.Time
 	LastError     string    // of the last attempt that has ended: one line, "" after a success
@@ -107,9 +109,10 @@ func (m *Manager) publish() {
 	s.Condition, s.Why = m.condition(now)
 	if leaf != nil {
 		s.Issuer, s.Serial = issuerName(leaf), leaf.SerialNumber.Text(16)
-		s.NotBefore, s.NotAfter, s.RenewAt = leaf.NotBefore, leaf.NotAfter, renewAt(leaf, r)
+		s.Fingerprint = fingerprint(leaf.Raw)
+		s.NotBefore, s.NotAfter, s.RenewAt, s.RenewWhy = leaf.NotBefore, leaf.NotAfter, renewAt(leaf, r), renewWhy(leaf, r)
 		if v := revokedAs(leaf, r); v != nil {
-			s.RenewAt, s.Revoked = time.Time{}, v.Reason
+			s.RenewAt, s.RenewWhy, s.Revoked = time.Time{}, "", v.Reason
 		}
 	}
 	m.state.Store(&s)

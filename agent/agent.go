@@ -131,8 +131,8 @@ func (a *agent) control() status.Server {
 		Status: func() status.Document { return a.document(time.Now()) },
 		Reload: a.askReload,
 		Rotate: func(ctx context.Context) error { return a.parts.Load().keys.ring.Rotate(ctx) },
-		Renew:  a.renew,
 		Log:    a.Log.Named("control"),
+		Renew:  a.renew, Revoke: a.revoke, Request: a.request, Import: a.importChain,
 	}
 }
 

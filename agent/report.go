@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"slices"
@@ -49,8 +50,8 @@ func (c *certs) report() []status.Certificate {
 	for _, m := range c.managers {
 		s := m.State()
 		cert := status.Certificate{
-			Name: s.Name, Source: c.source, Profile: c.profile, Issuer: s.Issuer, Serial: s.Serial,
-			NotBefore: s.NotBefore, NotAfter: s.NotAfter, RenewAt: s.RenewAt,
+			Name: s.Name, Source: c.source, Profile: c.profile, Issuer: s.Issuer, Serial: s.Serial, Fingerprint: s.Fingerprint,
+			NotBefore: s.NotBefore, NotAfter: s.NotAfter, RenewAt: s.RenewAt, RenewWhy: s.RenewWhy, Revoked: s.Revoked,
 			OrderingSince: s.OrderingSince, LastSuccess: s.LastSuccess, LastError: nameless(s.Name, s.LastError), LastHint: s.LastHint,
 			Failures: s.Failures, NextAttempt: s.NextAttempt, Condition: string(s.Condition), Why: s.Why, DNSNote: s.Note,
 		}
@@ -67,6 +68,7 @@ func (c *certs) report() []status.Certificate {
 		}
 		if leaf := c.live.Leaf(f.files.Name); leaf != nil {
 			cert.Issuer, cert.Serial = leaf.Issuer.CommonName, leaf.SerialNumber.Text(16)
+			cert.Fingerprint = fmt.Sprintf("%x", sha256.Sum256(leaf.Raw))
 			cert.NotBefore, cert.NotAfter = leaf.NotBefore, leaf.NotAfter
 		}
 		out = append(out, cert)

@@ -12,6 +12,18 @@ import (
 	"ntsagent/agent/status"
 )
 
+// RevocationReasons are the reasons to revoke a certificate, as they are written.
+const RevocationReasons = acme.Reasons
+
+// ReasonCessation is the reason after which no other certificate is ordered.
+var ReasonCessation = acme.CessationOfOperation.String()
+
+// RevocationReason is a reason to revoke a certificate as RFC 5280 writes it; "" is unspecified.
+func RevocationReason(s string) (string, error) {
+	r, err := acme.ParseReason(s)
+	return r.String(), err
+}
+
 // keeper is who keeps the certificate that a wish is about.
 func (a *agent) keeper(w status.Wish) (*acme.Manager, error) {
 	certs := a.parts.Load().certs
@@ -38,7 +50,54 @@ func (a *agent) renew(ctx context.Context, w status.Wish) (status.Outcome, error
 		return status.Outcome{Certificate: a.certificateOf(w.Name), NotDue: true}, nil
 	}
 	if err != nil {
-		return status.Outcome{}, told(w.Name, err)
+		return status.Outcome{}, told(w.Name, "certificate not obtained", err)
+	}
+	return status.Outcome{Certificate: a.certificateOf(w.Name)}, nil
+}
+
+// revoke has a certificate revoked, and another one ordered.
+func (a *agent) revoke(ctx context.Context, w status.Wish) (status.Outcome, error) {
+	const failed = "certificate not revoked"
+	m, err := a.keeper(w)
+	if err != nil {
+		return status.Outcome{}, err
+	}
+	reason, err := acme.ParseReason(w.Reason)
+	if err != nil {
+		return status.Outcome{}, told(w.Name, failed, err)
+	}
+	replacement, err := m.Revoke(ctx, w.Serial, reason)
+	if err != nil {
+		return status.Outcome{}, told(w.Name, failed, err)
+	}
+	out := status.Outcome{Certificate: a.certificateOf(w.Name), Revoked: w.Serial}
+	if replacement != nil {
+		out.Missing = told(w.Name, "certificate not obtained", replacement).Error()
+	}
+	return out, nil
+}
+
+// request makes a request for a certificate that is to be made elsewhere.
+func (a *agent) request(_ context.Context, w status.Wish) (status.Outcome, error) {
+	m, err := a.keeper(w)
+	if err != nil {
+		return status.Outcome{}, err
+	}
+	csr, err := m.Request()
+	if err != nil {
+		return status.Outcome{}, told(w.Name, "no request made", err)
+	}
+	return status.Outcome{Certificate: a.certificateOf(w.Name), Request: string(csr)}, nil
+}
+
+// importChain serves a certificate that was made elsewhere.
+func (a *agent) importChain(ctx context.Context, w status.Wish) (status.Outcome, error) {
+	m, err := a.keeper(w)
+	if err != nil {
+		return status.Outcome{}, err
+	}
+	if err := m.Import(ctx, []byte(w.Chain)); err != nil {
+		return status.Outcome{}, told(w.Name, "certificate not imported, the one in use stays", err)
 	}
 	return status.Outcome{Certificate: a.certificateOf(w.Name)}, nil
 }
@@ -53,8 +112,8 @@ func (a *agent) certificateOf(name string) status.Certificate {
 }
 
 // told is an error of a Manager in the one line that an operator reads, and its class: trying again helps where time will
-// mend it.
-func told(name string, err error) error {
+// mend it. what has failed stands before it.
+func told(name, what string, err error) error {
 	var refused *acme.Refused
 	var failed *acme.Error
 	switch {
@@ -70,11 +129,13 @@ func told(name string, err error) error {
 		case acme.ClassNetwork, acme.ClassRateLimited, acme.ClassLimit, acme.ClassClock:
 			class = status.ErrTemporary
 		}
-		return status.Refuse(class, withFix("certificate not obtained: "+nameless(name, failed.Error()), failed.Hint))
-	case errors.Is(err, acme.ErrStopped):
-		return status.Refuse(status.ErrTemporary, err.Error())
+		return status.Refuse(class, withFix(what+": "+nameless(name, failed.Error()), failed.Hint))
+	case errors.Is(err, acme.ErrStopped), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return status.Refuse(status.ErrTemporary, what+": "+err.Error())
+	case errors.Is(err, acme.ErrInUse):
+		return status.Refuse(status.ErrPointless, err.Error())
 	}
-	return err
+	return status.Refuse(status.ErrFailed, what+": "+nameless(name, err.Error()))
 }
 
 func withFix(text, fix string) string {

@@ -126,6 +126,10 @@ func judgeCertificate(c Certificate, now time.Time) string {
 	switch {
 	case c.Condition == ConditionClock:
 		return fmt.Sprintf("certificate %s: the clock is not believed%s", c.Name, cause)
+	case c.Condition == ConditionCeased:
+		return fmt.Sprintf("certificate %s: none any more%s", c.Name, because(c.Why))
+	case c.Revoked != "":
+		return fmt.Sprintf("certificate %s: revoked (%s), serves until another is there%s", c.Name, c.Revoked, cause)
 	case c.NotAfter.IsZero() && !c.OrderingSince.IsZero() && c.LastError == "":
 		return "" // the first order takes its time
 	case c.NotAfter.IsZero():

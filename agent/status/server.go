@@ -24,8 +24,9 @@ type Server struct {
 	Status func() Document
 	Reload func(ctx context.Context) error // a config.Error among its errors means: the file is bad
 	Rotate func(ctx context.Context) error // ErrPointless among its errors: the daemon rotates its keys itself
-	Renew  func(ctx context.Context, w Wish) (Outcome, error)
 	Log    hclog.Logger
+
+	Renew, Revoke, Request, Import func(ctx context.Context, w Wish) (Outcome, error)
 }
 
 // answerLimit is how long a peer that does not read may hold a descriptor.
@@ -81,6 +82,9 @@ func (s Server) handler(self uint32) http.Handler {
 	post("/reload", plainly(s.Reload))
 	post("/keys/rotate", plainly(s.Rotate))
 	post("/certificates/renew", wishing(s.Renew))
+	post("/certificates/revoke", wishing(s.Revoke))
+	post("/certificates/request", wishing(s.Request))
+	post("/certificates/import", wishing(s.Import))
 	return mux
 }
 

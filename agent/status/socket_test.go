@@ -44,15 +44,16 @@ func agent(t *testing.T, s Server) string {
 }
 
 // changing are the paths of what changes something.
-var changing = []string{"/reload", "/keys/rotate", "/certificates/renew"}
+var changing = []string{"/reload", "/keys/rotate", "/certificates/renew", "/certificates/revoke", "/certificates/request", "/certificates/import"}
 
 func fine(context.Context) error { return nil }
 
 func serving(reload, rotate func(context.Context) error) Server {
+	do := func(ctx context.Context, _ Wish) (Outcome, error) { return Outcome{}, rotate(ctx) }
 	return Server{
 		Status: func() Document { return good().Judged(now) },
 		Reload: reload, Rotate: rotate,
-		Renew: func(ctx context.Context, _ Wish) (Outcome, error) { return Outcome{}, rotate(ctx) },
+		Renew: do, Revoke: do, Request: do, Import: do,
 	}
 }
 

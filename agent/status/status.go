@@ -60,9 +60,12 @@ type Certificate struct {
 	Profile       string    `json:"profile,omitempty"` // ACME profile asked for
 	Issuer        string    `json:"issuer,omitempty"`
 	Serial        string    `json:"serial,omitempty"`
+	Fingerprint   string    `json:"fingerprint,omitempty"` // SHA-256 of the certificate, hexadecimal
 	NotBefore     time.Time `json:"not_before,omitzero"`
 	NotAfter      time.Time `json:"not_after,omitzero"` // zero: there is no certificate
 	RenewAt       time.Time `json:"renew_at,omitzero"`
+	RenewWhy      string    `json:"renew_why,omitempty"`     // why then
+	Revoked       string    `json:"revoked,omitempty"`       // it was, for this reason; it serves until another is there
 	OrderingSince time.Time `json:"ordering_since,omitzero"` // an order is under way since then
 	LastSuccess   time.Time `json:"last_success,omitzero"`
 	LastError     string    `json:"last_error,omitempty"` // of the last attempt that has ended; "" after a success
@@ -86,6 +89,7 @@ const (
 	ConditionClock     = "clock unsane"    // the clock is wrong: nothing can be said of dates
 	ConditionAuthority = "wrong authority" // the configured CA would spoil the certificate
 	ConditionMissing   = "missing"         // the name is not in the DNS, which is yet to be confirmed
+	ConditionCeased    = "ceased"          // the certificate was revoked because operation has ended
 	ConditionWithdrawn = "withdrawn"       // the name was taken out of the DNS
 	ConditionMismatch  = "mismatch"        // the name leads to another host
 	ConditionDenied    = "denied"          // CAA records forbid a certificate

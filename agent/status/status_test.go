@@ -85,6 +85,10 @@ var faults = []struct {
 	{"what keys tell is not told again", func(d *Document) {
 		d.Keys.State, d.Keys.Why, d.Daemon.Faults = KeysRefused, "it makes its own", []string{"it makes its own"}
 	}, Unhealthy, "it makes its own"},
+	{"a certificate was revoked", func(d *Document) { d.Certificates[0].Revoked, d.Certificates[0].LastError = "keyCompromise", "403" }, Degraded, "revoked (keyCompromise), serves until another is there: 403"},
+	{"operation has ended", func(d *Document) {
+		d.Certificates[0] = Certificate{Name: "alice.example", Condition: ConditionCeased, Why: "revoked"}
+	}, Unhealthy, "no valid certificate"},
 	{"challenge listener closed", func(d *Document) { d.Listeners[2].Open = false }, Degraded, "listener http-01"},
 	{"reload refused", func(d *Document) { d.Agent.ReloadError = "x.yaml:3: ke: bad" }, Degraded, "the last reload changed nothing"},
 	{"not synchronised outranks degraded", func(d *Document) {
@@ -132,6 +136,7 @@ func TestTextLooksAsPromised(t *testing.T) {
 	bad.Certificates = append(bad.Certificates, Certificate{Name: "bob.example", Source: "files"})
 	bad.Certificates[0].LastError, bad.Certificates[0].Failures = "http-01: 403 from 192.0.2.7:80\x1b[31m\nnginx answers", 3
 	bad.Certificates[0].NextAttempt = now.Add(2 * time.Hour)
+	bad.Certificates[0].Fingerprint, bad.Certificates[0].RenewWhy = "00112233", "when a third of its life is left"
 	bad.Listeners[0].Open, bad.Listeners[0].Reason = false, "address in use"
 	bad.Keys.State, bad.Keys.Why = KeysUnseen, "no answer to plain NTP from 127.0.0.1:123; allow loopback in chrony.conf"
 	bad.Daemon.Synchronised, bad.Daemon.Stratum = false, 0

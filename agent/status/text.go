@@ -316,13 +316,24 @@ func CertificatesText(d Document) string {
 		line(&b, "Source", strings.TrimSpace(c.Source+"   "+c.Profile))
 		line(&b, "Issuer", c.Issuer)
 		line(&b, "Serial", c.Serial)
+		if c.Fingerprint != "" {
+			line(&b, "Fingerprint", "SHA-256 "+c.Fingerprint)
+		}
 		if c.NotAfter.IsZero() {
 			line(&b, "Valid", "no certificate yet")
 		} else {
 			line(&b, "Valid", fmt.Sprintf("%s to %s   %s left", c.NotBefore.UTC().Format(time.RFC3339),
 				c.NotAfter.UTC().Format(time.RFC3339), Span(c.NotAfter.Sub(d.Time))))
 		}
-		line(&b, "Renewal", renewalText(c, d.Time))
+		if c.Revoked != "" {
+			line(&b, "Revoked", c.Revoked+"; it serves until another is there")
+		}
+		if !c.RenewAt.IsZero() {
+			line(&b, "Renewal", strings.TrimSpace(c.RenewAt.UTC().Format(time.RFC3339)+"   "+c.RenewWhy))
+			c.RenewAt = time.Time{}
+		}
+		line(&b, "Condition", c.Condition)
+		line(&b, "Orders", renewalText(c, d.Time))
 		line(&b, "", dnsText(c))
 		for _, f := range c.WebServer {
 			line(&b, "Web server", f.What)

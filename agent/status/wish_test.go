@@ -16,18 +16,31 @@ func TestAWishReachesTheAgentAndItsOutcomeComesBack(t *testing.T) {
 		got = w
 		return Outcome{Certificate: Certificate{Name: w.Name, Serial: "2a"}, NotDue: true}, fails
 	}
-	s := serving(fine, fine)
-	s.Renew = do
-	c := NewClient(agent(t, s))
-	want := Wish{Name: "alice.example", Force: true}
-	if out, err := c.Renew(t.Context(), want); err != nil || got != want || out.Certificate.Serial != "2a" || !out.NotDue {
-		t.Errorf("%+v was wished for, and %+v came of it, %v", got, out, err)
-	}
-	for _, class := range []error{ErrTemporary, ErrPointless, ErrFailed} {
-		fails = Refuse(class, "in words of its own")
-		if _, err := c.Renew(t.Context(), want); !errors.Is(err, class) || err.Error() != "in words of its own" {
-			t.Errorf("%v came back as %v", class, err)
-		}
+	for verb, row := range map[string]struct {
+		server func(*Server)
+		ask    func(*Client, context.Context, Wish) (Outcome, error)
+	}{
+		"renew":   {func(s *Server) { s.Renew = do }, (*Client).Renew},
+		"revoke":  {func(s *Server) { s.Revoke = do }, (*Client).Revoke},
+		"request": {func(s *Server) { s.Request = do }, (*Client).Request},
+		"import":  {func(s *Server) { s.Import = do }, (*Client).Import},
+	} {
+		t.Run(verb, func(t *testing.T) {
+			fails = nil
+			s := serving(fine, fine)
+			row.server(&s)
+			c := NewClient(agent(t, s))
+			want := Wish{Name: "alice.example", Force: true, Serial: "0a", Reason: "superseded", Chain: strings.Repeat("A\n", 300_000)}
+			if out, err := row.ask(c, t.Context(), want); err != nil || got != want || out.Certificate.Serial != "2a" || !out.NotDue {
+				t.Errorf("what was wished for came as one of %d octets, and %+v came of it, %v", len(got.Chain), out, err)
+			}
+			for _, class := range []error{ErrTemporary, ErrPointless, ErrFailed} {
+				fails = Refuse(class, "in words of its own")
+				if _, err := row.ask(c, t.Context(), want); !errors.Is(err, class) || err.Error() != "in words of its own" {
+					t.Errorf("%v came back as %v", class, err)
+				}
+			}
+		})
 	}
 }
 

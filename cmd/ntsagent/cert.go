@@ -35,6 +35,9 @@ func certCommand(g *globals) *cobra.Command {
 			},
 		}, lookPatience),
 		renewCommand(g),
+		revokeCommand(g),
+		requestCommand(g),
+		importCommand(g),
 	)
 	return cmd
 }
