@@ -28,6 +28,7 @@ import (
 	"ntsagent/acme"
 	"ntsagent/acme/challenge"
 	"ntsagent/acme/issuer"
+	"ntsagent/acme/pebble"
 	"ntsagent/acme/store"
 	"ntsagent/hostcheck"
 )
@@ -99,7 +100,7 @@ func newWorld(t *testing.T, s settings, names ...hostcheck.Name) *world {
 		}
 	}
 	front := wfe.New(quiet, memory, validator, authority, []string{"ca.example"}, true, s.eab, 1, 1)
-	handler := front.Handler()
+	handler := pebble.Handler(front.Handler(), memory)
 	w.manage = front.ManagementHandler()
 	if s.front != nil {
 		handler = s.front(handler)

@@ -29,6 +29,7 @@ var mayEnter = map[string][]string{
 	"acme/challenge": {"acme/disk", "hostcheck"},
 	"acme/dnscheck":  {"hostcheck"},
 	"acme/front":     {"hostcheck"},
+	"acme/pebble":    {},
 	"acme/issuer":    {"acme", "acme/store", "acme/challenge", "acme/front", "acme/disk", "hostcheck"},
 
 	"ntske":          {"ntske/record", "ntske/cookie", "ntske/aead", "hostcheck"},
@@ -75,7 +76,7 @@ var onlyIn = map[string][]string{
 	"os/exec":                          {"agent/daemon", "agent/feed", "agent/setup", "cmd/ntslab", "cmd/ntsbench", "packaging/parts"},
 	"github.com/spf13/cobra":           {"cmd/ntsagent"},
 	"github.com/coreos/go-systemd/":    {"agent", "agent/task"},
-	"github.com/letsencrypt/":          {"cmd/ntslab"},
+	"github.com/letsencrypt/":          {"cmd/ntslab", "acme/pebble"},
 	"github.com/jacobsa/crypto/":       {},
 	"github.com/rogpeppe/go-internal/": {},
 	"testing":                          {},

@@ -16,6 +16,8 @@ import (
 	"github.com/letsencrypt/pebble/v2/db"
 	"github.com/letsencrypt/pebble/v2/va"
 	"github.com/letsencrypt/pebble/v2/wfe"
+
+	"ntsagent/acme/pebble"
 )
 
 // authority is the certificate authority: pebble, in this process. It is opened
@@ -74,7 +76,7 @@ func (a *authority) serve(dns string, httpPort, tlsPort uint16, n *narrator) ([]
 	issuer := ca.New(logger, store, "", "ecdsa", 0, 1, profiles)
 	validator := va.New(logger, int(httpPort), int(tlsPort), true, dns, store)
 	front := wfe.New(logger, store, validator, issuer, []string{"ntslab.invalid"}, true, false, 1, 1)
-	a.server.Handler = front.Handler()
+	a.server.Handler = pebble.Handler(front.Handler(), store)
 	go func() {
 		if err := a.server.ServeTLS(a.listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
 			logger.Printf("serve ACME: %v", err)
