@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"ntsagent/acme"
@@ -40,6 +42,8 @@ type certs struct {
 	managers []*acme.Manager
 	files    []*fileSource
 	doors    []*door
+	going    sync.WaitGroup // requests that have begun
+	proofs   *tcp.Server    // for tls-alpn-01; nil = none
 }
 
 // newCerts builds the part for cfg. What old serves for a name that stays is
@@ -64,7 +68,7 @@ func (a *agent) newCerts(ctx context.Context, old *parts, cfg *config.Config) (*
 	}
 	webroot := a.webroot(old, cfg)
 	for _, d := range c.doors {
-		if err := a.answer(d, redirect); err != nil {
+		if err := a.answer(c, d, redirect); err != nil {
 			return nil, err
 		}
 	}
@@ -86,6 +90,16 @@ func (a *agent) newCerts(ctx context.Context, old *parts, cfg *config.Config) (*
 		}))
 	}
 	return c, nil
+}
+
+// stop ends the part; what CAs have begun to ask is answered first, within seconds.
+func (c *certs) stop() error {
+	err := c.tasks.Stop()
+	c.going.Wait()
+	if c.proofs != nil {
+		c.proofs.Wait()
+	}
+	return err
 }
 
 func (a *agent) certificateEvent(e acme.Event) {
@@ -122,10 +136,10 @@ func (a *agent) challengeDoors(cfg *config.Config) []*door {
 }
 
 // answer sets who answers at a challenge door.
-func (a *agent) answer(d *door, redirect challenge.Redirect) error {
+func (a *agent) answer(c *certs, d *door, redirect challenge.Redirect) error {
 	if d.purpose == status.ServiceHTTP01 {
 		d.serve = func(ctx context.Context, ln net.Listener) error {
-			return serveHTTP(ctx, challenge.NewHTTPServer(redirect, a.Log.Named("http")), ln)
+			return serveHTTP(ctx, challenge.NewHTTPServer(redirect, a.Log.Named("http")), ln, &c.going)
 		}
 		return nil
 	}
@@ -137,7 +151,7 @@ func (a *agent) answer(d *door, redirect challenge.Redirect) error {
 	if err != nil {
 		return err
 	}
-	d.serve = server.Serve
+	d.serve, c.proofs = server.Serve, server
 	return nil
 }
 
@@ -213,28 +227,36 @@ func (a *agent) hostPorts(ctx context.Context, cfg *config.Config) []uint16 {
 }
 
 // serveHTTP serves ln until ctx is done and leaves it open for whoever is next,
-// who need not wait for the requests that are under way.
-func serveHTTP(ctx context.Context, srv *http.Server, ln net.Listener) error {
+// who need not wait for the requests that have begun: they end by their timeouts
+// and are going till then. http.Server's own Shutdown would answer none of them.
+func serveHTTP(ctx context.Context, srv *http.Server, ln net.Listener, going *sync.WaitGroup) error {
 	kept := keptOpen{ln.(*net.TCPListener)}
-	context.AfterFunc(ctx, func() {
-		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		if srv.Shutdown(drain) != nil {
-			_ = srv.Close()
-		}
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = kept.SetDeadline(time.Unix(1, 0)) // Accept returns
+		close(interrupted)
 	})
-	err := srv.Serve(newCrowd(kept, maxHTTPConns))
-	if errors.Is(err, http.ErrServerClosed) {
-		return kept.SetDeadline(time.Time{})
+	err := srv.Serve(newCrowd(kept, maxHTTPConns, going))
+	if stop() {
+		return err
 	}
-	return err
+	<-interrupted
+	return kept.SetDeadline(time.Time{})
 }
 
-// keptOpen is a listener whose Close only makes Accept return: an http.Server
-// closes what it serves, and the socket has to outlive it.
+// keptOpen is a listener that an http.Server does not close: the socket has to
+// outlive it. A deadline is its end.
 type keptOpen struct{ *net.TCPListener }
 
-func (k keptOpen) Close() error { return k.SetDeadline(time.Unix(1, 0)) }
+func (k keptOpen) Accept() (net.Conn, error) {
+	c, err := k.TCPListener.Accept()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, net.ErrClosed // the other is one that http.Server tries again after
+	}
+	return c, err
+}
+
+func (k keptOpen) Close() error { return nil }
 
 // wanted is a purpose and where the configuration wants it to listen.
 type wanted struct {

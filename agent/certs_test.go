@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,7 +24,7 @@ func TestIdleConnectionsKeepNobodyFromTheChallenges(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		srv := challenge.NewHTTPServer(http.NotFoundHandler(), hclog.NewNullLogger())
-		go func() { ended <- serveHTTP(ctx, srv, ln) }()
+		go func() { ended <- serveHTTP(ctx, srv, ln, new(sync.WaitGroup)) }()
 		return func() error { cancel(); return <-ended }
 	}
 	ask := func() {

@@ -11,7 +11,8 @@ import (
 // anybody with max idle connections keep a CA's validators out.
 type crowd struct {
 	net.Listener
-	max int
+	max   int
+	going *sync.WaitGroup // its connections
 
 	mu    sync.Mutex
 	order list.List // of *guest, oldest first
@@ -22,9 +23,12 @@ type guest struct {
 	net.Conn
 	crowd *crowd
 	place *list.Element
+	leave sync.Once
 }
 
-func newCrowd(l net.Listener, limit int) *crowd { return &crowd{Listener: l, max: limit} }
+func newCrowd(l net.Listener, limit int, going *sync.WaitGroup) *crowd {
+	return &crowd{Listener: l, max: limit, going: going}
+}
 
 func (c *crowd) Accept() (net.Conn, error) {
 	nc, err := c.Listener.Accept()
@@ -45,12 +49,20 @@ func (c *crowd) enter(g *guest) (oldest *guest) {
 		oldest = c.order.Front().Value.(*guest)
 	}
 	g.place = c.order.PushBack(g)
+	c.going.Add(1)
 	return oldest
 }
 
+// CloseWrite lets an http.Server finish its answer to who is still sending.
+func (g *guest) CloseWrite() error { return g.Conn.(*net.TCPConn).CloseWrite() }
+
 func (g *guest) Close() error {
-	g.crowd.mu.Lock()
-	g.crowd.order.Remove(g.place) // nothing the second time
-	g.crowd.mu.Unlock()
-	return g.Conn.Close()
+	err := g.Conn.Close()
+	g.leave.Do(func() {
+		g.crowd.mu.Lock()
+		defer g.crowd.mu.Unlock()
+		g.crowd.order.Remove(g.place)
+		g.crowd.going.Done()
+	})
+	return err
 }

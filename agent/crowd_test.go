@@ -3,6 +3,7 @@ package agent
 import (
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"time"
 )
@@ -13,7 +14,8 @@ func TestACrowdLosesItsOldestAndNeverTheNewcomer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newCrowd(ln, 2)
+	var going sync.WaitGroup
+	c := newCrowd(ln, 2, &going)
 	defer c.Close()
 	come := func() (client net.Conn, server net.Conn) {
 		client, err := net.Dial("tcp4", ln.Addr().String())
@@ -34,7 +36,7 @@ func TestACrowdLosesItsOldestAndNeverTheNewcomer(t *testing.T) {
 	}
 	first, _ := come()
 	second, server := come()
-	third, _ := come()
+	third, other := come()
 	if !gone(first, 5*time.Second) {
 		t.Error("the oldest is still there with one too many")
 	}
@@ -44,8 +46,11 @@ func TestACrowdLosesItsOldestAndNeverTheNewcomer(t *testing.T) {
 	// One that closes by itself makes room.
 	server.Close()
 	server.Close()
-	fourth, _ := come()
+	fourth, last := come()
 	if gone(third, time.Millisecond) || gone(fourth, time.Millisecond) {
 		t.Error("somebody had to go though there was room")
 	}
+	last.Close()
+	other.Close()
+	going.Wait() // for nobody
 }

@@ -59,7 +59,7 @@ func (p *parts) stop() error {
 		}
 		p.ke.server.Wait()
 	}
-	err = errors.Join(err, p.exports.tasks.Stop(), p.certs.tasks.Stop(), p.keys.tasks.Stop())
+	err = errors.Join(err, p.exports.tasks.Stop(), p.certs.stop(), p.keys.tasks.Stop())
 	if p.gateway != nil {
 		err = errors.Join(err, p.gateway.stop())
 	}

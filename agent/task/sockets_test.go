@@ -1,6 +1,11 @@
 package task
 
 import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,4 +68,55 @@ func FuzzParseListen(f *testing.F) {
 			t.Fatalf("%q from %q", names, list)
 		}
 	})
+}
+
+const inheritEnv = "TASK_TEST_INHERIT"
+
+// TestMain is the process that inherits, and runs another, where it is told so.
+func TestMain(m *testing.M) {
+	if os.Getenv(inheritEnv) == "" {
+		os.Exit(m.Run())
+	}
+	in := Inherit()
+	fmt.Println(in.Problem, in.Sockets)
+	cmd := exec.Command("sh", "-c", `env | grep LISTEN_; readlink /proc/self/fd/3 /proc/self/fd/4; true`)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		fmt.Println(err)
+	}
+	if again := Inherit(); again.Problem != nil || len(again.Sockets) > 0 {
+		fmt.Println("taken twice:", again)
+	}
+}
+
+func TestWhatAChildOfTheAgentInherits(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, c := range []struct{ rule, env, want string }{
+		{"nothing of what was handed over", `LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=http-01:ntske LISTEN_PIDFDID=7`, "<nil> [{http-01 3} {ntske 4}]\n"},
+		{"no variables that are for another", `LISTEN_PID=1 LISTEN_FDS=2 LISTEN_FDNAMES=http-01:ntske`, "<nil> []\nsocket socket\n"},
+		{"no variables that are wrong", `LISTEN_PID=$$ LISTEN_FDS=two`, `LISTEN_FDS is "two"`},
+	} {
+		t.Run(c.rule, func(t *testing.T) {
+			cmd := exec.Command("sh", "-c", c.env+` exec "$0"`, os.Args[0])
+			cmd.Env = append(os.Environ(), inheritEnv+"=1")
+			cmd.ExtraFiles = []*os.File{f, f}
+			out, err := cmd.CombinedOutput()
+			got := regexp.MustCompile(`socket:\[\d+\]\n`).ReplaceAllString(string(out), "socket ")
+			got = strings.ReplaceAll(got, "socket socket ", "socket socket\n")
+			if err != nil || !strings.HasPrefix(got, c.want) || strings.Contains(got, "LISTEN_PID") || strings.Contains(got, "twice") ||
+				c.want[0] == '<' && got != c.want {
+				t.Errorf("%v:\n%s\nwant\n%s", err, got, c.want)
+			}
+		})
+	}
 }

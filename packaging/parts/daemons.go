@@ -58,6 +58,12 @@ func UnpackKnot(ctx context.Context, repoDir string, r Release) (Root, error) {
 	return unpack(ctx, filepath.Join(repoDir, ".parts"), r, "knot")
 }
 
+// UnpackSystemd is UnpackChrony for the programs of systemd, of any version.
+// None of them needs a systemd that runs.
+func UnpackSystemd(ctx context.Context, repoDir string, r Release) (Root, error) {
+	return unpack(ctx, filepath.Join(repoDir, ".parts"), r, "systemd")
+}
+
 // unpackDaemon unpacks pkg and holds its upstream version against want.
 func unpackDaemon(ctx context.Context, repoDir string, r Release, pkg, want string, version func(context.Context, Root) (string, error)) (Root, error) {
 	if want == "" {

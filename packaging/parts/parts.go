@@ -97,7 +97,7 @@ func (r Root) Command(ctx context.Context, program string, args ...string) *exec
 		return &exec.Cmd{Err: err}
 	}
 	lib := filepath.Join(string(r), "usr/lib", triplet())
-	return exec.CommandContext(ctx, loader, append([]string{"--library-path", lib, "--argv0", program, path}, args...)...)
+	return exec.CommandContext(ctx, loader, append([]string{"--library-path", lib + ":" + filepath.Join(lib, "systemd"), "--argv0", program, path}, args...)...)
 }
 
 // Invoked tells what a process with these words runs, and what prints the version

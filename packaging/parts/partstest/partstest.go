@@ -52,6 +52,12 @@ func HAProxy(t testing.TB, r parts.Release) parts.Root {
 	return unpacked(t, r, parts.UnpackHAProxy)
 }
 
+// Systemd is Chrony for the programs of systemd.
+func Systemd(t testing.TB, r parts.Release) parts.Root {
+	t.Helper()
+	return unpacked(t, r, parts.UnpackSystemd)
+}
+
 // Knot is Chrony for the DNS server knotd.
 func Knot(t testing.TB, r parts.Release) parts.Root {
 	t.Helper()
