@@ -70,8 +70,10 @@ func (i *Issuer) LookAround(ctx context.Context, name hostcheck.Name) (all []acm
 		if e != nil {
 			all = append(all, acme.Fault{What: e.Error(), Hint: e.Hint})
 		}
-		for _, f := range faults {
-			all = append(all, acme.Fault{What: f.What, Hint: f.Hint()})
+		for _, f := range faults { // either look sees what browsers are shown
+			if !slices.ContainsFunc(all, func(o acme.Fault) bool { return o.What == f.What }) {
+				all = append(all, acme.Fault{What: f.What, Hint: f.Hint()})
+			}
 		}
 	}
 	return all

@@ -70,6 +70,42 @@ func TestTheCAIsNotAskedInVain(t *testing.T) {
 	w.mustHaveNoProof(t, name)
 }
 
+// Where others have both ports each challenge has its look, and both see the shop.
+func TestALookAroundTellsOfEachFaultOnce(t *testing.T) {
+	t.Parallel()
+	name := mustName(t, "alice.members.pool.example")
+	w := newWorld(t, settings{}, name)
+	w.http.Config.Handler = always(http.StatusOK, "the shop")
+	i := w.issuer(t, w.behind, func(c *issuer.Config) {
+		c.Front.Judge.TLS, c.Front.Prober.HTTPS = netip.MustParseAddrPort("127.0.0.1:8443"), netip.MustParseAddrPort(w.tlsAddr).Port()
+	})
+	found := make(map[string]int)
+	for _, f := range i.LookAround(t.Context(), name) {
+		found[f.What]++
+		if f.Hint == "" {
+			t.Errorf("%q without a hint", f.What)
+		}
+	}
+	shops, proofs := 0, 0
+	for what, n := range found {
+		if n != 1 {
+			t.Errorf("%q %d times", what, n)
+		}
+		if strings.Contains(what, "shows browsers") {
+			shops++
+		}
+		if strings.Contains(what, "something else than the proof") {
+			proofs++
+		}
+	}
+	if shops != 1 || proofs != 1 {
+		t.Errorf("%v", found)
+	}
+	if faults := w.issuer(t).LookAround(t.Context(), name); faults != nil {
+		t.Errorf("with nobody before us: %+v", faults)
+	}
+}
+
 // A CA, Debian's nginx and the agent: a certificate behind nginx, and out of a folder that nginx serves.
 func TestIssueBehindNginx(t *testing.T) {
 	t.Parallel()
