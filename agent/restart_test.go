@@ -219,7 +219,8 @@ func (m *servedByChronyd) serves(sentence, serial string) {
 func (m *servedByChronyd) waits(sentence, old, serial string) time.Time {
 	m.t.Helper()
 	d := m.wait(sentence, func(d status.Document) bool {
-		return len(d.Exports) == 1 && d.Exports[0].Serial == serial && !d.Exports[0].Waits.IsZero()
+		return len(d.Exports) == 1 && d.Exports[0].Serial == serial && !d.Exports[0].Waits.IsZero() &&
+			!d.Exports[0].Written.IsZero() && d.Exports[0].Asked.After(d.Exports[0].Written) // it has exported all there is
 	})
 	if d.State == status.Unhealthy || d.Exports[0].Why() != "" || !strings.Contains(status.Text(d), "it is restarted for the new one, once a day at most, in 23h") {
 		m.t.Errorf("%s: %+v\n%s", sentence, d, status.Text(d))

@@ -187,8 +187,10 @@ func (o CertificateOptions) install(ctx context.Context, chain, key []byte) erro
 			return fmt.Errorf("feed certificate: %w", err)
 		}
 	}
-	if err := nextSecond(ctx, certDir, filepath.Base(o.Cert)); err != nil {
-		return o.failed(o.Cert, err)
+	if o.Then != config.ThenRestart {
+		if err := nextSecond(ctx, certDir, filepath.Base(o.Cert)); err != nil {
+			return o.failed(o.Cert, err)
+		}
 	}
 	newKey, err := disk.Stage(keyDir, filepath.Base(o.Key), key, o.Mode, own)
 	if err != nil {

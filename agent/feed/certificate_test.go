@@ -55,20 +55,28 @@ const exportedName = "alice.example"
 // newPair makes a key and a certificate for the name, as the agent leaves them.
 func newPair(t *testing.T, name string) []byte {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	pair, err := makePair(name)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return pair
+}
+
+func makePair(name string) ([]byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
 	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{name}}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	return append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})...)
+	return append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})...), nil
 }
 
 // exportTo is an export to a folder of the test's.
@@ -385,6 +393,52 @@ func TestCVE_2023_38198_ARestartIsByArgumentsAlone(t *testing.T) {
 			}
 			if !hasPair(t, exportTo(t, dir, ""), pair) {
 				t.Error("the files are not written")
+			}
+		})
+	}
+}
+
+// Nothing is written through a link, whoever has put it there.
+func TestCVE_2020_14367_NoLinkIsFollowedWhereAnExportWrites(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	for _, to := range []string{"a file", "nothing", "a folder", "itself"} {
+		t.Run("to "+to, func(t *testing.T) {
+			t.Parallel()
+			dir, elsewhere := t.TempDir(), t.TempDir()
+			record, leave := feed.RestartRecord(filepath.Join(t.TempDir(), "state")), filepath.Join(t.TempDir(), "left.pem")
+			e := exportTo(t, dir, ", then: restart, command: [/bin/true]")
+			must(t, os.Mkdir(filepath.Dir(record), 0o755))
+			links := []string{e.Cert, e.Key, record, leave}
+			for i, path := range links {
+				target := filepath.Join(elsewhere, fmt.Sprint(i))
+				switch to {
+				case "a file":
+					put(t, target, "mine")
+				case "a folder":
+					must(t, os.Mkdir(target, 0o755))
+				case "itself":
+					target = path
+				}
+				must(t, os.Symlink(target, path))
+			}
+			before := fmt.Sprint(left(t, elsewhere))
+			pair := newPair(t, exportedName)
+			must(t, feed.Leave(leave, pair))
+			must(t, feed.Certificate(t.Context(), feed.CertificateOptions{Export: e, From: leave, KE: netip.MustParseAddrPort("127.0.0.1:1"), Record: record}))
+			for i, path := range links {
+				if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+					t.Errorf("%s: %v, %v", path, info.Mode(), err)
+				}
+				if to == "a file" && content(t, filepath.Join(elsewhere, fmt.Sprint(i))) != "mine" {
+					t.Errorf("written through the link at %s", path)
+				}
+				if to == "a folder" && len(left(t, filepath.Join(elsewhere, fmt.Sprint(i)))) > 0 {
+					t.Errorf("written into the folder that %s led to", path)
+				}
+			}
+			if !hasPair(t, e, pair) || fmt.Sprint(left(t, elsewhere)) != before {
+				t.Errorf("elsewhere there are %q, and there were %s", left(t, elsewhere), before)
 			}
 		})
 	}
