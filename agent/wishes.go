@@ -71,6 +71,13 @@ func (a *agent) revoke(ctx context.Context, w status.Wish) (status.Outcome, erro
 		return status.Outcome{}, told(w.Name, failed, err)
 	}
 	out := status.Outcome{Certificate: a.certificateOf(w.Name), Revoked: w.Serial}
+	if reason == acme.CessationOfOperation {
+		for _, e := range a.parts.Load().exports.report() {
+			if e.Name == w.Name {
+				out.Copies = append(out.Copies, e.Cert)
+			}
+		}
+	}
 	if replacement != nil {
 		out.Missing = told(w.Name, "certificate not obtained", replacement).Error()
 	}

@@ -78,6 +78,20 @@ func writeForEver(dir string) error {
 			return err
 		}
 		fmt.Println("serial", serial)
+		requested, err := s.RequestKey(name, P256)
+		if err != nil {
+			return err
+		}
+		chain := selfSigned(requested.(*ecdsa.PrivateKey), name, serial+1)
+		keyPEM, err := s.KeyFor(name, chain)
+		if err != nil {
+			return err
+		}
+		if err := s.Import(name, chain, keyPEM); err != nil {
+			return err
+		}
+		serial++
+		fmt.Println("serial", serial)
 	}
 }
 

@@ -23,6 +23,7 @@ type Outcome struct {
 	NotDue      bool        `json:"not_due,omitempty"` // of Renew: so that nothing was ordered
 	Revoked     string      `json:"revoked,omitempty"` // of Revoke: serial number
 	Missing     string      `json:"missing,omitempty"` // of Revoke: why there is no other certificate yet
+	Copies      []string    `json:"copies,omitempty"`  // of Revoke, for the end of operation: files that others serve it from
 	Request     string      `json:"request,omitempty"` // of Request: PEM
 }
 

@@ -14,8 +14,21 @@ func accountCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "account",
 		Short: "look at the account at the CA",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Long: `An account at a CA is a key, which the agent makes with its first order and keeps in
+state_dir as acme/accounts/at-HOST-HASH/key.pem (0600), one for each directory URL.
+
+There is no key rollover (RFC 8555 section 7.3.5): the ACME library in use, lego v4,
+has none. To have a new key, have a new account:
+  1. take accounturi out of the CAA records of the names, or the records away, and
+     wait for their TTL: the new account has another URL
+  2. stop the agent, and move its folder below acme/accounts away
+  3. start the agent, and: ntsagent cert renew --force
+  4. publish the records that ntsagent account show prints now
+The certificate in use stays valid and serves meanwhile, but it cannot be revoked
+any more by the new account: if that is why, revoke it first. Whoever has the old
+key can order for the names until the new records are published.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(verb(&cobra.Command{
 		Use:   "show",

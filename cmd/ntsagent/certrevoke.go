@@ -32,7 +32,8 @@ one can be had yet, that is told, the exit code is 0, and the agent goes on tryi
   superseded             another certificate has taken its place
   cessationOfOperation   the name is given up: the certificate is taken out of
                          service at once, and nothing is ordered any more until
-                         ntsagent cert renew --force
+                         ntsagent cert renew --force; a daemon that has a copy by
+                         certificate.export keeps it
 
 A certificate that was imported is revoked where it was made.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -81,7 +82,11 @@ func revokedText(o status.Outcome, why string) string {
 	text := fmt.Sprintf("ok    %s: certificate %s is revoked (%s)\n", c.Name, o.Revoked, why)
 	switch {
 	case why == agent.ReasonCessation:
-		return text + "ok    " + c.Name + ": out of service, and no other is ordered; to begin again: ntsagent cert renew --force --name " + c.Name
+		text += "ok    " + c.Name + ": out of service, and no other is ordered; to begin again: ntsagent cert renew --force --name " + c.Name
+		for _, path := range o.Copies {
+			text += "\nwarn  " + c.Name + ": the daemon that " + path + " was exported for serves it on; fix: stop it, or take the file away"
+		}
+		return text
 	case o.Missing != "":
 		return text + "warn  " + c.Name + ": " + o.Missing + "\n      the revoked one serves until another is there, and the agent goes on trying: ntsagent cert show"
 	}

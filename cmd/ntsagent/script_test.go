@@ -92,8 +92,23 @@ func standIn() {
 			d.Keys.State = status.KeysRefused
 		case "following":
 			d.Keys.Mode = "follow"
+		case "two names":
+			d.Certificates = append(d.Certificates, status.Certificate{Name: "bob.example", Source: "acme"})
+			d.Certificates[0].Serial, d.Certificates[0].Issuer = "0a", "Fake CA"
 		}
 		return d.Judged(now)
+	}
+	revoke := func(_ context.Context, w status.Wish) (status.Outcome, error) {
+		out := status.Outcome{Certificate: doc().Certificates[0], Revoked: w.Serial}
+		if w.Reason == "cessationOfOperation" {
+			out.Copies = []string{"/etc/ntp/cert.pem"}
+		} else {
+			out.Missing = "certificate not obtained: nobody there; fix: be there"
+		}
+		return out, nil
+	}
+	never := func(context.Context, status.Wish) (status.Outcome, error) {
+		return status.Outcome{}, status.Refuse(status.ErrFailed, "the agent was asked")
 	}
 	renew := func(_ context.Context, w status.Wish) (status.Outcome, error) {
 		c := doc().Certificates[0]
@@ -111,8 +126,8 @@ func standIn() {
 		Status: doc,
 		Reload: func(context.Context) error { return bad },
 		Rotate: rotate,
-		Renew:  renew,
-		Log:    hclog.NewNullLogger(),
+		Renew:  renew, Revoke: revoke, Request: never, Import: never,
+		Log: hclog.NewNullLogger(),
 	}.Serve(ctx, ln)
 	if err != nil {
 		panic(err)
