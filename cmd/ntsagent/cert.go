@@ -132,7 +132,7 @@ func wish(cmd *cobra.Command, g *globals, w status.Wish, do func(*status.Client,
 	err := g.ask(cmd.Context(), func(c *status.Client, ctx context.Context) (err error) {
 		out, err = do(c, ctx, w)
 		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return status.Refuse(status.ErrTemporary, fmt.Sprintf("no outcome within %s; what is under way goes on: ntsagent cert show tells what comes of it", g.Timeout))
+			return status.Refuse(status.ErrTemporary, fmt.Sprintf("no outcome within %s; what has begun goes on: ntsagent cert show tells what comes of it", g.Timeout))
 		}
 		return err
 	})

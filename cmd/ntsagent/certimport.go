@@ -84,7 +84,7 @@ certificate.source: files take certificates from whoever makes them.`,
 			}
 			return sayJSON(cmd, g, out)
 		},
-	}, reloadPatience)
+	}, orderPatience) // an order that is under way comes first
 	cmd.Flags().StringVar(&path, "chain", "", "the chain's `file`; - is standard input")
 	cmd.Flags().StringVar(&name, "name", "", "for whom; may be left out where the agent has one `name`")
 	return cmd
