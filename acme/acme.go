@@ -33,6 +33,10 @@ type Order struct {
 	// seen from here.
 	Insist []string
 
+	// Failed is called for each validation that the CA has counted as failed, from a goroutine of the Issuer; those of an order
+	// that failed are in its *Error, too. nil = nobody counts.
+	Failed func()
+
 	// Finalizing is called before the CA is asked to sign, from a goroutine of the Issuer: from then on the certificate counts,
 	// whatever becomes of the answer. An error ends the order. nil = nobody counts.
 	Finalizing func() error

@@ -54,8 +54,14 @@ func noted(leaf *x509.Certificate, r store.Renewal) store.Renewal {
 
 // afterImport is the state after leaf came from nobody knows where: no CA is asked about it. What CAs have counted stays.
 func afterImport(now time.Time, leaf *x509.Certificate, r store.Renewal) store.Renewal {
-	return store.Renewal{LastSuccess: now, LastGood: r.LastGood, Issued: r.Issued, Validations: r.Validations, RetryAfter: r.RetryAfter,
-		Limit: r.Limit, Origin: store.Origin{Certificate: certificateID(leaf)}, Revoked: r.Revoked}
+	after := relieved(r, time.Time{})
+	after.LastSuccess, after.LastGood, after.Limit, after.Revoked = now, r.LastGood, r.Limit, r.Revoked
+	after.Origin = store.Origin{Certificate: certificateID(leaf)}
+	if r.Other != nil {
+		other := relieved(*r.Other, time.Time{})
+		after.Other = &other
+	}
+	return after
 }
 
 // mayAsk tells whether the CA at directory is the one that knows about leaf. An expired certificate must not be asked about.

@@ -67,5 +67,9 @@ func afterStepBack(now time.Time, r store.Renewal, d time.Duration) store.Renewa
 		*t = move(*t)
 	}
 	r.Issued, r.Validations = list(r.Issued), list(r.Validations)
+	if r.Other != nil {
+		other := afterStepBack(now, *r.Other, d)
+		r.Other = &other
+	}
 	return r
 }

@@ -18,21 +18,30 @@ const (
 
 // cleared looks at the DNS before an order and tells whether it may go out: a CA may reuse an authorization for weeks after
 // a name was taken from us. While a name is held back the DNS is looked at by its own schedule, or when an operator wishes.
-func (m *Manager) cleared(ctx context.Context, wished bool) bool {
-	if m.cfg.Look == nil {
-		return true
+// That the fallback CA alone may not issue is a failure there, and holds nothing back.
+func (m *Manager) cleared(ctx context.Context, wished, fallback bool) (failed *Error, ok bool) {
+	look := m.authority(fallback).Look
+	if look == nil {
+		return nil, true
 	}
 	if m.standing.Held() && !wished && !m.standing.Due(time.Now(), !m.seen) {
-		return false
+		return nil, false
 	}
-	verdict, ok := m.look(ctx, dnscheck.Next)
-	if !ok {
-		return false
+	verdict := look(ctx, m.cfg.Name)
+	if ctx.Err() != nil {
+		return nil, false
 	}
+	if fallback && verdict.Finding == dnscheck.Denied {
+		failed = &Error{Class: ClassCAA, Err: errors.New(verdict.Text), Hint: verdict.Hint}
+		m.fail(m.leaf(), of(m.renewal, fallback), failed, m.cfg.Roll(), fallback)
+		return failed, false
+	}
+	m.heed(verdict, dnscheck.Next)
 	if m.standing.Standing == dnscheck.Unclear && !m.standing.MayOrder {
-		m.fail(m.leaf(), m.renewal, &Error{Class: ClassDNS, Err: errors.New(verdict.Text), Hint: verdict.Hint}, m.cfg.Roll())
+		failed = &Error{Class: ClassDNS, Err: errors.New(verdict.Text), Hint: verdict.Hint}
+		m.fail(m.leaf(), of(m.renewal, fallback), failed, m.cfg.Roll(), fallback)
 	}
-	return m.standing.MayOrder
+	return failed, m.standing.MayOrder
 }
 
 // refusal tells who wished for an order why cleared did not let it out.
@@ -48,22 +57,20 @@ func (m *Manager) refusal() *Refused {
 // and end with the name's return.
 func (m *Manager) watch(ctx context.Context) {
 	if m.doubt == "" && m.cfg.Look != nil && m.standing.Due(time.Now(), !m.seen) {
-		m.look(ctx, dnscheck.Between)
+		if verdict := m.cfg.Look(ctx, m.cfg.Name); ctx.Err() == nil {
+			m.heed(verdict, dnscheck.Between)
+		}
 	}
 }
 
-// look looks at the DNS, and tells of what is new; false = it was ended.
-func (m *Manager) look(ctx context.Context, next func(time.Time, dnscheck.Verdict, dnscheck.State, float64) dnscheck.State) (dnscheck.Verdict, bool) {
-	before, verdict := m.standing, m.cfg.Look(ctx, m.cfg.Name)
-	if ctx.Err() != nil {
-		return verdict, false
-	}
+// heed holds a verdict against what was known, and tells of what is new.
+func (m *Manager) heed(verdict dnscheck.Verdict, next func(time.Time, dnscheck.Verdict, dnscheck.State, float64) dnscheck.State) {
+	before := m.standing
 	m.standing, m.seen = next(time.Now(), verdict, before, m.cfg.Roll()), true
 	if err := m.cfg.Store.SaveStanding(m.cfg.Name, m.standing); err != nil {
 		m.log.Warn("DNS state not saved", "error", err)
 	}
 	m.tellStanding(before)
-	return verdict, true
 }
 
 // tellStanding tells of a standing, or of a note, that is new.

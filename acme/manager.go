@@ -39,6 +39,8 @@ type Config struct {
 	Look       func(context.Context, hostcheck.Name) dnscheck.Verdict // what the DNS says of a name; nil = it is not asked
 	LookAround func(context.Context, hostcheck.Name) []Fault          // what a stranger is shown; nil = the agent alone answers strangers
 	Roll       func() float64                                         // gives from [0,1) what spreads times; nil = at random
+
+	Fallback Authority // ordered from when the Issuer's CA lets us down; the zero value = none
 }
 
 // Manager keeps one certificate valid.
@@ -78,6 +80,11 @@ func NewManager(cfg Config) *Manager {
 		cfg.Roll = rand.Float64
 	}
 	m := &Manager{cfg: cfg, log: cfg.Log.With("name", cfg.Name.String()), wishes: make(chan wish), errands: make(chan errand), over: make(chan struct{})}
+	if d := cfg.Fallback.Directory; staging(d) && !staging(cfg.Directory) {
+		m.log.Error("fallback CA not used", "directory", d, "cause", "it is a staging CA: no client would trust its certificates",
+			"hint", "set acme.fallback_directory to another CA, or remove it")
+		m.cfg.Fallback = Authority{}
+	}
 	m.state.Store(&State{Name: cfg.Name.String()})
 	return m
 }
@@ -122,8 +129,8 @@ func (m *Manager) act(ctx context.Context) error {
 	if !m.begun(forced) {
 		return &Refused{Why: ceased(m.renewal), Hint: hintCeased}
 	}
-	do, _ := next(now, leaf, m.renewal, m.cfg.Directory)
-	if do == stepAsk || wished && !forced && do == stepWait && mayAsk(now, leaf, m.renewal, m.cfg.Directory) {
+	do, fallback, _ := next(now, leaf, m.renewal, m.places())
+	if do == stepAsk || wished && !forced && do == stepWait && m.places().know(now, leaf, m.renewal) {
 		m.ask(ctx)
 	}
 	if !wished && do != stepOrder {
@@ -132,7 +139,23 @@ func (m *Manager) act(ctx context.Context) error {
 	if at := notDue(time.Now(), leaf, m.renewal); !forced && !at.IsZero() {
 		return &Refused{Why: "it is not due", Hint: "renew with --force to order it all the same", Until: at, Early: true}
 	}
-	if why := spoils(now, leaf, m.renewal, m.cfg.Directory); why != "" && !forced {
+	if do != stepOrder {
+		fallback = m.instead(now, leaf)
+	}
+	err := m.order(ctx, wished, forced, fallback)
+	if err == nil || fallback || ctx.Err() != nil {
+		return err
+	}
+	if do, fallback, _ := next(time.Now(), m.leaf(), m.renewal, m.places()); do == stepOrder && fallback {
+		return m.order(ctx, wished, forced, true)
+	}
+	return err
+}
+
+// order orders from one of the CAs, if nothing forbids it.
+func (m *Manager) order(ctx context.Context, wished, forced, fallback bool) error {
+	now, leaf := time.Now(), m.leaf()
+	if why := spoils(now, leaf, m.renewal, m.places().of(fallback)); why != "" && !forced {
 		if wished || why != m.spoils {
 			m.log.Error("certificate not ordered", "cause", why, "hint", hintSpoils)
 		}
@@ -140,17 +163,46 @@ func (m *Manager) act(ctx context.Context) error {
 		return &Refused{Why: why, Hint: hintSpoils}
 	}
 	m.spoils = ""
-	if at, why := barred(now, leaf, m.renewal, wished); at.After(now) {
+	if at, why := barred(now, leaf, of(m.renewal, fallback), wished); at.After(now) {
 		return m.refuse(why, hintBudget, at)
 	}
-	if !m.cleared(ctx, wished) {
+	if failed, ok := m.cleared(ctx, wished, fallback); !ok {
 		if ctx.Err() != nil {
 			return ErrStopped
+		}
+		if failed != nil {
+			return failed
 		}
 		return m.refusal()
 	}
 	m.lookAround(ctx)
-	return m.attempt(ctx)
+	return m.attempt(ctx, fallback)
+}
+
+// places are the CAs of the configuration.
+func (m *Manager) places() places { return places{m.cfg.Directory, m.cfg.Fallback.Directory} }
+
+// authority is one of them.
+func (m *Manager) authority(fallback bool) Authority {
+	if fallback {
+		return m.cfg.Fallback
+	}
+	return Authority{Directory: m.cfg.Directory, Issuer: m.cfg.Issuer, Look: m.cfg.Look}
+}
+
+// maker is the CA that leaf was ordered from; the primary where that is not known.
+func (m *Manager) maker(leaf *x509.Certificate) Authority {
+	return m.authority(m.cfg.Fallback.Directory != "" && origin(leaf, m.renewal) == m.cfg.Fallback.Directory)
+}
+
+// instead tells whether a wish goes to the fallback: it is its turn, and the primary must not be asked.
+func (m *Manager) instead(now time.Time, leaf *x509.Certificate) bool {
+	if m.cfg.Fallback.Directory == "" {
+		return false
+	}
+	from, ok := turn(now, leaf, m.renewal)
+	kept, _ := barred(now, leaf, m.renewal, true)
+	return ok && !from.After(now) && kept.After(now)
 }
 
 // lookAtClock decides whether the clock can be believed. Nothing is ordered by a clock that is wrong.
@@ -188,7 +240,7 @@ func (m *Manager) ask(ctx context.Context) {
 	leaf, before, roll := m.leaf(), m.renewal.Window, m.cfg.Roll()
 	within, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	info, err := m.cfg.Issuer.RenewalInfo(within, leaf)
+	info, err := m.maker(leaf).Issuer.RenewalInfo(within, leaf)
 	if ctx.Err() != nil {
 		return
 	}
@@ -219,7 +271,7 @@ func (m *Manager) restore() {
 	if err != nil {
 		m.log.Warn("renewal state not read", "error", err)
 	}
-	m.renewal, m.ordering = r, time.Time{}
+	m.renewal, m.ordering = seated(r, m.places()), time.Time{}
 	if m.standing, err = m.cfg.Store.Standing(m.cfg.Name); err != nil {
 		m.log.Warn("DNS state not read", "error", err)
 	}

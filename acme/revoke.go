@@ -53,7 +53,8 @@ func (m *Manager) revoke(ctx context.Context, serial string, reason Reason) erro
 	case leaf.SerialNumber.Text(16) != serial:
 		return fmt.Errorf("%w: %s", ErrOther, leaf.SerialNumber.Text(16))
 	}
-	if from := origin(leaf, m.renewal); from != "" && from != m.cfg.Directory {
+	ca := m.maker(leaf)
+	if from := origin(leaf, m.renewal); from != "" && from != ca.Directory {
 		return &Error{Class: ClassAccount, Err: fmt.Errorf("the certificate came from %s", from),
 			Hint: "set acme.directory to that CA, reload, and revoke again"}
 	}
@@ -62,7 +63,7 @@ func (m *Manager) revoke(ctx context.Context, serial string, reason Reason) erro
 			return &Error{Class: ClassInternal, Err: err, Hint: "see that the agent may write to its state_dir"}
 		}
 	}
-	if err := m.cfg.Issuer.Revoke(ctx, leaf, reason); err != nil {
+	if err := ca.Issuer.Revoke(ctx, leaf, reason); err != nil {
 		if ctx.Err() != nil {
 			return ErrStopped
 		}

@@ -104,22 +104,26 @@ const (
 	stepOrder
 )
 
-// next is the whole policy: what to do now, and if that is to wait, until when at most. directory is the CA's.
-func next(now time.Time, leaf *x509.Certificate, r store.Renewal, directory string) (step, time.Time) {
-	at := due(now, leaf, r)
-	if !at.After(now) {
-		return stepOrder, now
+// next is the whole policy: what to do now and, of an order, whether it goes to the fallback CA; and if that is to wait, until
+// when at most.
+func next(now time.Time, leaf *x509.Certificate, r store.Renewal, p places) (do step, fallback bool, at time.Time) {
+	at = due(now, leaf, r)
+	if at.After(now) {
+		at, fallback = afterTurning(now, at, leaf, r, p)
 	}
-	if mayAsk(now, leaf, r, directory) {
+	if !at.After(now) {
+		return stepOrder, fallback, now
+	}
+	if p.know(now, leaf, r) {
 		ask := askAt(now, leaf, r)
 		if !ask.After(now) {
-			return stepAsk, now
+			return stepAsk, false, now
 		}
 		if ask.Before(at) {
 			at = ask
 		}
 	}
-	return stepWait, at
+	return stepWait, false, at
 }
 
 // late tells whether less than a fifth of the certificate's life is left. No certificate is as late as can be.
@@ -206,7 +210,7 @@ func afterFailure(now time.Time, leaf *x509.Certificate, r store.Renewal, e *Err
 // old, or to be renewed at once, from being asked in a circle.
 func afterSuccess(now time.Time, leaf *x509.Certificate, r store.Renewal, directory string) store.Renewal {
 	pause := min(max(leaf.NotAfter.Sub(now)/10, time.Minute), 24*time.Hour)
-	return store.Renewal{LastSuccess: now, NextAttempt: now.Add(pause), LastGood: r.LastGood, Issued: r.Issued, Validations: r.Validations,
+	return store.Renewal{Directory: r.Directory, LastSuccess: now, NextAttempt: now.Add(pause), LastGood: r.LastGood, Issued: r.Issued, Validations: r.Validations,
 		Origin: store.Origin{Certificate: certificateID(leaf), Directory: directory}, Ordered: directory,
 		Revoked: r.Revoked}
 }

@@ -26,6 +26,7 @@ type State struct {
 	Failures      int       // since the last success
 	NextAttempt   time.Time // zero or past = as soon as may be
 	Revoked       string    // the reason it was revoked for, and that it serves until another is there; "" = it was not
+	Fallback      bool      // the certificate is from the fallback CA
 	Condition     Condition // why nothing is ordered though nothing has failed, "" = for no such reason
 	Why           string    // of Condition, one line
 	Faults        []Fault   // what strangers are shown by whoever has port 80 or 443, and should not be, or the other way round
@@ -102,7 +103,11 @@ func (m *Manager) publish() {
 	leaf, r := m.leaf(), m.renewal
 	now := time.Now()
 	s := State{Name: m.cfg.Name.String(), OrderingSince: m.ordering, LastSuccess: r.LastSuccess, LastError: r.LastError,
-		LastHint: r.LastHint, Failures: r.Failures, NextAttempt: due(now, leaf, r), Note: m.dnsNote(), Faults: m.faults}
+		LastHint: r.LastHint, Failures: r.Failures, NextAttempt: soonest(now, leaf, r, m.places()), Note: m.dnsNote(), Faults: m.faults}
+	if second := of(r, true); m.cfg.Fallback.Directory != "" && second.LastError != "" {
+		s.LastError, s.LastHint = both(r.LastError, second.LastError), both(r.LastHint, second.LastHint)
+		s.Failures += second.Failures
+	}
 	if m.cfg.Look != nil && m.standing.Held() {
 		s.NextAttempt, s.LastHint = later(s.NextAttempt, m.standing.Next), hintLine(m.standing.Hint)
 	}
@@ -114,8 +119,20 @@ func (m *Manager) publish() {
 		if v := revokedAs(leaf, r); v != nil {
 			s.RenewAt, s.RenewWhy, s.Revoked = time.Time{}, "", v.Reason
 		}
+		s.Fallback = m.cfg.Fallback.Directory != "" && m.maker(leaf).Directory == m.cfg.Fallback.Directory
 	}
 	m.state.Store(&s)
+}
+
+// both is what two CAs have to say, in one line.
+func both(first, second string) string {
+	switch {
+	case second == "":
+		return first
+	case first == "":
+		return "fallback CA: " + second
+	}
+	return first + "; fallback CA: " + second
 }
 
 // event tells of something that State already shows.

@@ -1,13 +1,19 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"path/filepath"
 	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"ntsagent/acme"
+	"ntsagent/acme/issuer"
 	"ntsagent/acme/store"
 	"ntsagent/agent/config"
 )
@@ -17,20 +23,37 @@ var ErrNoAccount = errors.New("no account yet")
 
 // Account is the account that certificates are ordered with. No key is in it.
 type Account struct {
-	URI           string   `json:"uri"`
+	URI           string   `json:"uri"` // "" of a fallback = there is none yet
 	Directory     string   `json:"directory"`
 	CAAIdentities []string `json:"caa_identities"` // how the CA calls itself in CAA records; empty = it has not said
 	CAA           []string `json:"caa"`            // the record to publish for each name; empty where the CA has not said
+
+	Fallback *Account `json:"fallback,omitempty"` // at the fallback CA; nil = none is configured
 }
 
-// ReadAccount reads the account of cfg from disk, beside a running agent or without.
+// ReadAccount reads the account of cfg from disk, beside a running agent or without, and that at the fallback CA if there is one.
 func ReadAccount(cfg *config.Config) (Account, error) {
 	if cfg.Certificate.Source != config.SourceACME {
 		return Account{}, fmt.Errorf("certificate.source is %s: nothing is ordered, and there is no account", cfg.Certificate.Source)
 	}
-	kept, err := store.ReadAccount(acmeDir(cfg), cfg.ACME.Directory)
+	a, err := accountAt(cfg, cfg.ACME.Directory)
+	if d := cfg.ACME.FallbackDirectory; err == nil && d != "" {
+		var second Account
+		if second, err = accountAt(cfg, d); errors.Is(err, ErrNoAccount) {
+			second, err = Account{Directory: d, CAAIdentities: []string{}, CAA: []string{}}, nil
+		}
+		a.Fallback = &second
+	}
+	if err != nil {
+		return Account{}, err
+	}
+	return a, nil
+}
+
+func accountAt(cfg *config.Config, directory string) (Account, error) {
+	kept, err := store.ReadAccount(acmeDir(cfg), directory)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && kept.URI == "" {
-		return Account{}, fmt.Errorf("%w at %s: the agent makes it with its first order", ErrNoAccount, cfg.ACME.Directory)
+		return Account{}, fmt.Errorf("%w at %s: the agent makes it with its first order", ErrNoAccount, directory)
 	}
 	if err != nil {
 		return Account{}, err
@@ -55,12 +78,50 @@ func acmeDir(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "ac
 // Text is the account for people.
 func (a Account) Text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-10s %s\n%-10s %s\n", "account", a.URI, "directory", a.Directory)
-	if len(a.CAA) == 0 {
-		fmt.Fprintf(&b, "%-10s %s\n", "caa", "the CA has not said how CAA records name it; it is asked with each order")
-	}
-	for _, record := range a.CAA {
-		fmt.Fprintf(&b, "%-10s %s\n", "caa", record)
+	a.write(&b, "account")
+	if a.Fallback != nil {
+		b.WriteByte('\n')
+		a.Fallback.write(&b, "fallback")
 	}
 	return b.String()
+}
+
+func (a Account) write(b *strings.Builder, title string) {
+	if a.URI == "" {
+		fmt.Fprintf(b, "%-10s %s\n%-10s %s\n", title, "none yet: the agent opens it while it runs; its log says what keeps it from that", "directory", a.Directory)
+		return
+	}
+	fmt.Fprintf(b, "%-10s %s\n%-10s %s\n", title, a.URI, "directory", a.Directory)
+	if len(a.CAA) == 0 {
+		fmt.Fprintf(b, "%-10s %s\n", "caa", "the CA has not said how CAA records name it; it is asked with each order")
+	}
+	for _, record := range a.CAA {
+		fmt.Fprintf(b, "%-10s %s\n", "caa", record)
+	}
+}
+
+// How long to wait before an account is asked for again.
+const firstAsk, lastAsk = time.Minute, 24 * time.Hour
+
+// openAccount opens the account at the fallback CA before it is needed, and tries again later and later until there is one.
+func openAccount(ctx context.Context, at *issuer.Issuer, log hclog.Logger) error {
+	told := ""
+	for wait := firstAsk; ; wait = min(4*wait, lastAsk) {
+		err := at.Register(ctx)
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		var e *acme.Error
+		if errors.As(err, &e) && e.Error() != told {
+			told = e.Error()
+			log.Warn("no account at the fallback CA yet", "cause", told, "hint", e.Hint)
+		}
+		again := time.NewTimer(time.Duration(float64(wait) * (0.8 + 0.4*rand.Float64())))
+		select {
+		case <-ctx.Done():
+			again.Stop()
+			return nil
+		case <-again.C:
+		}
+	}
 }

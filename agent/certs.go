@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"ntsagent/acme"
 	"ntsagent/acme/challenge"
 	"ntsagent/acme/front"
@@ -36,10 +38,12 @@ const (
 // per name, or watched files that somebody else renews.
 type certs struct {
 	tasks    *task.Group
+	log      hclog.Logger
 	live     *live.Set
 	source   string
 	profile  string
 	managers []*acme.Manager
+	second   *issuer.Issuer // of the fallback CA; nil where there is none
 	files    []*fileSource
 	doors    []*door
 	going    sync.WaitGroup // requests that have begun
@@ -49,7 +53,7 @@ type certs struct {
 // newCerts builds the part for cfg. What old serves for a name that stays is
 // served on until something newer comes.
 func (a *agent) newCerts(ctx context.Context, old *parts, cfg *config.Config) (*certs, error) {
-	c := &certs{tasks: task.NewGroup(a.Log), live: live.NewSet(cfg.Names), source: cfg.Certificate.Source}
+	c := &certs{tasks: task.NewGroup(a.Log), log: a.Log.Named("acme"), live: live.NewSet(cfg.Names), source: cfg.Certificate.Source}
 	if old != nil {
 		c.live.Adopt(old.certs.live)
 	}
@@ -72,21 +76,29 @@ func (a *agent) newCerts(ctx context.Context, old *parts, cfg *config.Config) (*
 			return nil, err
 		}
 	}
-	order, err := issuer.New(issuer.Config{
-		Directory: cfg.ACME.Directory, Email: cfg.ACME.Email, AgreeToTerms: cfg.ACME.AgreeToTerms,
-		EAB:    issuer.EAB{KID: cfg.ACME.EAB.KID, HMACFile: cfg.ACME.EAB.HMACFile},
+	of := issuer.Config{
+		Directory: cfg.ACME.Directory, Email: cfg.ACME.Email, AgreeToTerms: cfg.ACME.AgreeToTerms, EAB: issuer.EAB(cfg.ACME.EAB),
 		CAFile: cfg.ACME.CAFile, Challenges: cfg.ACME.Challenges, Responder: responder, Webroot: webroot, Front: a.front(cfg),
 		Store: a.store, Log: a.Log.Named("acme"),
-	})
+	}
+	order, err := issuer.New(of)
 	if err != nil {
 		return nil, err
+	}
+	var fallback acme.Authority
+	if d := cfg.ACME.FallbackDirectory; d != "" {
+		of.Directory, of.EAB, of.Fallback = d, issuer.EAB(cfg.ACME.FallbackEAB), true
+		if c.second, err = issuer.New(of); err != nil {
+			return nil, err
+		}
+		fallback = acme.Authority{Directory: d, Issuer: c.second, Look: lookAtDNS(cfg, d)}
 	}
 	for _, name := range cfg.Names {
 		c.managers = append(c.managers, acme.NewManager(acme.Config{
 			Name: name, Issuer: order, Store: a.store, Live: c.live, KeyType: store.KeyType(cfg.ACME.KeyType),
 			Profile: cfg.ACME.Profile, Log: a.Log.Named("acme"), Event: a.certificateEvent,
 			Directory: cfg.ACME.Directory, Built: a.Built, Synced: acme.Synchronized,
-			Look: lookAtDNS(cfg), LookAround: order.LookAround,
+			Look: lookAtDNS(cfg, cfg.ACME.Directory), LookAround: order.LookAround, Fallback: fallback,
 		}))
 	}
 	return c, nil
@@ -116,6 +128,9 @@ func (c *certs) start(ctx context.Context) {
 	}
 	for _, m := range c.managers {
 		c.tasks.Go(ctx, task.Task{Name: "certificate", Run: m.Run})
+	}
+	if c.second != nil {
+		c.tasks.Go(ctx, task.Task{Name: "fallback account", Run: func(ctx context.Context) error { return openAccount(ctx, c.second, c.log) }})
 	}
 	for _, f := range c.files {
 		c.tasks.Go(ctx, task.Task{Name: "certificate files", Run: f.run})

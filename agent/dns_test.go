@@ -48,7 +48,7 @@ func TestLookAtDNSHoldsTheAnswerAgainstTheConfiguration(t *testing.T) {
 	}
 	cfg := &config.Config{StateDir: t.TempDir(), ACME: config.ACME{Directory: "https://ca.example/dir", Challenges: []string{config.ChallengeHTTP01},
 		Resolvers: []netip.AddrPort{at}}}
-	look := lookAtDNS(cfg)
+	look := lookAtDNS(cfg, cfg.ACME.Directory)
 
 	cfg.PublicAddresses = []netip.Addr{netip.MustParseAddr("203.0.113.9")}
 	if v := look(t.Context(), name); v.Finding != dnscheck.Mismatch || !strings.Contains(v.Text, "A 198.51.100.7 is not in public_addresses") {

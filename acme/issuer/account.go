@@ -1,12 +1,14 @@
 package issuer
 
 import (
+	"context"
 	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
+	"time"
 
 	legoacme "github.com/go-acme/lego/v4/acme"
 	"github.com/go-acme/lego/v4/acme/api"
@@ -92,6 +94,51 @@ func (i *Issuer) ensureRegistered(core *api.Core, a store.Account) (store.Accoun
 	}
 	i.cfg.Log.Info("account registered", "directory", a.Directory, "account", a.URI)
 	return a, nil
+}
+
+// registerTimeout bounds one Register.
+const registerTimeout = 2 * time.Minute
+
+// Register opens the account if there is none yet, before any certificate is ordered: who may turn to a CA some day has to name
+// its account in CAA records today. It changes nothing if there is one.
+func (i *Issuer) Register(ctx context.Context) (err error) {
+	within, cancel := context.WithTimeout(ctx, registerTimeout)
+	defer cancel()
+	select {
+	case i.slot <- struct{}{}: // an order may be opening it
+		defer func() { <-i.slot }()
+	case <-within.Done():
+		return within.Err()
+	}
+	a, err := i.storedAccount()
+	if err == nil && a.URI != "" {
+		return nil
+	}
+	defer i.base.CloseIdleConnections()
+	j := &job{issuer: i, session: i.session(within)}
+	if err == nil {
+		var core *api.Core
+		if core, err = j.core(a); err == nil {
+			_, err = i.ensureRegistered(core, a)
+		}
+	}
+	if err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return i.advised(j.classify(err, ""))
+}
+
+// fallbackKeys has the keys of the configuration that are called otherwise for the fallback CA.
+var fallbackKeys = strings.NewReplacer("acme.directory", "acme.fallback_directory", "acme.eab", "acme.fallback_eab")
+
+// advised is e with the keys of the configuration that are this CA's.
+func (i *Issuer) advised(e *acme.Error) *acme.Error {
+	if e == nil || !i.cfg.Fallback {
+		return e
+	}
+	own := *e
+	own.Hint, own.Err = fallbackKeys.Replace(e.Hint), fmt.Errorf("%s", fallbackKeys.Replace(e.Error()))
+	return &own
 }
 
 // maxIdentities bounds how many names a CA may give itself; those that are known have one to four.

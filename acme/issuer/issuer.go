@@ -43,6 +43,7 @@ type Config struct {
 	Directory    string   // directory URL, https only
 	Email        string   // contact of the account, may be empty
 	AgreeToTerms bool     // consent to the CA's terms of service; without it no account is made
+	Fallback     bool     // this is the fallback CA: advice names its keys of the configuration
 	EAB          EAB      // opens the account at a CA that has customers only
 	CAFile       string   // PEM roots trusted beside the system's, for a private or test CA; may be empty
 	Challenges   []string // HTTP01 and TLSALPN01, tried in this order
@@ -149,7 +150,7 @@ func (i *Issuer) Issue(ctx context.Context, o acme.Order) ([]byte, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, r.err
+		return nil, i.advised(r.err)
 	case <-within.Done():
 		job.proofs.withdraw()
 	}

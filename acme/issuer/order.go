@@ -12,6 +12,7 @@ import (
 	"github.com/go-acme/lego/v4/challenge/resolver"
 
 	"ntsagent/acme"
+	"ntsagent/acme/store"
 )
 
 const (
@@ -42,16 +43,25 @@ func (j *job) run() (chain []byte, failure *acme.Error) {
 	if err != nil {
 		return nil, j.classify(err, "")
 	}
-	core, err := api.New(j.session.client(), userAgent, j.issuer.cfg.Directory, account.URI, account.Key)
+	core, err := j.core(account)
 	if err != nil {
 		return nil, j.classify(err, "")
 	}
-	// lego has put a check for https around our transport whose errors have no type; ours does the same.
-	core.HTTPClient.Transport = j.session
 	if _, err := j.issuer.ensureRegistered(core, account); err != nil {
 		return nil, j.classify(err, "")
 	}
 	return j.tryChallenges(core)
+}
+
+// core is lego's client of the protocol for an account.
+func (j *job) core(account store.Account) (*api.Core, error) {
+	core, err := api.New(j.session.client(), userAgent, j.issuer.cfg.Directory, account.URI, account.Key)
+	if err != nil {
+		return nil, err
+	}
+	// lego has put a check for https around our transport whose errors have no type; ours does the same.
+	core.HTTPClient.Transport = j.session
+	return core, nil
 }
 
 // tryChallenges makes one order for each challenge type in turn until one succeeds. A challenge cannot be repeated within an
@@ -76,6 +86,9 @@ func (j *job) tryChallenges(core *api.Core) ([]byte, *acme.Error) {
 		// That the CA has said nothing does not mean that it has not counted.
 		if j.proofs.count() > shown && j.session.signed() == notAsked {
 			failed++
+			if j.order.Failed != nil {
+				j.order.Failed()
+			}
 		}
 		e := j.classify(err, kind)
 		first = combine(first, e)

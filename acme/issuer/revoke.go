@@ -10,7 +10,6 @@ import (
 	"time"
 
 	legoacme "github.com/go-acme/lego/v4/acme"
-	"github.com/go-acme/lego/v4/acme/api"
 
 	"ntsagent/acme"
 )
@@ -53,11 +52,10 @@ func (j *job) revoke(leaf *x509.Certificate, reason acme.Reason) error {
 	if err != nil {
 		return &acme.Error{Class: acme.ClassAccount, Err: err, Hint: "see that the agent may read its state_dir"}
 	}
-	core, err := api.New(j.session.client(), userAgent, j.issuer.cfg.Directory, account.URI, account.Key)
+	core, err := j.core(account)
 	if err != nil {
 		return err
 	}
-	core.HTTPClient.Transport = j.session // as for an order
 	message := legoacme.RevokeCertMessage{Certificate: base64.RawURLEncoding.EncodeToString(leaf.Raw)}
 	if reason != acme.Unspecified { // RFC 5280 section 5.3.1 would rather have no reason than this one
 		code := uint(reason)

@@ -17,6 +17,7 @@ import (
 // Renewal is what an agent must remember of its attempts to obtain a certificate, so that a restart does not forget how often
 // it has failed and what the CA still allows. Times are wall-clock times.
 type Renewal struct {
+	Directory    string         `json:"directory,omitempty"`    // URL of the CA that the failures, waits and counts are of
 	Failures     int            `json:"failures"`               // attempts since the last success that count as failed
 	Row          map[string]int `json:"row,omitempty"`          // attempts since the last success by class of error, those that do not count included
 	FirstFailure time.Time      `json:"first_failure,omitzero"` // of this row of failures
@@ -34,6 +35,10 @@ type Renewal struct {
 	Origin      Origin      `json:"origin,omitzero"`       // where the certificate in use came from
 	Ordered     string      `json:"ordered,omitempty"`     // directory URL that the last order went to
 	LastGood    time.Time   `json:"last_good,omitzero"`    // when the clock was last known to be right
+
+	// Other is the same of another CA: its failures, waits and counts. What is of the certificate or the clock (LastSuccess,
+	// Window, Origin, Ordered, LastGood, Revoked, Ceased) is above alone. Other of it is nil.
+	Other *Renewal `json:"other,omitempty"`
 
 	Revoked []Revocation `json:"revoked,omitempty"` // the newest few, by the operator's wish
 	Ceased  time.Time    `json:"ceased,omitzero"`   // since when nothing is ordered any more, for operation has ended; zero = it has not
@@ -110,13 +115,11 @@ func (s *Store) Renewal(name hostcheck.Name) (Renewal, error) {
 // would keep every later state from being saved.
 func parseRenewal(b []byte) (Renewal, bool) {
 	var f renewalFile
-	if err := json.Unmarshal(b, &f); err != nil || f.Schema != 1 || f.Failures < 0 {
+	if err := json.Unmarshal(b, &f); err != nil || f.Schema != 1 {
 		return Renewal{}, false
 	}
-	for class, n := range f.Row {
-		if n < 0 || len(class) > 40 || !utf8.ValidString(class) || len(f.Row) > maxTimes {
-			return Renewal{}, false
-		}
+	if !f.sound() || f.Other != nil && (f.Other.Other != nil || !f.Other.sound()) {
+		return Renewal{}, false
 	}
 	if len(f.Revoked) > maxTimes {
 		return Renewal{}, false
@@ -130,6 +133,16 @@ func parseRenewal(b []byte) (Renewal, bool) {
 	return r, true
 }
 
+// sound tells whether the counts make sense.
+func (r *Renewal) sound() bool {
+	for class, n := range r.Row {
+		if n < 0 || len(class) > 40 || !utf8.ValidString(class) || len(r.Row) > maxTimes {
+			return false
+		}
+	}
+	return r.Failures >= 0
+}
+
 // settled is r in the one form that is written: UTC, no monotonic clock, lists that are bounded and nil when empty.
 func settled(r Renewal) Renewal {
 	r.Row = maps.Clone(r.Row)
@@ -140,6 +153,10 @@ func settled(r Renewal) Renewal {
 		*list = append([]time.Time(nil), (*list)[max(0, len(*list)-maxTimes):]...)
 	}
 	r.Revoked = append([]Revocation(nil), r.Revoked...)
+	if r.Other != nil {
+		other := settled(*r.Other)
+		r.Other = &other
+	}
 	for _, t := range r.times() {
 		*t = t.Round(0).UTC()
 	}
@@ -157,6 +174,9 @@ func (r *Renewal) times() []*time.Time {
 		for i := range list {
 			all = append(all, &list[i])
 		}
+	}
+	if r.Other != nil {
+		all = append(all, r.Other.times()...)
 	}
 	return all
 }

@@ -128,13 +128,8 @@ func (v validator) certificateFiles(c *Config) {
 
 func (v validator) acme(c *Config) {
 	a := &c.ACME
-	u, err := url.Parse(a.Directory)
-	switch {
-	case err != nil || u.Scheme != "https" || u.Host == "":
-		v.fail("acme.directory", fmt.Sprintf("%q is not an https URL", printable(a.Directory)), "take it from the CA's documentation")
-	case u.User != nil:
-		v.fail("acme.directory", "holds a user name or password", "remove it; accounts are made by the agent")
-	}
+	v.directory("acme.directory", a.Directory)
+	v.fallback(a)
 	if a.Email != "" && !looksLikeEmail(a.Email) {
 		v.fail("acme.email", fmt.Sprintf("%q is not an e-mail address", a.Email), "")
 	}
@@ -164,6 +159,32 @@ func (v validator) acme(c *Config) {
 		if r.Port() == 0 || r.Addr().IsUnspecified() || r.Addr().IsMulticast() {
 			v.fail(fmt.Sprintf("acme.resolvers[%d]", i), r.String()+" is no server's address", "write it as 192.0.2.53:53")
 		}
+	}
+}
+
+// directory checks the URL of a CA.
+func (v validator) directory(key, directory string) {
+	u, err := url.Parse(directory)
+	switch {
+	case err != nil || u.Scheme != "https" || u.Host == "":
+		v.fail(key, fmt.Sprintf("%q is not an https URL", printable(directory)), "take it from the CA's documentation")
+	case u.User != nil:
+		v.fail(key, "holds a user name or password", "remove it; accounts are made by the agent")
+	}
+}
+
+// fallback checks the CA to turn to.
+func (v validator) fallback(a *ACME) {
+	v.eab("acme.fallback_eab", a.FallbackEAB)
+	if a.FallbackDirectory == "" {
+		if a.FallbackEAB != (EAB{}) {
+			v.fail("acme.fallback_eab", "there is no fallback_directory to open an account at", "set fallback_directory or remove the key")
+		}
+		return
+	}
+	v.directory("acme.fallback_directory", a.FallbackDirectory)
+	if a.FallbackDirectory == a.Directory {
+		v.fail("acme.fallback_directory", "is acme.directory again", "name another CA or remove the key")
 	}
 }
 
@@ -270,7 +291,6 @@ func (v validator) notYet(c *Config) {
 		}
 		v.fail(key, "not supported yet in this version", "remove the key")
 	}
-	same("acme.fallback_directory", c.ACME.FallbackDirectory, def.ACME.FallbackDirectory)
 	same("ke.max_pool_sessions", c.KE.MaxPoolSessions, def.KE.MaxPoolSessions)
 	same("ke.limits.per_prefix", c.KE.Limits.PerPrefix, def.KE.Limits.PerPrefix, Rate{})
 	same("ke.limits.burst", c.KE.Limits.Burst, def.KE.Limits.Burst)

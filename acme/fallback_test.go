@@ -1,0 +1,324 @@
+package acme
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ntsagent/acme/dnscheck"
+	"ntsagent/acme/store"
+	"ntsagent/hostcheck"
+)
+
+func TestTurn(t *testing.T) {
+	young, backstop, quarter := certificate(50*day, 40*day), certificate(60*day, 30*day), certificate(68*day, 22*day)
+	row := func(class Class, n int) store.Renewal {
+		return store.Renewal{Row: map[string]int{string(class): n}}
+	}
+	kept := func(class Class, wait time.Duration) store.Renewal {
+		r := row(class, 1)
+		r.RetryAfter = noon.Add(wait)
+		return r
+	}
+	limit := row(ClassLimit, 1)
+	limit.Limit = store.Limit{Domain: "pool.example", Until: noon.Add(5 * day)}
+	const never = time.Duration(1<<63 - 1)
+	for _, tt := range []struct {
+		name string
+		leaf *x509.Certificate
+		r    store.Renewal
+		want time.Duration // from now; never = not for that
+	}{
+		{"nothing has failed", backstop, store.Renewal{}, never},
+		{"two failures are nothing yet", nil, row(ClassNetwork, 2), never},
+		{"three without a certificate are enough", nil, row(ClassNetwork, 3), 0},
+		{"or with one that is over", certificate(90*day, -day), row(ClassNetwork, 3), 0},
+		{"while there is time the primary keeps a quarter of it", backstop, row(ClassNetwork, 3), 7*day + 12*time.Hour},
+		{"from the backstop on, not from now", young, row(ClassNetwork, 3), 17*day + 12*time.Hour},
+		{"which is over some day", quarter, row(ClassNetwork, 3), -12 * time.Hour},
+		{"a CA that is full says so", nil, limit, 0},
+		{"a CA that asks for a long wait does not do", nil, kept(ClassRateLimited, 2*time.Hour), 0},
+		{"a CA that asks for a short wait does", nil, kept(ClassRateLimited, time.Hour), never},
+		{"a wait that a wrong clock has written is none", nil, kept(ClassRateLimited, 80*365*day), never},
+		{"a certificate that is not fit may be so by one CA alone", nil, row(ClassRejected, 3), 0},
+		{"an account may be lost at one CA alone", nil, row(ClassAccount, 3), 0},
+		{"a name that was never validated is set up wrong", nil, row(ClassConnection, 100), never},
+		{"one that was may be out of reach for one CA alone", quarter, row(ClassUnauth, 6), -12 * time.Hour},
+		{"though not at once", quarter, row(ClassTLS, 5), never},
+		{"the clock is ours", nil, row(ClassClock, 100), never},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			at, ok := turn(noon, tt.leaf, tt.r)
+			if got := at.Sub(noon); ok != (tt.want != never) || ok && got != tt.want {
+				t.Errorf("turn in %v, %v; want %v", got, ok, tt.want)
+			}
+		})
+	}
+}
+
+func TestEachCAHasItsOwnCounts(t *testing.T) {
+	r := seated(store.Renewal{Directory: simulated, Failures: 4, LastSuccess: noon, Issued: []time.Time{noon}}, places{simulated, simulatedToo})
+	second := of(r, true)
+	if second.Failures != 0 || len(second.Issued) != 0 || !second.LastSuccess.Equal(noon) || second.Directory != simulatedToo || second.Other != nil {
+		t.Fatalf("the fallback begins with %+v", second)
+	}
+	second = afterFailure(noon, nil, signed(noon, second), &Error{Class: ClassTLS, Validations: 2, Err: errors.New("no")}, 0)
+	second.Ordered = simulatedToo
+	both := put(r, second, true)
+	if both.Failures != 4 || len(both.Validations) != 0 || both.Ordered != simulatedToo || both.Other.Failures != 1 || len(both.Other.Validations) != 2 {
+		t.Errorf("together %+v and %+v", both, both.Other)
+	}
+	if again := of(both, true); !reflect.DeepEqual(again, second) {
+		t.Errorf("put and taken: %+v, want %+v", again, second)
+	}
+	if r.Other.Failures != 0 {
+		t.Error("what was put has changed what it was put into")
+	}
+}
+
+func TestSeated(t *testing.T) {
+	const a, b, c = "https://a.example", "https://b.example", "https://c.example"
+	at := func(directory string, failures int, other *store.Renewal) store.Renewal {
+		return store.Renewal{Directory: directory, Failures: failures, LastSuccess: noon, Other: other}
+	}
+	old := func(directory string, failures int) *store.Renewal {
+		return &store.Renewal{Directory: directory, Failures: failures}
+	}
+	for _, tt := range []struct {
+		name string
+		r    store.Renewal
+		p    places
+		want store.Renewal
+	}{
+		{"nothing changes", at(a, 3, old(b, 1)), places{a, b}, at(a, 3, old(b, 1))},
+		{"a fallback comes in", at(a, 3, nil), places{a, b}, at(a, 3, old(b, 0))},
+		{"the two change places", at(a, 3, old(b, 1)), places{b, a}, at(b, 1, old(a, 3))},
+		{"the primary is another, and the first is remembered", at(a, 3, nil), places{b, ""}, at(b, 0, old(a, 3))},
+		{"and comes back", at(b, 0, old(a, 3)), places{a, ""}, at(a, 3, old(b, 0))},
+		{"the fallback is another", at(a, 3, old(b, 1)), places{a, c}, at(a, 3, old(c, 0))},
+		{"the fallback is gone, and is remembered", at(a, 3, old(b, 1)), places{a, ""}, at(a, 3, old(b, 1))},
+		{"both are others", at(a, 3, old(b, 1)), places{c, a}, at(c, 0, old(a, 3))},
+		{"a file of an agent without fallback", store.Renewal{Ordered: a, Failures: 3}, places{a, ""}, store.Renewal{Directory: a, Ordered: a, Failures: 3}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := seated(tt.r, tt.p); !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("%+v with %+v, want %+v with %+v", got, got.Other, tt.want, tt.want.Other)
+			}
+		})
+	}
+}
+
+// twoHouses is a house with a second CA to turn to.
+func twoHouses(t *testing.T, first, second *fakeCA, dir string) *house {
+	h := newHouse(t, first, dir)
+	h.cfg.Fallback = Authority{Directory: simulatedToo, Issuer: second}
+	return h
+}
+
+var errGone = &Error{Class: ClassNetwork, Err: errors.New("connection refused"), Hint: "wait"}
+
+// TestFallbackStepsInWhenThePrimaryIsGoneAndBackWhenItReturns lives through three certificates.
+func TestFallbackStepsInWhenThePrimaryIsGoneAndBackWhenItReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newFakeCA(t), newFakeCA(t)
+		first.life, second.life = 90*day, 90*day
+		first.window(50*day, 52*day, 12*time.Hour)
+		second.window(50*day, 52*day, 12*time.Hour)
+		var replaced []*x509.Certificate
+		notes := func(ca *fakeCA) func(context.Context, Order) ([]byte, error) {
+			return func(_ context.Context, o Order) ([]byte, error) {
+				replaced = append(replaced, o.Replaces)
+				return ca.sign(o.Name.String(), o.CSR.PublicKey, time.Now(), time.Now().Add(ca.life)), nil
+			}
+		}
+		first.set(notes(first))
+		second.set(notes(second))
+		h := twoHouses(t, first, second, "")
+		stop := h.run(t)
+		restart := func() {
+			stop()
+			h = twoHouses(t, first, second, h.dir)
+			stop = h.run(t)
+			synctest.Wait()
+		}
+		sleep(day)
+		if first.count() != 1 || second.count() != 0 || h.State().Fallback || first.questions() == 0 {
+			t.Fatalf("%d and %d orders, %+v", first.count(), second.count(), h.State())
+		}
+
+		first.set(fails(errGone))
+		sleep(60 * day) // past the backstop
+		restart()
+		if first.count() < 24 || second.count() != 0 || h.State().Failures < 24 {
+			t.Fatalf("%d and %d orders, %+v; want the primary to be asked for long", first.count(), second.count(), h.State())
+		}
+		asked := first.questions()
+		sleep(7 * day)
+		restart() // the counts of both are on disk
+		if s := h.State(); second.count() != 1 || !s.Fallback || s.Failures != 0 || s.LastError != "" || s.NotAfter.Before(time.Now().Add(85*day)) {
+			t.Fatalf("%d orders at the fallback, %+v; want its certificate", second.count(), s)
+		}
+		if left := h.live.Leaf(h.name).NotBefore.Sub(first.orders[0]); left < 67*day || left > 68*day {
+			t.Errorf("it stepped in after %v, want 67.5 days", left)
+		}
+		if replaced[1] != nil {
+			t.Error("a certificate of the primary was said to be replaced at the fallback")
+		}
+		if h.renewal.Failures != 0 || len(h.renewal.Other.Row) != 0 {
+			t.Errorf("state after success: %+v and %+v", h.renewal, h.renewal.Other)
+		}
+
+		sleep(2 * day)
+		if second.questions() < 3 || first.questions() > asked+20 {
+			t.Errorf("asked %d and %d times; want the maker alone to be asked", first.questions(), second.questions())
+		}
+		made, orders := h.live.Leaf(h.name), first.count()
+		sleep(54 * day) // in the window of the fallback; the primary is tried first, and is still gone
+		if first.count() == orders || second.count() != 1 || h.State().RenewAt.Sub(made.NotBefore) > 52*day {
+			t.Errorf("%d orders more at the primary, %d at the fallback, %+v", first.count()-orders, second.count(), h.State())
+		}
+		first.set(notes(first))
+		sleep(2 * time.Hour)
+		if s := h.State(); s.Fallback || second.count() != 1 || h.live.Leaf(h.name).Equal(made) || replaced[len(replaced)-1] != nil {
+			t.Errorf("%d orders at the fallback, replaced %v, %+v; want the primary's again", second.count(), replaced[len(replaced)-1], s)
+		}
+		stop()
+	})
+}
+
+func TestFallbackRenewsItsOwnWhileThePrimaryIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newFakeCA(t), newFakeCA(t)
+		first.set(fails(errGone))
+		var replaced []*x509.Certificate
+		second.set(func(_ context.Context, o Order) ([]byte, error) {
+			replaced = append(replaced, o.Replaces)
+			return second.sign(o.Name.String(), o.CSR.PublicKey, time.Now(), time.Now().Add(second.life)), nil
+		})
+		h := twoHouses(t, first, second, "")
+		stop := h.run(t)
+		sleep(20 * time.Minute)
+		if second.count() != 1 || first.count() != 3 || h.served(t) == nil {
+			t.Fatalf("%d and %d orders; want the fallback after three failures", first.count(), second.count())
+		}
+		made := h.live.Leaf(h.name)
+		for h.live.Leaf(h.name).Equal(made) {
+			if time.Now().After(made.NotAfter) {
+				t.Fatal("it has lapsed")
+			}
+			sleep(time.Hour)
+		}
+		stop()
+		if len(replaced) != 2 || replaced[0] != nil || replaced[1] == nil || !replaced[1].Equal(made) {
+			t.Errorf("replaced %v, want its own", replaced)
+		}
+	})
+}
+
+func TestNothingGoesToTheFallbackThatTheDNSForbids(t *testing.T) {
+	for name, c := range map[string]struct {
+		first, second dnscheck.Verdict
+		class         string // that the fallback has failed with
+	}{
+		"the name is withdrawn":                   {gone, gone, ""},
+		"the name leads elsewhere":                {dnscheck.Verdict{Finding: dnscheck.Mismatch, Text: "elsewhere"}, dnscheck.Verdict{Finding: dnscheck.Mismatch, Text: "elsewhere"}, ""},
+		"the primary may not issue":               {dnscheck.Verdict{Finding: dnscheck.Denied, Text: "CAA"}, dnscheck.Verdict{Finding: dnscheck.OK}, ""},
+		"the fallback may not issue":              {dnscheck.Verdict{Finding: dnscheck.OK}, dnscheck.Verdict{Finding: dnscheck.Denied, Text: "CAA names another", Hint: "publish"}, "caa"},
+		"the fallback may, and that is all right": {dnscheck.Verdict{Finding: dnscheck.OK}, dnscheck.Verdict{Finding: dnscheck.OK}, "-"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				first, second := newFakeCA(t), newFakeCA(t)
+				first.set(fails(errGone))
+				h := twoHouses(t, first, second, "")
+				verdict := dnscheck.Verdict{Finding: dnscheck.OK}
+				h.cfg.Look = func(context.Context, hostcheck.Name) dnscheck.Verdict { return verdict }
+				h.cfg.Fallback.Look = func(context.Context, hostcheck.Name) dnscheck.Verdict { return c.second }
+				stop := h.run(t)
+				sleep(3 * time.Minute) // two failures
+				verdict = c.first
+				sleep(2 * day)
+				s := h.State()
+				stop()
+				if c.class == "-" {
+					if second.count() != 1 {
+						t.Errorf("%d orders at the fallback, want one", second.count())
+					}
+					return
+				}
+				if second.count() != 0 || h.served(t) != nil {
+					t.Errorf("%d orders at the fallback, want none", second.count())
+				}
+				if c.class != "" && (h.renewal.Other.Row[c.class] == 0 || s.LastError != "connection refused; fallback CA: "+c.second.Text || s.LastHint != "wait; fallback CA: "+c.second.Hint || s.Condition != "") {
+					t.Errorf("state = %+v, want to be told why", s)
+				}
+			})
+		})
+	}
+}
+
+func TestStagingCAIsNoFallback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newFakeCA(t), newFakeCA(t)
+		first.set(fails(errGone))
+		h := newHouse(t, first, "")
+		h.cfg.Fallback = Authority{Directory: "https://acme-staging.ca.example/directory", Issuer: second}
+		h.Manager = NewManager(h.cfg)
+		stop := h.run(t)
+		sleep(2 * day)
+		stop()
+		if second.count() != 0 || !strings.Contains(h.log.String(), "fallback CA not used") {
+			t.Errorf("%d orders, log %s; want none from a CA that no client trusts", second.count(), h.log)
+		}
+	})
+}
+
+func TestWishIsGrantedByTheFallbackWhenThePrimaryHasFailedForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newFakeCA(t), newFakeCA(t)
+		first.set(fails(&Error{Class: ClassLimit, Domain: "pool.example", Until: time.Now().Add(5 * day), RetryAfter: 5 * day, Err: errors.New("429")}))
+		second.set(fails(errGone))
+		h := twoHouses(t, first, second, "")
+		stop := h.run(t)
+		sleep(time.Hour)
+		if first.count() != 1 || second.count() < 3 {
+			t.Errorf("%d and %d orders; want the fallback to be asked when the primary is full", first.count(), second.count())
+		}
+		second.set(nil)
+		if err := h.Renew(t.Context(), false); err != nil || first.count() != 1 || !h.State().Fallback {
+			t.Errorf("%d orders at the primary, answer %v, %+v", first.count(), err, h.State())
+		}
+		stop()
+	})
+}
+
+// TestFallbackCountsApart has a fallback whose certificates never arrive: its budget is spent, and the primary's is not.
+func TestFallbackCountsApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newFakeCA(t), newFakeCA(t)
+		first.set(fails(errGone))
+		second.set(func(_ context.Context, o Order) ([]byte, error) {
+			if err := o.Finalizing(); err != nil {
+				return nil, err
+			}
+			return nil, errGone
+		})
+		h := twoHouses(t, first, second, "")
+		stop := h.run(t)
+		sleep(5 * day)
+		if second.count() != weekBudget || len(h.renewal.Issued) != 0 || len(h.renewal.Other.Issued) != weekBudget {
+			t.Errorf("%d orders at the fallback, counted %v and %v", second.count(), h.renewal.Issued, h.renewal.Other.Issued)
+		}
+		first.set(nil)
+		sleep(2 * time.Hour)
+		stop()
+		if h.served(t) == nil || h.State().Fallback {
+			t.Errorf("state = %+v, want the primary's", h.State())
+		}
+	})
+}
