@@ -24,7 +24,7 @@ type State struct {
 	LastError     string    // of the last attempt that has ended: one line, "" after a success
 	LastHint      string    // one line: what to do
 	Failures      int       // since the last success
-	NextAttempt   time.Time // zero or past = as soon as may be
+	NextAttempt   time.Time // or, while the DNS holds orders back, the next look at it; zero or past = as soon as may be
 	Revoked       string    // the reason it was revoked for, and that it serves until another is there; "" = it was not
 	Fallback      bool      // the certificate is from the fallback CA
 	Condition     Condition // why nothing is ordered though nothing has failed, "" = for no such reason
@@ -109,7 +109,7 @@ func (m *Manager) publish() {
 		s.Failures += second.Failures
 	}
 	if m.cfg.Look != nil && m.standing.Held() {
-		s.NextAttempt, s.LastHint = later(s.NextAttempt, m.standing.Next), hintLine(m.standing.Hint)
+		s.NextAttempt, s.LastHint = m.standing.Next, hintLine(m.standing.Hint)
 	}
 	s.Condition, s.Why = m.condition(now)
 	if leaf != nil {

@@ -68,14 +68,14 @@ type Certificate struct {
 	Revoked       string    `json:"revoked,omitempty"`       // it was, for this reason; it serves until another is there
 	OrderingSince time.Time `json:"ordering_since,omitzero"` // an order is under way since then
 	LastSuccess   time.Time `json:"last_success,omitzero"`
-	LastError     string    `json:"last_error,omitempty"` // of the last attempt that has ended; "" after a success
-	LastHint      string    `json:"last_hint,omitempty"`  // what to do about it
-	Failures      int       `json:"failures"`             // in a row
-	NextAttempt   time.Time `json:"next_attempt,omitzero"`
-	Condition     string    `json:"condition,omitempty"`  // why nothing is ordered though nothing has failed: see below
-	Why           string    `json:"why,omitempty"`        // of the condition
-	DNSNote       string    `json:"dns_note,omitempty"`   // what the DNS says that deserves a look, no more
-	WebServer     []Fault   `json:"web_server,omitempty"` // what whoever has port 80 or 443 shows strangers, and should not, or the other way round
+	LastError     string    `json:"last_error,omitempty"`  // of the last attempt that has ended; "" after a success
+	LastHint      string    `json:"last_hint,omitempty"`   // what to do about it
+	Failures      int       `json:"failures"`              // in a row
+	NextAttempt   time.Time `json:"next_attempt,omitzero"` // where the DNS holds orders back, the next look at it
+	Condition     string    `json:"condition,omitempty"`   // why nothing is ordered though nothing has failed: see below
+	Why           string    `json:"why,omitempty"`         // of the condition
+	DNSNote       string    `json:"dns_note,omitempty"`    // what the DNS says that deserves a look, no more
+	WebServer     []Fault   `json:"web_server,omitempty"`  // what whoever has port 80 or 443 shows strangers, and should not, or the other way round
 }
 
 // Fault is something that an operator has to mend. Both are one line.
