@@ -1,6 +1,7 @@
 package issuer_test
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"net/http"
@@ -79,21 +80,59 @@ var endless = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 	}
 })
 
-// drip does the same, an octet at a time.
-var drip = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if _, err := io.WriteString(w, " "); err != nil {
-			return
+// drip does the same, an octet at a time, which no pause between two octets ends.
+var drip = dripped(http.StatusOK)
+
+func dripped(status int) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		w.WriteHeader(status)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			if _, err := io.WriteString(w, " "); err != nil {
+				return
+			}
+			w.(http.Flusher).Flush()
+			select {
+			case <-r.Context().Done():
+				return
+			case <-tick.C:
+			}
 		}
-		w.(http.Flusher).Flush()
-		select {
-		case <-r.Context().Done():
-			return
-		case <-tick.C:
+	})
+}
+
+// insecureAuthz gives the authorization of an order another scheme.
+func insecureAuthz(real http.Handler) http.Handler {
+	return edit("/order-plz", func(_ http.Header, body []byte) []byte {
+		at := bytes.Index(body, []byte("authorizations"))
+		return append(bytes.Clone(body[:at]), bytes.Replace(body[at:], []byte(`"https:`), []byte(`"http:`), 1)...)
+	})(real)
+}
+
+// silent takes every request and says nothing.
+var silent = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	io.Copy(io.Discard, r.Body) // net/http looks whether the client is still there only from then on
+	<-r.Context().Done()
+})
+
+// raw answers with octets that are no HTTP.
+func raw(octets string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		c, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			panic(err)
 		}
-	}
+		io.WriteString(c, octets)
+		c.Close()
+	})
+}
+
+// inTwoHours is a rate limit until a date.
+var inTwoHours = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Retry-After", time.Now().Add(2*time.Hour).UTC().Format(http.TimeFormat))
+	w.WriteHeader(http.StatusTooManyRequests)
 })
 
 // badNonces refuses nine of ten nonces. The first to be taken is the tenth.

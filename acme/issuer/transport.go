@@ -122,6 +122,9 @@ func (s *session) roundTrip(req *http.Request) (*http.Response, error) {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	resp.Body.Close()
 	s.octets(len(body))
+	if err == nil {
+		err = ctx.Err() // a server that sees us hang up may end an answer that it had not ended
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: read answer: %w", req.Method, req.URL.Redacted(), err)
 	}
@@ -141,6 +144,9 @@ func (s *session) roundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if resp.StatusCode >= 300 {
 		return s.refuse(req, resp, body)
+	}
+	if req.Method == http.MethodHead && resp.Header.Get("Replay-Nonce") == "" {
+		return nil, &acme.Error{Class: acme.ClassMalformed, Hint: hintNotACME, Err: fmt.Errorf("%s %s: no nonce", req.Method, req.URL.Redacted())}
 	}
 	if at := resp.Header.Get("Location"); at != "" && !secure(at) {
 		return nil, notHTTPS(at)
