@@ -33,14 +33,13 @@ import (
 	"ntsagent/hostcheck"
 )
 
-// siege is one real CA with one account, before which each case stands a hostile server of its own. The agent of a case begins
-// with the account and with a certificate that is due.
+// siege is one real CA, before which each case stands a hostile server of its own. The agent of a case begins with an account
+// and with a certificate that is due.
 type siege struct {
 	*world
-	name    hostcheck.Name
-	real    http.Handler
-	account store.Account
-	ca      *authority
+	name hostcheck.Name
+	real http.Handler
+	ca   *authority
 }
 
 func newSiege(t *testing.T) *siege {
@@ -48,17 +47,8 @@ func newSiege(t *testing.T) *siege {
 	g := &siege{name: mustName(t, "alice.members.pool.example"), ca: newAuthority(t)}
 	g.world = newWorld(t, settings{front: func(real http.Handler) http.Handler {
 		g.real = real
-		return at("/order-plz", always(503, "not yet"))(real)
+		return real
 	}}, g.name)
-	s := openStore(t, t.TempDir())
-	order, _ := newOrder(t, g.name, elliptic.P256())
-	if _, err := g.issuer(t, withStore(s)).Issue(t.Context(), order); err == nil || !strings.Contains(err.Error(), "503") {
-		t.Fatalf("the order to register an account with: %v", err)
-	}
-	var err error
-	if g.account, err = s.Account(g.directory); err != nil || g.account.URI == "" {
-		t.Fatalf("account %v: %v", g.account, err)
-	}
 	return g
 }
 
@@ -73,11 +63,12 @@ type camp struct {
 	written   atomic.Int64 // octets from the server
 }
 
-// pitch begins a case. The certificate in use is of that age, of 90 days.
+// pitch begins a case. The certificate in use is of that age, of 90 days. The account is the case's own, for pebble now and then
+// reuses the authorizations of one.
 func (g *siege) pitch(t *testing.T, f wall, age time.Duration) *camp {
 	t.Helper()
 	c := &camp{siege: g, dir: filepath.Join(t.TempDir(), "acme")}
-	handler := f(g.real)
+	handler := at("/order-plz", always(503, "not yet"))(g.real)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.requests.Add(1)
 		handler.ServeHTTP(w, r)
@@ -89,11 +80,16 @@ func (g *siege) pitch(t *testing.T, f wall, age time.Duration) *camp {
 	c.directory = server.URL + "/dir"
 
 	c.store = openStore(t, c.dir)
-	account := g.account
-	account.Directory, account.URI = c.directory, strings.Replace(account.URI, g.server.URL, server.URL, 1)
-	if err := c.store.SaveAccount(account); err != nil {
-		t.Fatal(err)
+	order, _ := newOrder(t, g.name, elliptic.P256())
+	if _, err := c.issuerOf(t).Issue(t.Context(), order); err == nil || !strings.Contains(err.Error(), "503") {
+		t.Fatalf("the order to register an account with: %v", err)
 	}
+	if a, err := c.store.Account(c.directory); err != nil || a.URI == "" {
+		t.Fatalf("account %v: %v", a, err)
+	}
+	handler = f(g.real)
+	c.requests.Store(0)
+	c.written.Store(0)
 	key, err := c.store.PendingKey(g.name, store.P256)
 	if err != nil {
 		t.Fatal(err)
