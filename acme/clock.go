@@ -42,10 +42,22 @@ func doubt(now, built time.Time, synchronized bool, up time.Duration, newest *x5
 	return ""
 }
 
+// A reading is what both clocks of the machine say at one moment.
+type reading struct {
+	wall time.Time     // without what package time knows of the other one
+	run  time.Duration // of the monotonic clock, from any beginning; it stands still while the machine sleeps
+}
+
+// readFrom is a reading with the run from began on, which is of this process.
+func readFrom(began time.Time) reading {
+	now := time.Now()
+	return reading{now.Round(0), now.Sub(began)}
+}
+
 // stepped is by how much the wall clock went on more than the monotonic clock did between two readings: it was set, or the
 // machine slept.
-func stepped(before, after time.Time) time.Duration {
-	return after.Round(0).Sub(before.Round(0)) - after.Sub(before)
+func stepped(before, after reading) time.Duration {
+	return after.wall.Sub(before.wall) - (after.run - before.run)
 }
 
 // afterStepBack is r when the clock went back by d to now: what lies ahead was written by a clock that was as far ahead.

@@ -124,11 +124,12 @@ var errGone = &Error{Class: ClassNetwork, Err: errors.New("connection refused"),
 
 // TestFallbackStepsInWhenThePrimaryIsGoneAndBackWhenItReturns lives through three certificates.
 func TestFallbackStepsInWhenThePrimaryIsGoneAndBackWhenItReturns(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		first, second := newFakeCA(t), newFakeCA(t)
-		first.life, second.life = 90*day, 90*day
-		first.window(50*day, 52*day, 12*time.Hour)
-		second.window(50*day, 52*day, 12*time.Hour)
+		first.life, second.life = 12*day, 12*day // the backstop is after eight days, the turn after nine
+		first.window(7*day, 7*day+time.Hour, 12*time.Hour)
+		second.window(7*day, 7*day+time.Hour, 12*time.Hour)
 		var replaced []*x509.Certificate
 		notes := func(ca *fakeCA) func(context.Context, Order) ([]byte, error) {
 			return func(_ context.Context, o Order) ([]byte, error) {
@@ -152,19 +153,19 @@ func TestFallbackStepsInWhenThePrimaryIsGoneAndBackWhenItReturns(t *testing.T) {
 		}
 
 		first.set(fails(errGone))
-		sleep(60 * day) // past the backstop
+		sleep(7*day + 12*time.Hour) // past the backstop
 		restart()
 		if first.count() < 24 || second.count() != 0 || h.State().Failures < 24 {
 			t.Fatalf("%d and %d orders, %+v; want the primary to be asked for long", first.count(), second.count(), h.State())
 		}
 		asked := first.questions()
-		sleep(7 * day)
+		sleep(day)
 		restart() // the counts of both are on disk
-		if s := h.State(); second.count() != 1 || !s.Fallback || s.Failures != 0 || s.LastError != "" || s.NotAfter.Before(time.Now().Add(85*day)) {
+		if s := h.State(); second.count() != 1 || !s.Fallback || s.Failures != 0 || s.LastError != "" || s.NotAfter.Before(time.Now().Add(11*day)) {
 			t.Fatalf("%d orders at the fallback, %+v; want its certificate", second.count(), s)
 		}
-		if left := h.live.Leaf(h.name).NotBefore.Sub(first.orders[0]); left < 67*day || left > 68*day {
-			t.Errorf("it stepped in after %v, want 67.5 days", left)
+		if left := h.live.Leaf(h.name).NotBefore.Sub(first.orders[0]); left < 9*day || left > 9*day+2*time.Hour {
+			t.Errorf("it stepped in after %v, want nine days", left)
 		}
 		if replaced[1] != nil {
 			t.Error("a certificate of the primary was said to be replaced at the fallback")
@@ -178,8 +179,8 @@ func TestFallbackStepsInWhenThePrimaryIsGoneAndBackWhenItReturns(t *testing.T) {
 			t.Errorf("asked %d and %d times; want the maker alone to be asked", first.questions(), second.questions())
 		}
 		made, orders := h.live.Leaf(h.name), first.count()
-		sleep(54 * day) // in the window of the fallback; the primary is tried first, and is still gone
-		if first.count() == orders || second.count() != 1 || h.State().RenewAt.Sub(made.NotBefore) > 52*day {
+		sleep(6 * day) // in the window of the fallback; the primary is tried first, and is still gone
+		if first.count() == orders || second.count() != 1 || h.State().RenewAt.Sub(made.NotBefore) > 8*day {
 			t.Errorf("%d orders more at the primary, %d at the fallback, %+v", first.count()-orders, second.count(), h.State())
 		}
 		first.set(notes(first))
@@ -192,6 +193,7 @@ func TestFallbackStepsInWhenThePrimaryIsGoneAndBackWhenItReturns(t *testing.T) {
 }
 
 func TestFallbackRenewsItsOwnWhileThePrimaryIsGone(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		first, second := newFakeCA(t), newFakeCA(t)
 		first.set(fails(errGone))
@@ -221,6 +223,7 @@ func TestFallbackRenewsItsOwnWhileThePrimaryIsGone(t *testing.T) {
 }
 
 func TestNothingGoesToTheFallbackThatTheDNSForbids(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		first, second dnscheck.Verdict
 		class         string // that the fallback has failed with
@@ -263,6 +266,7 @@ func TestNothingGoesToTheFallbackThatTheDNSForbids(t *testing.T) {
 }
 
 func TestStagingCAIsNoFallback(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		first, second := newFakeCA(t), newFakeCA(t)
 		first.set(fails(errGone))
@@ -279,6 +283,7 @@ func TestStagingCAIsNoFallback(t *testing.T) {
 }
 
 func TestWishIsGrantedByTheFallbackWhenThePrimaryHasFailedForLong(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		first, second := newFakeCA(t), newFakeCA(t)
 		first.set(fails(&Error{Class: ClassLimit, Domain: "pool.example", Until: time.Now().Add(5 * day), RetryAfter: 5 * day, Err: errors.New("429")}))
@@ -299,6 +304,7 @@ func TestWishIsGrantedByTheFallbackWhenThePrimaryHasFailedForLong(t *testing.T) 
 
 // TestFallbackCountsApart has a fallback whose certificates never arrive: its budget is spent, and the primary's is not.
 func TestFallbackCountsApart(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		first, second := newFakeCA(t), newFakeCA(t)
 		first.set(fails(errGone))

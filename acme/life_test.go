@@ -258,3 +258,43 @@ func TestAnOrderThatWasLeftBehindIsNotSigned(t *testing.T) {
 		}
 	})
 }
+
+func TestValidationsAreChargedAsTheCACountsThem(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		failed int // validations, before what the order came to
+		err    error
+		want   int
+	}{
+		{"none for a certificate by the first challenge", 0, nil, 0},
+		{"one for a certificate by the second", 1, nil, 1},
+		{"two for none by either", 2, &Error{Class: ClassTLS, Validations: 2, Err: errors.New("no")}, 2},
+		{"those that were told of, though the order was left behind", 1, &Error{Class: ClassNetwork, Err: errors.New("no answer")}, 1},
+		{"none for a CA that does not answer", 0, &Error{Class: ClassNetwork, Err: errors.New("no answer")}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t, newFakeCA(t), "")
+				h.ca.set(func(_ context.Context, o Order) ([]byte, error) {
+					r, err := h.store.Renewal(h.name)
+					if err != nil || len(r.Validations) != o.MayFail {
+						t.Errorf("on disk during the order: %v, %v; want all that may fail", r.Validations, err)
+					}
+					for range tt.failed {
+						o.Failed()
+					}
+					if tt.err != nil {
+						return nil, tt.err
+					}
+					return h.ca.sign(o.Name.String(), o.CSR.PublicKey, time.Now(), time.Now().Add(9*day)), nil
+				})
+				stop := h.run(t)
+				synctest.Wait()
+				stop()
+				if n := len(h.renewal.Validations); n != tt.want {
+					t.Errorf("%d validations charged, want %d", n, tt.want)
+				}
+			})
+		})
+	}
+}

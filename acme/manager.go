@@ -57,10 +57,11 @@ type Manager struct {
 	newest   *x509.Certificate // the stored certificate, whether its dates let it serve or not
 	ordering time.Time         // when the order under way began; zero = none is
 	started  time.Time
-	looked   time.Time // when the clock was last looked at
-	doubt    string    // why the clock is not believed, "" = it is
-	spoils   string    // why the directory must not be ordered from, "" = it may
-	wished   []wish    // that have no answer yet
+	looked   reading        // of the clock when it was last looked at
+	read     func() reading // the clock
+	doubt    string         // why the clock is not believed, "" = it is
+	spoils   string         // why the directory must not be ordered from, "" = it may
+	wished   []wish         // that have no answer yet
 	standing dnscheck.State
 	faults   []Fault   // that were seen twice
 	before   []Fault   // all that the last look around saw
@@ -94,7 +95,10 @@ func NewManager(cfg Config) *Manager {
 func (m *Manager) Run(ctx context.Context) error {
 	defer close(m.over)
 	m.started = time.Now()
-	m.looked = m.started
+	if m.read == nil {
+		m.read = func() reading { return readFrom(m.started) }
+	}
+	m.looked = m.read()
 	m.restore()
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -207,14 +211,14 @@ func (m *Manager) instead(now time.Time, leaf *x509.Certificate) bool {
 
 // lookAtClock decides whether the clock can be believed. Nothing is ordered by a clock that is wrong.
 func (m *Manager) lookAtClock() {
-	now, synced := time.Now(), m.cfg.Synced()
-	if d := stepped(m.looked, now); d.Abs() > bigStep {
+	now, both, synced := time.Now(), m.read(), m.cfg.Synced()
+	if d := stepped(m.looked, both); d.Abs() > bigStep {
 		m.log.Warn("clock stepped, or the machine slept: renewal computed anew", "by", d.Round(time.Second))
 		if d < 0 {
 			m.renewal = afterStepBack(now, m.renewal, -d)
 		}
 	}
-	m.looked = now
+	m.looked = both
 	why := doubt(now, m.cfg.Built, synced, now.Sub(m.started), m.newest, m.renewal)
 	switch {
 	case why != "" && m.doubt == "":
