@@ -73,6 +73,11 @@ func (m *Manager) revoke(ctx context.Context, serial string, reason Reason) erro
 	r.Revoked = append(slices.Clone(r.Revoked), revocation(now, leaf, reason))
 	r.Revoked = r.Revoked[max(0, len(r.Revoked)-maxRevoked):]
 	r.NextAttempt = time.Time{} // of a wait that was chosen for a certificate in force
+	if r.Other != nil {
+		other := *r.Other
+		other.NextAttempt = time.Time{}
+		r.Other = &other
+	}
 	if reason == CessationOfOperation {
 		r.Ceased = now
 		m.cfg.Live.Withdraw(m.cfg.Name)

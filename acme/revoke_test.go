@@ -249,3 +249,32 @@ func publicOf(t *testing.T, keyPEM []byte) crypto.PublicKey {
 	}
 	return key.(*ecdsa.PrivateKey).Public()
 }
+
+func TestTheCAThatMadeACertificateRevokesItAndEitherMayReplaceIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newFakeCA(t), newFakeCA(t)
+		first.set(fails(errGone))
+		h := twoHouses(t, first, second, "")
+		stop := h.run(t)
+		sleep(time.Hour)
+		if !h.State().Fallback || second.count() != 1 {
+			t.Fatalf("%d orders at the fallback, %+v", second.count(), h.State())
+		}
+		old := h.served(t)
+		replacement, err := h.Revoke(t.Context(), h.serial(), KeyCompromise)
+		if err != nil || replacement == nil || len(first.revoked) != 0 || len(second.revoked) != 1 || !bytes.Equal(h.served(t), old) {
+			t.Fatalf("%v, replacement %v, revoked %v and %v; want it revoked by the fallback", err, replacement, first.revoked, second.revoked)
+		}
+		stop()
+		h = twoHouses(t, first, second, h.dir)
+		stop = h.run(t)
+		sleep(7 * time.Hour)
+		stop()
+		if s := h.State(); second.count() != 2 || !s.Fallback || s.Revoked != "" || bytes.Equal(h.served(t), old) {
+			t.Errorf("%d orders at the fallback, %+v; want its successor from there", second.count(), s)
+		}
+		if r, err := h.store.Renewal(h.name); err != nil || len(r.Revoked) != 1 || r.Revoked[0].Key == "" {
+			t.Errorf("remembered of it: %+v, %v", r.Revoked, err)
+		}
+	})
+}
