@@ -20,7 +20,7 @@ bench: build ## measured against chronyd and the floor: ROUNDS=9, about 7 minute
 lint:  ## gofmt, go mod tidy, vet, staticcheck
 	@packaging/ci/lint.sh
 parts: ## unpack the real daemons into .parts/
-	@packaging/parts/unpack.sh .parts bookworm chrony ntpsec openntpd nftables knot libnginx-mod-stream haproxy && packaging/parts/unpack.sh .parts trixie chrony ntpsec ntpd-rs
+	@packaging/parts/unpack.sh .parts bookworm chrony ntpsec openntpd nftables knot libnginx-mod-stream haproxy systemd && packaging/parts/unpack.sh .parts trixie chrony ntpsec ntpd-rs
 clean: ## remove what the targets above made
 	@rm -rf $(BIN) .parts
 .PHONY: help build run test test-slow race fuzz bench lint parts clean
