@@ -109,7 +109,7 @@ func TestTheLookThatKeepsOrdersBackIsOverruledAcrossRestarts(t *testing.T) {
 		ca.set(func(_ context.Context, o Order) ([]byte, error) {
 			insisted = append(insisted, o.Insist)
 			if !slices.Contains(o.Insist, "http-01") {
-				return nil, &Error{Class: ClassInternal, Err: errors.New("http-01 not tried"), InVain: []string{"http-01"}}
+				return nil, &Error{Class: ClassFront, Err: errors.New("http-01 not tried"), InVain: []string{"http-01"}}
 			}
 			return ca.sign(o.CSR.DNSNames[0], o.CSR.PublicKey, time.Now(), time.Now().Add(90*day)), nil
 		})

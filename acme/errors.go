@@ -23,6 +23,7 @@ const (
 	ClassAccount     Class = "account"      // the account is unknown, closed, or lacks consent
 	ClassClock       Class = "clock"        // certificates look as if our clock were wrong
 	ClassRejected    Class = "rejected"     // a certificate came back and is not fit to be served
+	ClassFront       Class = "web server"   // who stands before us would show the CA no proof, as far as we see: no CA was asked
 	ClassInternal    Class = "internal"     // the fault is on this machine, or unknown
 )
 

@@ -50,6 +50,7 @@ func TestTurn(t *testing.T) {
 		{"a name that was never validated is set up wrong", nil, row(ClassConnection, 100), never},
 		{"one that was may be out of reach for one CA alone", quarter, row(ClassUnauth, 6), -12 * time.Hour},
 		{"though not at once", quarter, row(ClassTLS, 5), never},
+		{"the web server that would show no CA a proof is ours", nil, store.Renewal{Row: map[string]int{string(ClassFront): 100, inVain + "http-01": 100}}, never},
 		{"the clock is ours", nil, row(ClassClock, 100), never},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

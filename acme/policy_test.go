@@ -130,6 +130,7 @@ func TestEachClassHasItsCurve(t *testing.T) {
 		ClassNetwork: {m, 5 * m, 15 * m, h}, ClassClock: {m, 5 * m, 15 * m, h},
 		ClassConnection: {m, 10 * m, 100 * m, 24 * h}, ClassUnauth: {m, 10 * m, 100 * m, 24 * h}, ClassDNS: {m, 10 * m, 100 * m, 24 * h},
 		ClassCAA: {m, 10 * m, 100 * m, 24 * h}, ClassTLS: {m, 10 * m, 100 * m, 24 * h}, ClassInternal: {m, 10 * m, 100 * m, 24 * h},
+		ClassFront:     {m, 10 * m, 100 * m, 24 * h},
 		ClassMalformed: {h, 24 * h, 24 * h, 24 * h}, ClassAccount: {h, 24 * h, 24 * h, 24 * h}, ClassRejected: {h, 24 * h, 24 * h, 24 * h},
 	} {
 		var r store.Renewal

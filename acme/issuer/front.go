@@ -49,7 +49,7 @@ func (j *job) askFront(kind string) *acme.Error {
 		if !fault.Fatal {
 			continue
 		}
-		fatal := &acme.Error{Class: acme.ClassInternal, Err: errors.New(kind + " not tried: " + fault.What), Hint: fault.Hint(), InVain: []string{kind}}
+		fatal := &acme.Error{Class: acme.ClassFront, Err: errors.New(kind + " not tried: " + fault.What), Hint: fault.Hint(), InVain: []string{kind}}
 		if slices.Contains(j.order.Insist, kind) {
 			j.issuer.cfg.Log.Warn("the CA is asked all the same", "name", j.order.Name.String(), "cause", fatal.Error(), "hint", fatal.Hint)
 			return nil

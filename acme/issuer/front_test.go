@@ -46,7 +46,7 @@ func TestTheCAIsNotAskedInVain(t *testing.T) {
 	for range 3 {
 		_, err := i.Issue(t.Context(), order)
 		e, ok := err.(*acme.Error)
-		if !ok || e.Class != acme.ClassInternal || !strings.Contains(e.Error(), "http-01 not tried: the web server on port 80 does not pass the Host "+name.String()+" on") ||
+		if !ok || e.Class != acme.ClassFront || !strings.Contains(e.Error(), "http-01 not tried: the web server on port 80 does not pass the Host "+name.String()+" on") ||
 			!strings.Contains(e.Hint, "proxy_set_header Host $host;") {
 			t.Fatalf("%+v", err)
 		}
@@ -188,7 +188,7 @@ func TestTheCAIsNotAskedInVainBehindARouter(t *testing.T) {
 	order, _ := newOrder(t, name, elliptic.P256())
 	_, err := w.issuer(t, only(issuer.TLSALPN01), w.routed(public)).Issue(t.Context(), order)
 	e, ok := err.(*acme.Error)
-	if !ok || e.Class != acme.ClassInternal || e.Validations != 0 || !strings.Contains(e.Error(), "tls-alpn-01 not tried: who has port 443 ends TLS for "+name.String()+" itself") ||
+	if !ok || e.Class != acme.ClassFront || e.Validations != 0 || !strings.Contains(e.Error(), "tls-alpn-01 not tried: who has port 443 ends TLS for "+name.String()+" itself") ||
 		!strings.Contains(e.Hint, "$ssl_preread_server_name") || !strings.Contains(e.Hint, "req.ssl_sni") {
 		t.Fatalf("%+v", err)
 	}

@@ -111,7 +111,7 @@ func combine(first, e *acme.Error) *acme.Error {
 	}
 	both := &acme.Error{Class: first.Class, Hint: first.Hint, RetryAfter: max(first.RetryAfter, e.RetryAfter), Err: errors.Join(first, e),
 		InVain: slices.Concat(first.InVain, e.InVain)}
-	if first.Class == acme.ClassInternal { // nobody but us has judged that one
+	if first.Class == acme.ClassInternal || first.Class == acme.ClassFront { // nobody but us has judged that one
 		both.Class = e.Class
 	}
 	if e.Class == acme.ClassRateLimited || e.Class == acme.ClassLimit {
