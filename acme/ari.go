@@ -47,7 +47,7 @@ func beforeOrder(now time.Time, leaf *x509.Certificate, r store.Renewal, directo
 // noted is r with the origin of leaf written down, before another order makes it doubtful.
 func noted(leaf *x509.Certificate, r store.Renewal) store.Renewal {
 	if leaf != nil {
-		r.Origin = store.Origin{Certificate: certificateID(leaf), Directory: origin(leaf, r)}
+		r.Origin = store.Origin{Certificate: certificateID(leaf), Directory: origin(leaf, r), Life: lifetime(leaf)}
 	}
 	return r
 }

@@ -39,10 +39,20 @@ func within(times []time.Time, now time.Time, span time.Duration) []time.Time {
 	return out
 }
 
+// perWeek is how many certificates a CA makes for the same name in a week. One whose certificates live for a day or an hour,
+// as those of private CAs do, must make more than a public one: as many as renewals take, and half as many again.
+func perWeek(r store.Renewal) int {
+	from := r.Origin
+	if from.Life <= 0 || from.Directory == "" || from.Directory != r.Directory {
+		return weekBudget
+	}
+	return max(weekBudget, int(3*week/from.Life))
+}
+
 // allowed is the earliest time at which one more order keeps within what CAs allow, and why it is not now. The last certificate
 // of a week is kept for a name that is late, or for an operator's wish (forced), which need not wait for the gap either.
 func allowed(now time.Time, leaf *x509.Certificate, r store.Renewal, forced bool) (at time.Time, why string) {
-	most := weekBudget
+	most := perWeek(r)
 	if !forced && !late(now, inForce(leaf, r)) {
 		most--
 	}
@@ -55,8 +65,12 @@ func allowed(now time.Time, leaf *x509.Certificate, r store.Renewal, forced bool
 			at, why = free, "the validations that may fail in an hour are used up"
 		}
 	}
-	// A first order that was only interrupted need not be waited for.
-	if n := len(failed); n > 1 && !forced || n == 1 && !forced && r.Failures > 0 {
+	// A first order that was only interrupted need not be waited for, nor what failed on the way to a success.
+	n := len(failed)
+	if n > 0 && !failed[n-1].After(r.LastSuccess) {
+		n = 0
+	}
+	if n > 1 && !forced || n == 1 && !forced && r.Failures > 0 {
 		if free := failed[n-1].Add(validationGap); free.After(at) {
 			at, why = free, "a validation has failed lately"
 		}

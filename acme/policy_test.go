@@ -175,6 +175,13 @@ func TestAllowed(t *testing.T) {
 		}
 		return out
 	}
+	hours := func(n, apart int) (out []time.Time) {
+		for i := range n {
+			out = append(out, noon.Add(-time.Duration((i+1)*apart)*time.Hour))
+		}
+		return out
+	}
+	daily := store.Origin{Directory: "a", Life: day}
 	m, healthy, dying := time.Minute, certificate(61*day, 29*day), certificate(85*day, 5*day)
 	for _, tt := range []struct {
 		name   string
@@ -194,6 +201,13 @@ func TestAllowed(t *testing.T) {
 		{"twelve minutes after a failed validation", healthy, store.Renewal{Failures: 1, Validations: ago(m)}, false, 11 * m},
 		{"which a wish need not wait", healthy, store.Renewal{Failures: 1, Validations: ago(m)}, true, 0},
 		{"nor an order that was only interrupted", healthy, store.Renewal{Validations: ago(m)}, false, 0},
+		{"nor what failed on the way to a success", healthy, store.Renewal{LastSuccess: noon.Add(-m), Validations: ago(2*m, 2*m)}, false, 0},
+		{"a success does not lift what fails after it", healthy, store.Renewal{Failures: 1, LastSuccess: noon.Add(-2 * m), Validations: ago(m)}, false, 11 * m},
+		{"a CA whose certificates live for a day makes three a day", healthy, store.Renewal{Origin: daily, Directory: "a", Issued: hours(19, 8)}, false, 0},
+		{"and no more, one in reserve", healthy, store.Renewal{Origin: daily, Directory: "a", Issued: hours(20, 6)}, false, 48*time.Hour + budgetSlack},
+		{"which is nothing to another CA", healthy, store.Renewal{Origin: daily, Directory: "b", Issued: hours(4, 8)}, false, 136*time.Hour + budgetSlack},
+		{"nor to one whose certificates live for six days", healthy,
+			store.Renewal{Origin: store.Origin{Directory: "a", Life: 6 * day}, Directory: "a", Issued: hours(4, 8)}, false, 136*time.Hour + budgetSlack},
 		{"five failed validations are five for a wish too", healthy, store.Renewal{Validations: ago(50*m, 40*m, 30*m, 20*m, m)}, true, 10*m + budgetSlack},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

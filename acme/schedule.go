@@ -28,12 +28,15 @@ const shortLife = 10 * 24 * time.Hour
 // RenewAt is when a certificate should be renewed at the latest: when a third of its life is left, or half if it lives for less
 // than ten days. A CA's renewal information can bring an order forward, never put it off beyond this.
 func RenewAt(leaf *x509.Certificate) time.Time {
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	life := lifetime(leaf)
 	if life < shortLife {
 		return leaf.NotAfter.Add(-life / 2)
 	}
 	return leaf.NotAfter.Add(-life / 3)
 }
+
+// lifetime is for how long a certificate is made.
+func lifetime(leaf *x509.Certificate) time.Duration { return leaf.NotAfter.Sub(leaf.NotBefore) }
 
 // renewAt is RenewAt, or the point in the CA's window if that comes first.
 func renewAt(leaf *x509.Certificate, r store.Renewal) time.Time {
@@ -211,7 +214,7 @@ func afterFailure(now time.Time, leaf *x509.Certificate, r store.Renewal, e *Err
 func afterSuccess(now time.Time, leaf *x509.Certificate, r store.Renewal, directory string) store.Renewal {
 	pause := min(max(leaf.NotAfter.Sub(now)/10, time.Minute), 24*time.Hour)
 	return store.Renewal{Directory: r.Directory, LastSuccess: now, NextAttempt: now.Add(pause), LastGood: r.LastGood, Issued: r.Issued, Validations: r.Validations,
-		Origin: store.Origin{Certificate: certificateID(leaf), Directory: directory}, Ordered: directory,
+		Origin: store.Origin{Certificate: certificateID(leaf), Directory: directory, Life: lifetime(leaf)}, Ordered: directory,
 		Revoked: r.Revoked}
 }
 

@@ -70,8 +70,9 @@ type Limit struct {
 
 // Origin names a certificate and the directory URL of the CA that made it.
 type Origin struct {
-	Certificate string `json:"certificate,omitempty"`
-	Directory   string `json:"directory,omitempty"`
+	Certificate string        `json:"certificate,omitempty"`
+	Directory   string        `json:"directory,omitempty"`
+	Life        time.Duration `json:"life,omitempty"` // of the certificate, in nanoseconds; 0 = not known
 }
 
 // maxTimes bounds a list of times. No limit of a CA that is kept needs more than the newest few.
@@ -133,14 +134,14 @@ func parseRenewal(b []byte) (Renewal, bool) {
 	return r, true
 }
 
-// sound tells whether the counts make sense.
+// sound tells whether the numbers make sense.
 func (r *Renewal) sound() bool {
 	for class, n := range r.Row {
 		if n < 0 || len(class) > 40 || !utf8.ValidString(class) || len(r.Row) > maxTimes {
 			return false
 		}
 	}
-	return r.Failures >= 0
+	return r.Failures >= 0 && r.Origin.Life >= 0
 }
 
 // settled is r in the one form that is written: UTC, no monotonic clock, lists that are bounded and nil when empty.

@@ -268,7 +268,7 @@ func TestRenewal(t *testing.T) {
 		Row: map[string]int{"network": 2, "connection": 1}, Issued: []time.Time{now.Add(-time.Hour)}, Validations: []time.Time{now, now.Add(1)},
 		Window:  Window{Certificate: "1f", Start: now, End: now.Add(5), At: now.Add(4), AskAt: now.Add(3), Why: "https://ca.example/why"},
 		Limit:   Limit{Domain: "pool.example", Until: now.Add(6)},
-		Origin:  Origin{Certificate: "1f", Directory: "https://ca.example/dir"},
+		Origin:  Origin{Certificate: "1f", Directory: "https://ca.example/dir", Life: 24 * time.Hour},
 		Ordered: "https://ca.example/dir", LastGood: now.Add(7)}
 	must(t, s.SaveRenewal(name, want))
 	if got, err := open(t, dir).Renewal(name); err != nil || !reflect.DeepEqual(got, want) {
