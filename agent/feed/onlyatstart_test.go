@@ -1,0 +1,122 @@
+package feed_test
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"ntsagent/agent/daemon/chronytest"
+	"ntsagent/agent/daemon/daemontest"
+	"ntsagent/agent/daemon/ntpdrstest"
+	"ntsagent/agent/feed"
+	"ntsagent/packaging/parts"
+)
+
+// startReader is a daemon that reads its pair when it starts.
+type startReader struct {
+	dir, name string
+	ke        netip.AddrPort
+	restart   func()
+	hangUp    func() // and waits for its end
+	// startsWithout says that it starts with a key of another certificate, too, and
+	// exchanges no keys then.
+	startsWithout bool
+}
+
+// What certificate.export is told to do rests on this: a new pair, a SIGHUP even,
+// is nothing to chronyd and ntp-daemon, which the signal ends; and a chronyd that
+// starts between the two renames exchanges no keys until its next start.
+func TestOnlyAStartMakesChronydAndNtpDaemonReadTheirPair(t *testing.T) {
+	t.Parallel()
+	for name, start := range map[string]func(t *testing.T) startReader{
+		"chronyd 4.3":   func(t *testing.T) startReader { return chronyReader(t, parts.Debian12) },
+		"chronyd 4.6.1": func(t *testing.T) startReader { return chronyReader(t, parts.Debian13) },
+		"ntp-daemon": func(t *testing.T) startReader {
+			s := ntpdrstest.Start(t, ntpdrstest.Options{})
+			return startReader{s.Dir, ntpdrstest.Name, s.KE, s.Restart, func() {
+				s.Signal(syscall.SIGHUP)
+				until(t, "its end", func() bool { _, err := feed.Served(t.Context(), s.KE, ntpdrstest.Name); return err != nil })
+			}, false}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t)
+			serial := func() string {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				served, err := feed.Served(ctx, s.ke, s.name)
+				if err != nil {
+					return ""
+				}
+				return string(served.Raw)
+			}
+			serves := func() (now string) {
+				t.Helper()
+				until(t, "its key exchange", func() bool { now = serial(); return now != "" })
+				return now
+			}
+			first := serves()
+			second, third := t.TempDir(), t.TempDir()
+			daemontest.WriteCertificate(t, second, s.name)
+			daemontest.WriteCertificate(t, third, s.name)
+			s.take(t, second, daemontest.KeyFile)
+			s.take(t, second, daemontest.CertFile)
+			if serves() != first {
+				t.Error("it serves a new pair without a start")
+			}
+			s.hangUp()
+			s.restart()
+			if serves() == first {
+				t.Error("after a start it serves the pair of before")
+			}
+			if !s.startsWithout {
+				return
+			}
+			s.take(t, third, daemontest.KeyFile)
+			s.restart()
+			if serial() != "" {
+				t.Error("it serves a certificate without its key")
+			}
+			s.take(t, third, daemontest.CertFile)
+			s.restart()
+			serves()
+		})
+	}
+}
+
+func (s startReader) take(t *testing.T, from, file string) {
+	t.Helper()
+	put(t, filepath.Join(s.dir, file), content(t, filepath.Join(from, file)))
+}
+
+func chronyReader(t *testing.T, release parts.Release) startReader {
+	s := chronytest.Start(t, chronytest.Options{Release: release})
+	return startReader{s.Dir, chronytest.Name, s.KE(), s.StartAgain, func() {
+		b, err := os.ReadFile(filepath.Join(s.Dir, "pid"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(t, syscall.Kill(pid, syscall.SIGHUP))
+		until(t, "its end", func() bool { _, err := os.Lstat(filepath.Join(s.Dir, "pid")); return err != nil })
+	}, true}
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); <-time.After(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
