@@ -19,6 +19,7 @@ import (
 	"ntsagent/agent/config"
 	"ntsagent/agent/daemon/chronytest"
 	"ntsagent/agent/daemon/daemontest"
+	"ntsagent/agent/daemon/ntpdrstest"
 	"ntsagent/agent/feed"
 	"ntsagent/agent/status"
 )
@@ -42,22 +43,24 @@ func init() {
 	}
 }
 
-// chronydKE is where chronyd exchanges keys in its network.
-var chronydKE = netip.MustParseAddrPort("127.0.0.1:4460")
+// restartedKE is where the daemon exchanges keys in its network.
+var restartedKE = netip.MustParseAddrPort("127.0.0.1:4460")
 
-// servedByChronyd is a chronyd that exchanges keys itself, and an agent beside it
-// that renews its certificate.
-type servedByChronyd struct {
+// restartedDaemon is a daemon that exchanges keys itself and reads its certificate
+// only when it starts, and an agent beside it that renews that.
+type restartedDaemon struct {
 	*member
+	kind   string
+	again  func() // restarts it
 	as     *syscall.Credential
 	export config.Export
 	record string
 	asked  string // is there while somebody waits for a restart
 }
 
-// startRestarted starts chronyd with a certificate of another authority. It has to
-// be in a network of its own, for it serves at port 4460.
-func startRestarted(t *testing.T, as string) (m *servedByChronyd, before string) {
+// startRestarted starts a daemon of that kind with a certificate of another
+// authority. It has to be in a network of its own, for it serves at port 4460.
+func startRestarted(t *testing.T, kind, as string) (m *restartedDaemon, before string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test needs root: chronyd, the helper and the agent are of several users")
@@ -67,7 +70,7 @@ func startRestarted(t *testing.T, as string) (m *servedByChronyd, before string)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	m = &servedByChronyd{as: credential(t, as), member: &member{
+	m = &restartedDaemon{kind: kind, as: credential(t, as), member: &member{
 		t: t, ca: newAuthority(t), dir: dir, state: filepath.Join(dir, "state"), cert: filepath.Join(dir, "fullchain.pem"), key: filepath.Join(dir, "privkey.pem"),
 		conf: filepath.Join(dir, "ntsagent.yaml"), socket: filepath.Join(dir, "state", "control.sock"), ended: make(chan error, 1),
 	}}
@@ -76,8 +79,14 @@ func startRestarted(t *testing.T, as string) (m *servedByChronyd, before string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	theirs := filepath.Join(dir, "chrony")
-	line := fmt.Sprintf("{name: %s, cert: %s/nts.crt, key: %s/nts.key, group: nogroup, then: restart, command: [%s, %s, %s]}", memberName, theirs, theirs, self, restartPart, m.asked)
+	theirs := filepath.Join(dir, "theirs")
+	var rs *ntpdrstest.Server
+	if kind == config.KindNTPDRS {
+		rs = ntpdrstest.Start(t, ntpdrstest.Options{OwnPorts: true})
+		theirs = rs.Dir
+	}
+	line := fmt.Sprintf("{name: %s, cert: %s/%s, key: %s/%s, group: nogroup, then: restart, command: [%s, %s, %s]}",
+		memberName, theirs, daemontest.CertFile, theirs, daemontest.KeyFile, self, restartPart, m.asked)
 	if m.export, err = config.ParseExport(line); err != nil {
 		t.Fatal(err)
 	}
@@ -92,16 +101,23 @@ func startRestarted(t *testing.T, as string) (m *servedByChronyd, before string)
 			t.Fatal(err)
 		}
 	}
-	m.chronyd = chronytest.Start(t, chronytest.Options{User: chronysUser, ExtraConf: []string{
-		"ntsport 4460", "ntsservercert " + m.export.Cert, "ntsserverkey " + m.export.Key}})
+	addr := netip.AddrPort{}
+	if rs != nil {
+		rs.Restart()
+		addr, m.again = rs.Addr, rs.Restart
+	} else {
+		s := chronytest.Start(t, chronytest.Options{User: chronysUser, ExtraConf: []string{
+			"ntsport 4460", "ntsservercert " + m.export.Cert, "ntsserverkey " + m.export.Key}})
+		addr, m.again = s.Addr, s.StartAgain
+	}
 	m.ca.last = 100
 	m.renew(30 * 24 * time.Hour)
 	m.write(m.conf, fmt.Appendf(nil, `names: [%s]
 certificate: {source: files, cert: %s, key: %s, export: [%s]}
-daemon: {kind: chrony, mode: certificate, address: %s}
+daemon: {kind: %s, mode: certificate, address: %s}
 observe: {socket: %s, self_check: 1s}
 state_dir: %s
-`, memberName, m.cert, m.key, line, m.chronyd.Addr, m.socket, m.state))
+`, memberName, m.cert, m.key, line, kind, addr, m.socket, m.state))
 	for _, path := range []string{m.state, m.conf} {
 		if err := os.Chown(path, int(m.as.Uid), int(m.as.Gid)); err != nil {
 			t.Fatal(err)
@@ -111,7 +127,7 @@ state_dir: %s
 }
 
 // run starts the agent; end kills it.
-func (m *servedByChronyd) run() (end func()) {
+func (m *restartedDaemon) run() (end func()) {
 	m.t.Helper()
 	cmd := asUser(m.t, m.as, "agent", m.conf)
 	if err := cmd.Start(); err != nil {
@@ -126,7 +142,7 @@ func (m *servedByChronyd) run() (end func()) {
 }
 
 // renew puts a new certificate where the agent takes it from, and returns its serial.
-func (m *servedByChronyd) renew(life time.Duration) string {
+func (m *restartedDaemon) renew(life time.Duration) string {
 	m.t.Helper()
 	cert, key, serial := m.ca.issue(life)
 	for path, b := range map[string][]byte{m.key: key, m.cert: cert} {
@@ -139,8 +155,8 @@ func (m *servedByChronyd) renew(life time.Duration) string {
 }
 
 // shown is the serial of the certificate that a client meets, whoever it is of.
-func (m *servedByChronyd) shown() string {
-	served, err := feed.Served(m.t.Context(), chronydKE, memberName)
+func (m *restartedDaemon) shown() string {
+	served, err := feed.Served(m.t.Context(), restartedKE, memberName)
 	if err != nil {
 		return err.Error()
 	}
@@ -148,25 +164,25 @@ func (m *servedByChronyd) shown() string {
 }
 
 // until waits for what the status does not tell.
-func (m *servedByChronyd) until(what string, ok func() bool) {
+func (m *restartedDaemon) until(what string, ok func() bool) {
 	m.t.Helper()
 	m.wait(what, func(status.Document) bool { return ok() })
 }
 
-func (m *servedByChronyd) isAsked() bool { _, err := os.Lstat(m.asked); return err == nil }
+func (m *restartedDaemon) isAsked() bool { _, err := os.Lstat(m.asked); return err == nil }
 
-// restart does what the program that restarts chronyd is asked for.
-func (m *servedByChronyd) restart() {
+// restart does what the program that restarts the daemon is asked for.
+func (m *restartedDaemon) restart() {
 	m.t.Helper()
 	m.until("a restart is asked for", m.isAsked)
-	m.chronyd.StartAgain()
+	m.again()
 	if err := os.Remove(m.asked); err != nil {
 		m.t.Fatal(err)
 	}
 }
 
 // left waits until the agent has left that certificate for the helper.
-func (m *servedByChronyd) left() string {
+func (m *restartedDaemon) left() string {
 	path := ExportFile(m.state, m.export.Name)
 	m.until("the certificate is left", func() bool {
 		want, err := os.ReadFile(m.cert)
@@ -177,11 +193,11 @@ func (m *servedByChronyd) left() string {
 }
 
 // help is the helper, as the path unit of the agent would start it.
-func (m *servedByChronyd) help() *exec.Cmd {
-	return asUser(m.t, credential(m.t, "root"), "certificate", m.left(), m.export.String(), chronydKE.String(), m.record)
+func (m *restartedDaemon) help() *exec.Cmd {
+	return asUser(m.t, credential(m.t, "root"), "certificate", m.left(), m.export.String(), restartedKE.String(), m.record)
 }
 
-func (m *servedByChronyd) wasADayAgo() {
+func (m *restartedDaemon) wasADayAgo() {
 	m.t.Helper()
 	var r map[string]any
 	b, err := os.ReadFile(m.record)
@@ -200,23 +216,23 @@ func (m *servedByChronyd) wasADayAgo() {
 	}
 }
 
-// serves waits until the status says that chronyd serves that certificate, and asks.
-func (m *servedByChronyd) serves(sentence, serial string) {
+// serves waits until the status says that the daemon serves that certificate, and asks.
+func (m *restartedDaemon) serves(sentence, serial string) {
 	m.t.Helper()
 	begin := time.Now()
 	d := m.wait(sentence, func(d status.Document) bool {
 		return len(d.Exports) == 1 && d.Exports[0].Serial == serial && d.Exports[0].Why() == "" && d.Exports[0].Waits.IsZero() && d.Exports[0].Served.After(begin)
 	})
-	if d.State == status.Unhealthy || d.Keys.Mode != status.ModeCertificate || len(d.Listeners) > 0 || !strings.Contains(status.Text(d), "chrony serves it with our certificate") {
+	if d.State == status.Unhealthy || d.Keys.Mode != status.ModeCertificate || len(d.Listeners) > 0 || !strings.Contains(status.Text(d), m.kind+" serves it with our certificate") {
 		m.t.Errorf("%s: %+v", sentence, d)
 	}
-	if got, cookies, err := m.exchange(chronydKE); got != serial || cookies != 8 || err != nil {
+	if got, cookies, err := m.exchange(restartedKE); got != serial || cookies != 8 || err != nil {
 		m.t.Errorf("%s: a client meets the certificate %s and gets %d cookies, %v; want %s", sentence, got, cookies, err, serial)
 	}
 }
 
 // waits waits until the status says that it waits, and until when.
-func (m *servedByChronyd) waits(sentence, old, serial string) time.Time {
+func (m *restartedDaemon) waits(sentence, old, serial string) time.Time {
 	m.t.Helper()
 	d := m.wait(sentence, func(d status.Document) bool {
 		return len(d.Exports) == 1 && d.Exports[0].Serial == serial && !d.Exports[0].Waits.IsZero() &&
@@ -225,7 +241,7 @@ func (m *servedByChronyd) waits(sentence, old, serial string) time.Time {
 	if d.State == status.Unhealthy || d.Exports[0].Why() != "" || !strings.Contains(status.Text(d), "it is restarted for the new one, once a day at most, in 23h") {
 		m.t.Errorf("%s: %+v\n%s", sentence, d, status.Text(d))
 	}
-	if got, _, err := m.exchange(chronydKE); got != old || err != nil {
+	if got, _, err := m.exchange(restartedKE); got != old || err != nil {
 		m.t.Errorf("%s: a client meets the certificate %s, %v; want %s", sentence, got, err, old)
 	}
 	return d.Exports[0].Waits
@@ -233,12 +249,22 @@ func (m *servedByChronyd) waits(sentence, old, serial string) time.Time {
 
 func TestChronydIsRestartedForANewCertificateOnceADay(t *testing.T) {
 	t.Parallel()
-	if !daemontest.Isolated(t, nil) {
-		return
+	if daemontest.Isolated(t, nil) {
+		restartedOnceADay(t, config.KindChrony)
 	}
-	m, before := startRestarted(t, "root")
+}
+
+func TestNtpDaemonIsRestartedForANewCertificateOnceADay(t *testing.T) {
+	t.Parallel()
+	if daemontest.Isolated(t, nil) {
+		restartedOnceADay(t, config.KindNTPDRS)
+	}
+}
+
+func restartedOnceADay(t *testing.T, kind string) {
+	m, before := startRestarted(t, kind, "root")
 	if got := m.shown(); got != before {
-		t.Fatalf("chronyd shows %s, want %s", got, before)
+		t.Fatalf("the daemon shows %s, want %s", got, before)
 	}
 	end := m.run()
 	first := fmt.Sprintf("%x", m.ca.last)
@@ -272,7 +298,7 @@ func TestTheHelperRestartsChronydForAnAgentWithoutRights(t *testing.T) {
 	if !daemontest.Isolated(t, nil) {
 		return
 	}
-	m, before := startRestarted(t, agentsUser)
+	m, before := startRestarted(t, config.KindChrony, agentsUser)
 	m.run()
 	first := fmt.Sprintf("%x", m.ca.last)
 	d := m.wait("another certificate is told of", func(d status.Document) bool {

@@ -37,6 +37,9 @@ type Options struct {
 	// zero = none, and it is not synchronised. It takes none from 127.0.0.1, which
 	// it knows to be itself.
 	Source netip.AddrPort
+	// OwnPorts makes it answer at ports 123 and 4460, as clients expect that are
+	// told no others, instead of two that are free.
+	OwnPorts bool
 	// Deny makes it answer nobody.
 	Deny bool
 }
@@ -87,8 +90,10 @@ func Start(t testing.TB, o Options) *Server {
 		host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
 	for range tries {
-		s.Addr = netip.AddrPortFrom(host, daemontest.FreePort(t, "udp"))
-		s.KE = netip.AddrPortFrom(host, daemontest.FreePort(t, "tcp"))
+		s.Addr, s.KE = netip.AddrPortFrom(host, 123), netip.AddrPortFrom(host, 4460)
+		if !o.OwnPorts {
+			s.Addr, s.KE = netip.AddrPortFrom(host, daemontest.FreePort(t, "udp")), netip.AddrPortFrom(host, daemontest.FreePort(t, "tcp"))
+		}
 		s.writeConf()
 		if s.run() == nil {
 			return s
