@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -94,6 +95,10 @@ func TestWhatIsImportedIsLookedAtAsIfACAHadSentIt(t *testing.T) {
 		stop := h.run(t)
 		synctest.Wait()
 		served, key, now := h.served(t), requested(t, h).PublicKey, time.Now()
+		kept, err := h.store.Pairs(h.name)
+		if err != nil {
+			t.Fatal(err)
+		}
 		name := h.name.String()
 		good := ca.sign(name, key, now, now.Add(day))
 		other := newFakeCA(t)
@@ -119,8 +124,8 @@ func TestWhatIsImportedIsLookedAtAsIfACAHadSentIt(t *testing.T) {
 				t.Fatalf("%s: what serves has changed", c.name)
 			}
 		}
-		if _, _, err := h.store.Current(h.name); err != nil || ca.count() != 1 {
-			t.Errorf("%d orders, %v", ca.count(), err)
+		if pairs, err := h.store.Pairs(h.name); err != nil || !reflect.DeepEqual(pairs, kept) || ca.count() != 1 {
+			t.Errorf("%d orders, %d pairs in the store, %v", ca.count(), len(pairs), err)
 		}
 		if err := h.Import(t.Context(), good); err != nil {
 			t.Errorf("after all that the good one: %v", err)

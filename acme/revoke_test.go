@@ -111,6 +111,7 @@ func TestARevokedCertificateServesUntilItsSuccessorIsThereAndNeverAgain(t *testi
 func TestAfterTheEndOfOperationNothingIsServedNorOrderedUntilItIsForced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newFakeCA(t)
+		ca.life = 90 * day // so that all of them could serve for long
 		h := newHouse(t, ca, "")
 		stop := h.run(t)
 		synctest.Wait()
@@ -121,7 +122,7 @@ func TestAfterTheEndOfOperationNothingIsServedNorOrderedUntilItIsForced(t *testi
 			t.Fatalf("%v, %v", err, replacement)
 		}
 		for range 2 {
-			sleep(20 * day)
+			sleep(10 * day)
 			if h.served(t) != nil || ca.count() != 2 || h.State().Condition != NameCeased || !strings.Contains(h.State().Why, "--force") {
 				t.Fatalf("%d orders, served %v, state %+v; want nothing", ca.count(), h.served(t) != nil, h.State())
 			}
@@ -133,7 +134,7 @@ func TestAfterTheEndOfOperationNothingIsServedNorOrderedUntilItIsForced(t *testi
 			stop = h.run(t)
 		}
 		ca.set(fails(errDown))
-		sleep(time.Hour) // the certificate of the past makes the clock look wrong at first
+		synctest.Wait()
 		var failed *Error
 		if err := h.Renew(t.Context(), true); !errors.As(err, &failed) {
 			t.Errorf("the CA is down, and the answer is %v", err)
