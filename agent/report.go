@@ -50,7 +50,7 @@ func (c *certs) report() []status.Certificate {
 	for _, m := range c.managers {
 		s := m.State()
 		cert := status.Certificate{
-			Name: s.Name, Source: c.source, Profile: c.profile, Issuer: s.Issuer, Serial: s.Serial, Fingerprint: s.Fingerprint,
+			Name: s.Name, Source: c.source, Profile: c.profile, Issuer: s.Issuer, Fallback: s.Fallback, Serial: s.Serial, Fingerprint: s.Fingerprint,
 			NotBefore: s.NotBefore, NotAfter: s.NotAfter, RenewAt: s.RenewAt, RenewWhy: s.RenewWhy, Revoked: s.Revoked,
 			OrderingSince: s.OrderingSince, LastSuccess: s.LastSuccess, LastError: nameless(s.Name, s.LastError), LastHint: s.LastHint,
 			Failures: s.Failures, NextAttempt: s.NextAttempt, Condition: string(s.Condition), Why: s.Why, DNSNote: s.Note,

@@ -269,7 +269,8 @@ func TestRenewal(t *testing.T) {
 		Window:  Window{Certificate: "1f", Start: now, End: now.Add(5), At: now.Add(4), AskAt: now.Add(3), Why: "https://ca.example/why"},
 		Limit:   Limit{Domain: "pool.example", Until: now.Add(6)},
 		Origin:  Origin{Certificate: "1f", Directory: "https://ca.example/dir", Life: 24 * time.Hour},
-		Ordered: "https://ca.example/dir", LastGood: now.Add(7)}
+		Ordered: "https://ca.example/dir", LastGood: now.Add(7), Directory: "https://ca.example/dir",
+		Other: &Renewal{Directory: "https://other.example/dir", Failures: 1, Row: map[string]int{"caa": 1}, NextAttempt: now.Add(8), Issued: []time.Time{now}}}
 	must(t, s.SaveRenewal(name, want))
 	if got, err := open(t, dir).Renewal(name); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("renewal = %+v, %v; want %+v", got, err, want)

@@ -148,6 +148,8 @@ func judgeCertificate(c Certificate, now time.Time) string {
 		return fmt.Sprintf("certificate %s: renewal put off%s", c.Name, because(c.LastError))
 	case c.LastError != "":
 		return fmt.Sprintf("certificate %s: renewal failed %s, %s left%s", c.Name, times(c.Failures), Span(left), because(c.LastError))
+	case c.Fallback:
+		return fmt.Sprintf("certificate %s: from the fallback CA, %s left: that of acme.directory has failed for long", c.Name, Span(left))
 	}
 	return ""
 }

@@ -59,6 +59,7 @@ type Certificate struct {
 	Source        string    `json:"source"`            // acme, files
 	Profile       string    `json:"profile,omitempty"` // ACME profile asked for
 	Issuer        string    `json:"issuer,omitempty"`
+	Fallback      bool      `json:"fallback,omitempty"` // it is from the fallback CA
 	Serial        string    `json:"serial,omitempty"`
 	Fingerprint   string    `json:"fingerprint,omitempty"` // SHA-256 of the certificate, hexadecimal
 	NotBefore     time.Time `json:"not_before,omitzero"`

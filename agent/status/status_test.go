@@ -63,6 +63,7 @@ var faults = []struct {
 	{"an order under way after a failed one", func(d *Document) {
 		d.Certificates = append(d.Certificates, Certificate{Name: "bob.example", OrderingSince: now, LastError: "dns: no such host", Failures: 1})
 	}, Degraded, "certificate bob.example: none yet: dns: no such host"},
+	{"a certificate from the fallback CA", func(d *Document) { d.Certificates[0].Fallback = true }, Degraded, "from the fallback CA, "},
 	{"a first order under way for the only name", func(d *Document) {
 		d.Certificates[0] = Certificate{Name: "a.example", OrderingSince: now}
 	}, Unhealthy, "no valid certificate"},
@@ -248,6 +249,16 @@ func TestANoteOfTheDNSIsShownAndWorriesNobody(t *testing.T) {
 	const want = "              DNS: there is no AAAA record, and ::1 is in public_addresses\n"
 	if d.State != Healthy || !strings.Contains(Text(d), want) || !strings.Contains(CertificatesText(d), want) {
 		t.Errorf("%s\n%s\n%s", d.State, Text(d), CertificatesText(d))
+	}
+}
+
+func TestACertificateFromTheFallbackCAIsToldAsSuch(t *testing.T) {
+	d := good()
+	d.Certificates[0].Fallback = true
+	d = d.Judged(now)
+	want := d.Certificates[0].Issuer + " (fallback CA)"
+	if !strings.Contains(Text(d), want) || !strings.Contains(CertificatesText(d), want) {
+		t.Errorf("want %q in\n%s\n%s", want, Text(d), CertificatesText(d))
 	}
 }
 

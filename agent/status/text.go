@@ -80,9 +80,9 @@ func certificateText(c Certificate, named bool, now time.Time) string {
 	case c.NotAfter.IsZero():
 		return strings.Join(append(parts, "none yet, source "+c.Source), "   ")
 	case c.Profile != "":
-		parts = append(parts, c.Issuer+", profile "+c.Profile)
+		parts = append(parts, issuerText(c)+", profile "+c.Profile)
 	default:
-		parts = append(parts, c.Issuer+", source "+c.Source)
+		parts = append(parts, issuerText(c)+", source "+c.Source)
 	}
 	life := fmt.Sprintf("%s left of %s", Span(c.NotAfter.Sub(now)), Span(lifetime(c)))
 	if !now.Before(c.NotAfter) {
@@ -99,6 +99,13 @@ func lifetime(c Certificate) time.Duration {
 		return d.Round(time.Hour)
 	}
 	return d
+}
+
+func issuerText(c Certificate) string {
+	if c.Fallback {
+		return c.Issuer + " (fallback CA)"
+	}
+	return c.Issuer
 }
 
 func renewalText(c Certificate, now time.Time) string {
@@ -314,7 +321,7 @@ func CertificatesText(d Document) string {
 		}
 		line(&b, "Name", c.Name)
 		line(&b, "Source", strings.TrimSpace(c.Source+"   "+c.Profile))
-		line(&b, "Issuer", c.Issuer)
+		line(&b, "Issuer", issuerText(c))
 		line(&b, "Serial", c.Serial)
 		if c.Fingerprint != "" {
 			line(&b, "Fingerprint", "SHA-256 "+c.Fingerprint)
