@@ -2,6 +2,8 @@ package feed_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -11,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"ntsagent/agent/config"
 	"ntsagent/agent/daemon/chronytest"
 	"ntsagent/agent/daemon/daemontest"
 	"ntsagent/agent/daemon/ntpdrstest"
@@ -118,5 +121,32 @@ func until(t *testing.T, what string, ok func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for %s", what)
 		}
+	}
+}
+
+// Nobody waits for a restart until what is served is over.
+func TestARestartIsSoonerWhereWhatIsServedEnds(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	s := chronytest.Start(t, chronytest.Options{})
+	served, err := feed.Served(t.Context(), s.KE(), chronytest.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, record := t.TempDir(), feed.RestartRecord(filepath.Join(t.TempDir(), "state"))
+	e, err := config.ParseExport(fmt.Sprintf("{name: %s, cert: %s/cert.pem, key: %s/key.pem, then: restart, command: [/bin/true]}", chronytest.Name, dir, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t, os.Mkdir(filepath.Dir(record), 0o755))
+	put(t, record, fmt.Sprintf(`{"what":"/bin/true","leaf":"another","at":%q,"done":true}`, time.Now().Add(-time.Minute).Format(time.RFC3339)))
+	o := feed.CertificateOptions{Export: e, Pair: newPair(t, chronytest.Name), KE: s.KE(), Record: record}
+	waiting := (*feed.Waiting)(nil)
+	if err := feed.Certificate(t.Context(), o); !errors.As(err, &waiting) || !waiting.Until.Equal(served.NotAfter.Add(-time.Hour)) {
+		t.Errorf("%v, want an hour before %v", err, served.NotAfter)
+	}
+	s.Stop()
+	if err := feed.Certificate(t.Context(), o); !errors.As(err, &waiting) || !waiting.Until.After(served.NotAfter.Add(-time.Hour)) {
+		t.Errorf("when nothing is served: %v, want a day", err)
 	}
 }
