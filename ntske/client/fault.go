@@ -66,8 +66,13 @@ func (e *Error) Error() string {
 	if e.err != nil {
 		s += ": " + e.err.Error()
 	}
+	if len(s) > maxText {
+		s = strings.ToValidUTF8(s[:maxText], "") + "…" // a certificate's names alone can fill pages
+	}
 	return printable(s)
 }
+
+const maxText = 600
 
 // Unwrap returns the cause, if there is one.
 func (e *Error) Unwrap() error { return e.err }

@@ -43,7 +43,7 @@ func TestKeyUpdatesDoNotOutliveTheDeadline(t *testing.T) {
 				return endedByDeadline(e.err, e.late) && e.octets > 10 && e.after < 4*timeout
 			},
 		},
-		"and nothing else": { // crypto/tls has enough of them before the deadline
+		"CVE-2026-56862 and nothing else": { // crypto/tls has enough of them before the deadline
 			(*sender).update,
 			func(e end) bool { return e.err != nil && e.octets == 0 && e.after < 4*timeout },
 		},

@@ -58,7 +58,8 @@ func TestEveryConnectionEndsByTheDeadline(t *testing.T) {
 	tests := map[string]func(t *testing.T){
 		"connect and say nothing":              func(*testing.T) { r.dial() },
 		"half a ClientHello":                   func(t *testing.T) { h := hello(t); r.dial().Write(h[:len(h)/2]) },
-		"a record header only":                 func(*testing.T) { r.dial().Write([]byte{22, 3, 1, 2, 0}) },
+		"CVE-2026-26999 a record header only":  func(*testing.T) { r.dial().Write([]byte{22, 3, 1, 2, 0}) },
+		"CVE-2026-26999 half a record header":  func(*testing.T) { r.dial().Write([]byte{22, 3}) },
 		"a handshake, then silence":            func(t *testing.T) { handshake(t, "wait") },
 		"a handshake, answered and never shut": func(t *testing.T) { handshake(t, "close") },
 		"a reader with a zero window":          func(t *testing.T) { handshake(t, "write") },
