@@ -39,30 +39,8 @@ var (
 	ErrOwnKeys       = errors.New("chronyd has keys of its own, which its clients hold cookies of")
 )
 
-// Failure is an error with its remedy.
-type Failure struct {
-	What string // what failed, on what
-	Kind error  // one of the errors above
-	Err  error  // the cause, if there is one beneath
-	Fix  string // what to do
-}
-
-// Error is one line.
-func (f *Failure) Error() string {
-	s := f.What + ": " + f.Kind.Error()
-	if f.Err != nil {
-		s += ": " + f.Err.Error()
-	}
-	return s + "; fix: " + f.Fix
-}
-
-// Unwrap gives Kind and Err to errors.Is.
-func (f *Failure) Unwrap() []error {
-	if f.Err == nil {
-		return []error{f.Kind}
-	}
-	return []error{f.Kind, f.Err}
-}
+// Failure is an error with its remedy; its Kind is one of those above.
+type Failure = daemon.Failure
 
 // Options say from where to where. Empty ones have Debian's and RHEL's places.
 type Options struct {

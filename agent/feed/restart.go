@@ -17,6 +17,7 @@ import (
 
 	"ntsagent/acme/disk"
 	"ntsagent/agent/config"
+	"ntsagent/agent/daemon"
 )
 
 // RestartRecord is where we keep when we restarted a daemon last: beside the
@@ -198,15 +199,11 @@ func run(ctx context.Context, argv []string) error {
 			}
 		}
 	}
-	cmd := exec.CommandContext(ctx, program, argv[1:]...)
-	cmd.Dir, cmd.Env, cmd.WaitDelay = "/", []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}, time.Second
-	var said bounded
-	cmd.Stdout, cmd.Stderr = &said, &said
-	err := cmd.Run()
+	said, err := daemon.Output(exec.CommandContext(ctx, program, argv[1:]...))
 	if err == nil {
 		return nil
 	}
-	if words := strings.Join(strings.Fields(said.String()), " "); words != "" {
+	if words := strings.Join(strings.Fields(string(said)), " "); words != "" {
 		return fmt.Errorf("%w: %.400q", err, words)
 	}
 	return errors.Join(err, ctx.Err())

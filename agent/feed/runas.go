@@ -9,9 +9,9 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
-	"time"
 
 	"ntsagent/acme/disk"
+	"ntsagent/agent/daemon"
 )
 
 // maxSaid bounds what we keep of the helper's words.
@@ -24,21 +24,16 @@ func runAs(ctx context.Context, uid, gid uint32, args []string, stdin []byte) er
 	// an upgrade in between changes nothing.
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.Args[0] = "ntsagent"
-	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.Stdin = bytes.NewReader(stdin)
-	var said bounded
-	cmd.Stdout, cmd.Stderr = &said, &said
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Credential: &syscall.Credential{Uid: uid, Gid: gid}, // drops all supplementary groups
 	}
-	cmd.WaitDelay = time.Second
-	err := cmd.Run()
+	said, err := daemon.Output(cmd)
 	if err == nil {
 		return nil
 	}
 	verb := strings.Join(args[:2], " ")
-	words := helperWords(verb, said.String())
+	words := helperWords(verb, string(said[:min(len(said), maxSaid)]))
 	if words == "" {
 		return fmt.Errorf("%s as user %d: %w", verb, uid, errors.Join(err, ctx.Err()))
 	}
@@ -72,16 +67,6 @@ func helperWords(verb, said string) string {
 	words = strings.TrimPrefix(words, "ntsagent: ")
 	return strings.TrimPrefix(words, verb+": ")
 }
-
-// bounded keeps the first octets written to it and drops the rest.
-type bounded struct{ b []byte }
-
-func (w *bounded) Write(p []byte) (int, error) {
-	w.b = append(w.b, p[:min(len(p), maxSaid-len(w.b))]...)
-	return len(p), nil
-}
-
-func (w *bounded) String() string { return string(w.b) }
 
 // HandOverOptions say how keys reach chronyd.
 type HandOverOptions struct {

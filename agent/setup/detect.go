@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"ntsagent/acme/disk"
+	"ntsagent/agent/daemon"
 )
 
 // Ports are where to look: 123 and 4460 but for tests.
@@ -343,14 +343,11 @@ func (h Host) ask(ctx context.Context, p process) build {
 	return parseBuild(string(out))
 }
 
-// maxOutput bounds what is read of a program.
-const maxOutput = 64 << 10
-
 func (h Host) run(ctx context.Context, argv ...string) ([]byte, error) {
 	if h.Run != nil {
 		return h.Run(ctx, argv...)
 	}
-	return output(exec.CommandContext(ctx, argv[0], argv[1:]...))
+	return daemon.Output(exec.CommandContext(ctx, argv[0], argv[1:]...))
 }
 
 // runFile runs a program that is open, by its descriptor.
@@ -360,25 +357,5 @@ func (h Host) runFile(ctx context.Context, f *os.File, argv ...string) ([]byte, 
 	}
 	cmd := exec.CommandContext(ctx, "/proc/self/fd/3")
 	cmd.Args, cmd.ExtraFiles = argv, []*os.File{f}
-	return output(cmd)
+	return daemon.Output(cmd)
 }
-
-func output(cmd *exec.Cmd) ([]byte, error) {
-	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
-	cmd.WaitDelay = time.Second
-	var out limited
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	return out.b, err
-}
-
-// limited keeps the beginning of what is written.
-type limited struct{ b []byte }
-
-func (l *limited) Write(p []byte) (int, error) {
-	l.b = append(l.b, p[:min(len(p), maxOutput-len(l.b))]...)
-	return len(p), nil
-}
-
-var _ io.Writer = (*limited)(nil)

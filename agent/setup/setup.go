@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 
 	"ntsagent/acme/disk"
+	"ntsagent/agent/daemon"
 )
 
 // What can be wrong, for errors.Is; the error text says what to do about it.
@@ -25,30 +26,8 @@ var (
 	ErrLocked       = disk.ErrLocked // somebody else is at it
 )
 
-// Failure is an error with its remedy.
-type Failure struct {
-	What string // what failed, on what
-	Kind error  // one of the errors above
-	Err  error  // the cause, if there is one beneath
-	Fix  string // what to do
-}
-
-// Error is one line.
-func (f *Failure) Error() string {
-	s := f.What + ": " + f.Kind.Error()
-	if f.Err != nil {
-		s += ": " + f.Err.Error()
-	}
-	return s + "; fix: " + f.Fix
-}
-
-// Unwrap gives Kind and Err to errors.Is.
-func (f *Failure) Unwrap() []error {
-	if f.Err == nil {
-		return []error{f.Kind}
-	}
-	return []error{f.Kind, f.Err}
-}
+// Failure is an error with its remedy; its Kind is one of those above.
+type Failure = daemon.Failure
 
 // Kind is a program that keeps time.
 type Kind string
