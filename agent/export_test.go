@@ -163,6 +163,13 @@ func TestACopyOfTheCertificateFollowsIt(t *testing.T) {
 	cert, key := filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
 	m.configure(fmt.Sprintf("names: [%s]\ncertificate: {source: files, cert: %s, key: %s, export: [{name: %s, cert: %s, key: %s}]}\n",
 		memberName, m.cert, m.key, memberName, cert, key))
+	// As a kill between the two leaves them: the next key beside a certificate, and
+	// that one's successor under another name.
+	killedCert, _, _ := m.ca.issue(time.Hour)
+	_, killedKey, _ := m.ca.issue(time.Hour)
+	for path, b := range map[string][]byte{cert: killedCert, key: killedKey, filepath.Join(folder, ".ntsagent-tmp-KILLED"): killedCert} {
+		m.write(path, b)
+	}
 	m.start()
 	copied := func(sentence string) {
 		t.Helper()
@@ -185,6 +192,9 @@ func TestACopyOfTheCertificateFollowsIt(t *testing.T) {
 		}
 	}
 	copied("the first certificate is copied")
+	if entries, err := os.ReadDir(folder); err != nil || len(entries) != 2 {
+		t.Errorf("in the folder are %v, %v", entries, err)
+	}
 	newCert, newKey, _ := m.ca.issue(time.Hour)
 	m.write(m.key, newKey)
 	m.write(m.cert, newCert)

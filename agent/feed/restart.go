@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -155,8 +156,12 @@ func (o CertificateOptions) restart(ctx context.Context, leaf *x509.Certificate)
 		return failed(err, fix)
 	}
 	now := time.Now()
-	if next := readRestarted(o.Record, what).next(sum(leaf), end(served), now); next.After(now) {
+	last := readRestarted(o.Record, what)
+	switch next := last.next(sum(leaf), end(served), now); {
+	case next.After(now) && last.Done:
 		return &Waiting{what, next}
+	case next.After(now):
+		return failed(fmt.Errorf("that failed, or was broken off, at %s, and is tried again at %s", last.At.UTC().Format(time.RFC3339), next.UTC().Format(time.RFC3339)), "see why, and restart it")
 	}
 	r := restarted{What: what, Leaf: sum(leaf), At: now}
 	if err := r.write(o.Record); err != nil {
@@ -192,11 +197,10 @@ func restartCommand(e config.Export) []string {
 // run runs a program, with nothing of ours and no shell.
 func run(ctx context.Context, argv []string) error {
 	program := argv[0]
-	if !filepath.IsAbs(program) {
-		for _, dir := range []string{"/usr/bin", "/bin"} { // not where PATH says
-			if _, err := exec.LookPath(filepath.Join(dir, argv[0])); err == nil {
-				program = filepath.Join(dir, argv[0])
-			}
+	if !filepath.IsAbs(program) { // ours alone, and not where PATH says
+		program = filepath.Join("/usr/bin", argv[0])
+		if _, err := os.Stat(program); err != nil {
+			program = filepath.Join("/bin", argv[0])
 		}
 	}
 	said, err := daemon.Output(exec.CommandContext(ctx, program, argv[1:]...))
