@@ -47,6 +47,9 @@ func takeGiven(in task.Inherited) (by map[string][]*given, problems []string) {
 	for _, s := range in.Sockets {
 		g, err := newGiven(s)
 		switch {
+		case s.Name == status.ServiceNTP:
+			problems = append(problems, fmt.Sprintf("socket %q (descriptor %d) is not used: the gateway opens daemon.gateway.listen itself, one socket for each core; disable the .socket unit", s.Name, s.FD))
+			continue
 		case err != nil:
 			problems = append(problems, fmt.Sprintf("socket %.40q (descriptor %d) %v", s.Name, s.FD, err))
 			continue

@@ -93,6 +93,7 @@ func TestEveryGivenSocketThatIsNoUseIsToldOfAndTheOthersAreTaken(t *testing.T) {
 		{"no name", handOver(t, "unknown", other), []string{`"unknown"`, "FileDescriptorName="}},
 		{"a name with a line end", handOver(t, "a\nb", other), []string{`"a\nb"`}},
 		{"a UDP socket", handOver(t, "ntske", udp), []string{`"ntske"`, "no TCP socket", "ListenStream="}},
+		{"a socket for the gateway", handOver(t, "ntp", udp), []string{`"ntp"`, "daemon.gateway.listen", ".socket unit"}},
 		{"a Unix socket", handOver(t, "ntske", unixLn.(*net.UnixListener)), []string{"no TCP socket", "ListenStream="}},
 		{"a connection", handOver(t, "ntske", conn.(*net.TCPConn)), []string{"does not listen", "Accept=no"}},
 		{"no socket", handOver(t, "ntske", null), []string{"no TCP socket"}},

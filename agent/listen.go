@@ -294,7 +294,7 @@ func listenHint(err error) string {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return "; another program holds that port: `ss -ltnp` names it"
 	case errors.Is(err, syscall.EACCES):
-		return "; ports below 1024 need CAP_NET_BIND_SERVICE"
+		return "; ports below 1024 need CAP_NET_BIND_SERVICE, or a .socket unit of systemd that opens them"
 	}
 	return ""
 }
