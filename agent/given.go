@@ -23,9 +23,9 @@ import (
 // A given socket is one that the service manager has opened, and holds as well:
 // it outlives the process, so that nobody is refused while there is none, and
 // takes the place of the addresses in the configuration. It cannot be closed.
-// Where another socket would be, who comes is hung up on before an octet is
-// said: to a client of NTS that is as good as a refusal (chronyd asks again
-// within seconds after either), and nobody takes it for an answer.
+// Where another one would be closed, who comes is hung up on before an octet is
+// said. Nobody takes that for an answer, and to a client of NTS it is as good as
+// a refusal: chronyd asks again after 17 s and 52 s, whichever of the two it met.
 type given struct {
 	*net.TCPListener
 	at     []netip.AddrPort // IPv6's first where it takes both families
