@@ -134,7 +134,7 @@ func turn(now time.Time, leaf *x509.Certificate, r store.Renewal) (time.Time, bo
 
 // afterTurning is when to order next, and from which CA, given that it is not time for the primary before at.
 func afterTurning(now, at time.Time, leaf *x509.Certificate, r store.Renewal, p places) (time.Time, bool) {
-	if p.fallback == "" || spoils(now, leaf, r, p.fallback) != "" {
+	if p.fallback == "" {
 		return at, false
 	}
 	from, ok := turn(now, leaf, r)

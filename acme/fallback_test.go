@@ -27,6 +27,8 @@ func TestTurn(t *testing.T) {
 	}
 	limit := row(ClassLimit, 1)
 	limit.Limit = store.Limit{Domain: "pool.example", Until: noon.Add(5 * day)}
+	revoked := row(ClassNetwork, 3)
+	revoked.Revoked = []store.Revocation{{Certificate: certificateID(backstop)}}
 	const never = time.Duration(1<<63 - 1)
 	for _, tt := range []struct {
 		name string
@@ -38,6 +40,7 @@ func TestTurn(t *testing.T) {
 		{"two failures are nothing yet", nil, row(ClassNetwork, 2), never},
 		{"three without a certificate are enough", nil, row(ClassNetwork, 3), 0},
 		{"or with one that is over", certificate(90*day, -day), row(ClassNetwork, 3), 0},
+		{"or with one that was revoked", backstop, revoked, 0},
 		{"while there is time the primary keeps a quarter of it", backstop, row(ClassNetwork, 3), 7*day + 12*time.Hour},
 		{"from the backstop on, not from now", young, row(ClassNetwork, 3), 17*day + 12*time.Hour},
 		{"which is over some day", quarter, row(ClassNetwork, 3), -12 * time.Hour},
@@ -328,4 +331,93 @@ func TestFallbackCountsApart(t *testing.T) {
 			t.Errorf("state = %+v, want the primary's", h.State())
 		}
 	})
+}
+
+// TestPrimaryIsTriedBeforeEachOrderAtTheFallback has a primary whose next turn is hours away when both CAs come back.
+func TestPrimaryIsTriedBeforeEachOrderAtTheFallback(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newFakeCA(t), newFakeCA(t)
+		first.set(fails(&Error{Class: ClassMalformed, Err: errors.New("not the JSON of ACME")}))
+		second.set(fails(errGone))
+		h := twoHouses(t, first, second, "")
+		h.cfg.Roll = func() float64 { return 0.5 }
+		stop := h.run(t)
+		sleep(3 * day)
+		if first.count() < second.count() || second.count() < 48 {
+			t.Errorf("%d and %d orders, want the primary to be asked before the fallback each time", first.count(), second.count())
+		}
+		first.set(nil)
+		second.set(nil)
+		sleep(2 * time.Hour)
+		stop()
+		if h.served(t) == nil || h.State().Fallback {
+			t.Errorf("state = %+v, want the primary's", h.State())
+		}
+	})
+}
+
+func TestWhatACAHasCountedOutlivesACertificateOfTheOther(t *testing.T) {
+	p, leaf := places{simulated, simulatedToo}, certificate(0, 90*day)
+	failure := func(r store.Renewal) store.Renewal {
+		r = signed(noon, r)
+		return afterFailure(noon, nil, r, &Error{Class: ClassRateLimited, RetryAfter: 5 * time.Hour, Validations: 1, Err: errors.New("429")}, 0)
+	}
+	for _, fallback := range []bool{false, true} {
+		r := seated(store.Renewal{}, p)
+		r = put(r, failure(of(r, false)), false)
+		r = put(r, failure(of(r, true)), true)
+		r = obtained(noon, leaf, r, signed(noon, of(r, fallback)), p, fallback)
+		maker, other := of(r, fallback), of(r, !fallback)
+		if len(maker.Issued) != 2 || len(maker.Validations) != 1 || maker.Failures != 0 || !maker.RetryAfter.IsZero() {
+			t.Errorf("fallback %v: what its maker has counted: %+v", fallback, maker)
+		}
+		if len(other.Issued) != 1 || len(other.Validations) != 1 || !other.RetryAfter.Equal(noon.Add(5*time.Hour)) || other.Failures != 0 || len(other.Row) != 0 || other.LastError != "" {
+			t.Errorf("fallback %v: what the other has counted: %+v", fallback, other)
+		}
+		for _, seat := range []store.Renewal{maker, other} {
+			if origin(leaf, seat) != p.of(fallback) || !seat.LastSuccess.Equal(noon) || !seat.NextAttempt.Equal(noon.Add(day)) {
+				t.Errorf("fallback %v: %+v, want to know the maker and to pause", fallback, seat)
+			}
+		}
+		if r.Directory != simulated || r.Other.Directory != simulatedToo || r.Other.Ordered != "" {
+			t.Errorf("fallback %v: %+v and %+v", fallback, r, r.Other)
+		}
+	}
+}
+
+func TestCertificateIsRevokedWhereItWasMade(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newFakeCA(t), newFakeCA(t)
+		first.set(fails(errGone))
+		h := twoHouses(t, first, second, "")
+		stop := h.run(t)
+		sleep(time.Hour)
+		leaf := h.live.Leaf(h.name)
+		if leaf == nil || !h.State().Fallback {
+			t.Fatalf("state = %+v", h.State())
+		}
+		if _, err := h.Revoke(t.Context(), leaf.SerialNumber.Text(16), Superseded); err != nil {
+			t.Error(err)
+		}
+		stop()
+		if len(first.revoked) != 0 || len(second.revoked) != 1 {
+			t.Errorf("%d revocations at the first CA and %d at the fallback, want one there", len(first.revoked), len(second.revoked))
+		}
+	})
+}
+
+func TestImportAndAStepOfTheClockReachTheCountsOfBoth(t *testing.T) {
+	ahead := noon.Add(48 * time.Hour)
+	r := seated(store.Renewal{}, places{simulated, simulatedToo})
+	r = put(r, afterFailure(ahead, nil, signed(ahead, of(r, true)), &Error{Class: ClassTLS, Validations: 1, Err: errors.New("no")}, 0.5), true)
+	back := afterStepBack(noon, r, 48*time.Hour)
+	if o := back.Other; !o.LastFailure.Equal(noon) || !o.Validations[0].Equal(noon) || !o.Issued[0].Equal(noon) || !r.Other.LastFailure.Equal(ahead) {
+		t.Errorf("state of the fallback = %+v, want it as if the clock had been right, and what it came from as it was", o)
+	}
+	imported := afterImport(noon, certificate(0, 90*day), back)
+	if o := imported.Other; o == nil || o.Failures != 0 || len(o.Issued) != 1 || o.Directory != simulatedToo || imported.Directory != simulated {
+		t.Errorf("after an import %+v and %+v, want the counts alone", imported, o)
+	}
 }

@@ -111,9 +111,10 @@ func openAccount(ctx context.Context, at *issuer.Issuer, log hclog.Logger) error
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
-		var e *acme.Error
-		if errors.As(err, &e) && e.Error() != told {
-			told = e.Error()
+		if err.Error() != told {
+			told = err.Error()
+			e := &acme.Error{Hint: "look at acme.fallback_directory, and at this machine's way out"}
+			errors.As(err, &e)
 			log.Warn("no account at the fallback CA yet", "cause", told, "hint", e.Hint)
 		}
 		again := time.NewTimer(time.Duration(float64(wait) * (0.8 + 0.4*rand.Float64())))

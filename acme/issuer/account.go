@@ -100,32 +100,49 @@ func (i *Issuer) ensureRegistered(core *api.Core, a store.Account) (store.Accoun
 const registerTimeout = 2 * time.Minute
 
 // Register opens the account if there is none yet, before any certificate is ordered: who may turn to a CA some day has to name
-// its account in CAA records today. It changes nothing if there is one.
-func (i *Issuer) Register(ctx context.Context) (err error) {
+// its account in CAA records today. It changes nothing if there is one. Like an order it is left behind when ctx is done.
+func (i *Issuer) Register(ctx context.Context) error {
 	within, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
 	select {
 	case i.slot <- struct{}{}: // an order may be opening it
-		defer func() { <-i.slot }()
 	case <-within.Done():
 		return within.Err()
 	}
-	a, err := i.storedAccount()
+	j, done := &job{issuer: i, session: i.session(within)}, make(chan *acme.Error, 1)
+	go func() {
+		defer func() { <-i.slot }()
+		defer i.base.CloseIdleConnections()
+		done <- j.open()
+	}()
+	select {
+	case e := <-done:
+		if e == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return i.advised(e)
+	case <-within.Done():
+		return within.Err()
+	}
+}
+
+// open registers the account of the store if it is not, without an order.
+func (j *job) open() (failure *acme.Error) {
+	defer j.survive(&failure)
+	a, err := j.issuer.storedAccount()
 	if err == nil && a.URI != "" {
 		return nil
 	}
-	defer i.base.CloseIdleConnections()
-	j := &job{issuer: i, session: i.session(within)}
 	if err == nil {
 		var core *api.Core
 		if core, err = j.core(a); err == nil {
-			_, err = i.ensureRegistered(core, a)
+			_, err = j.issuer.ensureRegistered(core, a)
 		}
 	}
-	if err == nil || ctx.Err() != nil {
-		return ctx.Err()
+	if err != nil {
+		return j.classify(err, "")
 	}
-	return i.advised(j.classify(err, ""))
+	return nil
 }
 
 // fallbackKeys has the keys of the configuration that are called otherwise for the fallback CA.

@@ -31,14 +31,7 @@ type job struct {
 
 // run obtains the chain. It runs in Issue's goroutine and holds the slot.
 func (j *job) run() (chain []byte, failure *acme.Error) {
-	// lego indexes what the server sends without looking (an order with more authorizations than names is enough). A server's
-	// mistake must not end the agent.
-	defer func() {
-		if r := recover(); r != nil {
-			err := fmt.Errorf("the ACME client could not cope with an answer: %v", r)
-			failure = &acme.Error{Class: acme.ClassMalformed, Err: err, Hint: hintNotACME}
-		}
-	}()
+	defer j.survive(&failure)
 	account, err := j.issuer.storedAccount()
 	if err != nil {
 		return nil, j.classify(err, "")
@@ -51,6 +44,15 @@ func (j *job) run() (chain []byte, failure *acme.Error) {
 		return nil, j.classify(err, "")
 	}
 	return j.tryChallenges(core)
+}
+
+// survive is to be deferred: lego indexes what the server sends without looking (an order with more authorizations than names is
+// enough), and a server's mistake must not end the agent.
+func (j *job) survive(failure **acme.Error) {
+	if r := recover(); r != nil {
+		err := fmt.Errorf("the ACME client could not cope with an answer: %v", r)
+		*failure = &acme.Error{Class: acme.ClassMalformed, Err: err, Hint: hintNotACME}
+	}
 }
 
 // core is lego's client of the protocol for an account.

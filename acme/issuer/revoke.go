@@ -35,12 +35,12 @@ func (i *Issuer) Revoke(ctx context.Context, leaf *x509.Certificate, reason acme
 	case isType(err, "badRevocationReason"):
 		return &acme.Error{Class: e.Class, Err: e.Err, Hint: fmt.Sprintf("this CA does not take %s for a reason: leave --reason away", reason)}
 	case isType(err, "unauthorized"), isType(err, "malformed"), isType(err, "notFound"):
-		return &acme.Error{Class: e.Class, Err: e.Err,
-			Hint: "only the CA that made the certificate revokes it, for the account that has ordered it: look at acme.directory"}
+		return i.advised(&acme.Error{Class: e.Class, Err: e.Err,
+			Hint: "only the CA that made the certificate revokes it, for the account that has ordered it: look at acme.directory"})
 	case e.Class == acme.ClassMalformed && e.Hint != hintNotACME:
 		return &acme.Error{Class: e.Class, Err: e.Err, Hint: "the CA does not revoke it as asked: revoke it by the CA's own means"}
 	}
-	return e
+	return i.advised(e)
 }
 
 func (j *job) revoke(leaf *x509.Certificate, reason acme.Reason) error {

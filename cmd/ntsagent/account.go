@@ -35,7 +35,8 @@ key can order for the names until the new records are published.`,
 		Short: "print the account's URL and the CAA record that binds the names to it",
 		Long: `show prints the account that certificates are ordered with, and for each name the
 CAA record to publish: with it no other account, no other CA and no other way of
-validation gets a certificate for the name (RFC 8659, RFC 8657).
+validation gets a certificate for the name (RFC 8659, RFC 8657). With a fallback CA
+there are two accounts, and the records of both are to be published.
 
 It reads the files of state_dir and needs no running agent. It exits 4 when it may
 not read them, and 5 when there is no account yet.`,
