@@ -3,6 +3,7 @@ package issuer
 import (
 	"bytes"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -47,6 +48,40 @@ func TestProblemClass(t *testing.T) {
 			}
 			if got := validationFailed(err); got != tt.otherKind {
 				t.Errorf("another challenge may help = %v, want %v", got, tt.otherKind)
+			}
+		})
+	}
+}
+
+func TestWhatIsWrongWithAnOpenChallengeIsTold(t *testing.T) {
+	silence := errors.New("[alice.example] acme: the server didn't respond to our request (status=pending)")
+	const problem = `"error":{"type":"urn:ietf:params:acme:error:connection","detail":"nobody listens","method":"POST"}`
+	for _, tt := range []struct {
+		name, body string
+		class      acme.Class
+		otherKind  bool
+	}{
+		{"a challenge that is open", `{"type":"http-01","status":"pending","token":"x",` + problem + `}`, acme.ClassConnection, true},
+		{"one of an authorization", `{"status":"pending","challenges":[{"status":"pending","token":"y"},{"status":"processing","token":"x",` + problem + `}]}`, acme.ClassConnection, true},
+		{"one that is closed", `{"type":"http-01","status":"invalid","token":"x",` + problem + `}`, acme.ClassNetwork, false},
+		{"an order", `{"status":"pending",` + problem + `}`, acme.ClassNetwork, false},
+		{"no challenge", `[]`, acme.ClassNetwork, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := new(session)
+			s.look([]byte(tt.body))
+			s.look([]byte(`{"status":"pending","challenges":[{"status":"pending","token":"y"}]}`))
+			err := s.why(silence)
+			class, text := explain(err)
+			if class != tt.class || validationFailed(err) != tt.otherKind || tt.otherKind != strings.Contains(text, "nobody listens") {
+				t.Errorf("class %s, another challenge may help %v: %s", class, validationFailed(err), text)
+			}
+			if other := errors.New("no way out"); s.why(other) != other {
+				t.Error("another failure was explained by it")
+			}
+			s.forget()
+			if s.why(silence) != silence {
+				t.Error("it was not forgotten")
 			}
 		})
 	}

@@ -81,10 +81,12 @@ func (j *job) tryChallenges(core *api.Core) ([]byte, *acme.Error) {
 			continue
 		}
 		shown := j.proofs.count()
+		j.session.forget()
 		chain, err := j.obtain(core, kind, profile)
 		if err == nil {
 			return chain, nil
 		}
+		err = j.session.why(err)
 		// That the CA has said nothing does not mean that it has not counted.
 		if j.proofs.count() > shown && j.session.signed() == notAsked {
 			failed++

@@ -54,13 +54,14 @@ type session struct {
 	finalizing func() error // called before the CA is asked to sign; nil = nobody counts
 
 	mu         sync.Mutex
-	finalize   string        // where to ask the CA to sign, known when the order is
-	signing    signing       // how far that has come
-	wait       time.Duration // what the last answer asked us to wait
-	retryAfter time.Duration // the longest wait that was asked for
-	last       error         // how the last request ended; where lego keeps an error's words only, its type is found here
-	total      int           // octets of answers so far
-	fault      error         // the last thing that went wrong, which lego may have tried again; nil = nothing has
+	finalize   string                   // where to ask the CA to sign, known when the order is
+	signing    signing                  // how far that has come
+	wait       time.Duration            // what the last answer asked us to wait
+	retryAfter time.Duration            // the longest wait that was asked for
+	last       error                    // how the last request ended; where lego keeps an error's words only, its type is found here
+	total      int                      // octets of answers so far
+	found      *legoacme.ProblemDetails // what is wrong with a challenge that the CA leaves open; nil = nothing
+	fault      error                    // the last thing that went wrong, which lego may have tried again; nil = nothing has
 }
 
 // signing is what is known of the certificate an order was for.
@@ -154,6 +155,7 @@ func (s *session) roundTrip(req *http.Request) (*http.Response, error) {
 	if err := s.order(body); err != nil {
 		return nil, &acme.Error{Class: acme.ClassMalformed, Hint: hintNotACME, Err: fmt.Errorf("%s %s: %w", req.Method, req.URL.Redacted(), err)}
 	}
+	s.look(body)
 	resp.Header.Set("Retry-After", strconv.Itoa(int(min(max(wait, minPoll), maxPoll)/time.Second)))
 	return resp, nil
 }
