@@ -13,7 +13,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"ntsagent/acme"
-	"ntsagent/acme/issuer"
 	"ntsagent/acme/store"
 	"ntsagent/agent/config"
 )
@@ -104,10 +103,10 @@ func (a Account) write(b *strings.Builder, title string) {
 const firstAsk, lastAsk = time.Minute, 24 * time.Hour
 
 // openAccount opens the account at the fallback CA before it is needed, and tries again later and later until there is one.
-func openAccount(ctx context.Context, at *issuer.Issuer, log hclog.Logger) error {
+func openAccount(ctx context.Context, open func(context.Context) error, log hclog.Logger) error {
 	told := ""
 	for wait := firstAsk; ; wait = min(4*wait, lastAsk) {
-		err := at.Register(ctx)
+		err := open(ctx)
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}

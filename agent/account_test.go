@@ -1,11 +1,18 @@
 package agent
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/hashicorp/go-hclog"
+
+	"ntsagent/acme"
 	"ntsagent/acme/store"
 	"ntsagent/agent/config"
 	"ntsagent/hostcheck"
@@ -64,4 +71,40 @@ caa        alice.example. CAA 0 issue "other.example; validationmethods=http-01;
 	if a, err = ReadAccount(cfg); err != nil || a.Fallback != nil || strings.Contains(a.Text(), "fallback") {
 		t.Errorf("without a fallback: %+v, %v", a, err)
 	}
+}
+
+func TestAccountAtTheFallbackIsAskedForLaterAndLater(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		var asked []time.Time
+		open := func(context.Context) error {
+			asked = append(asked, time.Now())
+			switch len(asked) {
+			case 8:
+				return nil
+			case 4:
+				return errors.New("deadline exceeded")
+			}
+			return &acme.Error{Class: acme.ClassAccount, Err: errors.New("wants a binding"), Hint: "set acme.fallback_eab"}
+		}
+		if err := openAccount(t.Context(), open, hclog.New(&hclog.LoggerOptions{Output: &log})); err != nil || len(asked) != 8 {
+			t.Fatalf("%v after %d attempts", err, len(asked))
+		}
+		for n, want := range []time.Duration{time.Minute, 4 * time.Minute, 16 * time.Minute, 64 * time.Minute, 256 * time.Minute, 1024 * time.Minute, 24 * time.Hour} {
+			if wait := asked[n+1].Sub(asked[n]); wait < want*8/10 || wait > want*12/10 {
+				t.Errorf("wait %d = %v, want about %v", n, wait, want)
+			}
+		}
+		if n := strings.Count(log.String(), "\n"); n != 3 || strings.Count(log.String(), "hint=\"set acme.fallback_eab\"") != 2 {
+			t.Errorf("told %d times, want each cause when it is new: %s", n, &log)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := openAccount(ctx, func(context.Context) error { return errors.New("no") }, hclog.NewNullLogger()); err != nil || ctx.Err() == nil {
+			t.Errorf("it ended with %v before its context", err)
+		}
+	})
 }

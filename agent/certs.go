@@ -130,7 +130,7 @@ func (c *certs) start(ctx context.Context) {
 		c.tasks.Go(ctx, task.Task{Name: "certificate", Run: m.Run})
 	}
 	if c.second != nil {
-		c.tasks.Go(ctx, task.Task{Name: "fallback account", Run: func(ctx context.Context) error { return openAccount(ctx, c.second, c.log) }})
+		c.tasks.Go(ctx, task.Task{Name: "fallback account", Run: func(ctx context.Context) error { return openAccount(ctx, c.second.Register, c.log) }})
 	}
 	for _, f := range c.files {
 		c.tasks.Go(ctx, task.Task{Name: "certificate files", Run: f.run})

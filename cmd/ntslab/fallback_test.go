@@ -23,17 +23,30 @@ func TestAnAgentTurnsToTheFallbackCA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Nobody can listen on port 0.
-	after := regexp.MustCompile(`(?m)^  directory: (.*)$`).ReplaceAll(before, []byte("  directory: https://127.0.0.1:0/directory\n  fallback_directory: $1"))
-	if bytes.Equal(before, after) {
-		t.Fatalf("no directory in\n%s", before)
+	reload := func(directories string) {
+		t.Helper()
+		after := regexp.MustCompile(`(?m)^  directory: "(.*)"$`).ReplaceAll(before, []byte(directories))
+		if bytes.Equal(before, after) {
+			t.Fatalf("no directory in\n%s", before)
+		}
+		if err := os.WriteFile(path, after, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := lab.agent(t.Context(), "reload", "--config", path); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := os.WriteFile(path, after, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := lab.agent(t.Context(), "reload", "--config", path); err != nil {
-		t.Fatal(err)
-	}
+	// The account is there before it is needed. Another URL is another CA.
+	reload("  directory: \"$1\"\n  fallback_directory: \"$1?other\"")
+	await(t, 60*time.Second, "an account at the fallback", func(ctx context.Context) error {
+		out, err := lab.agent(ctx, "account", "show", "--config", path)
+		if err == nil && bytes.Count(out, []byte("accounturi=")) != 2 {
+			err = fmt.Errorf("told\n%s", out)
+		}
+		return err
+	})
+
+	reload("  directory: https://127.0.0.1:0/directory\n  fallback_directory: \"$1\"") // nobody can listen on port 0
 	var first status.Certificate
 	await(t, 30*time.Second, "the certificate to be one of the fallback", func(context.Context) error {
 		if first = lab.certificate(t); !first.Fallback || first.Serial == "" {
