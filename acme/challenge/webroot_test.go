@@ -42,7 +42,7 @@ func TestAProofIsAFileForTheWorldWhileItIsPending(t *testing.T) {
 }
 
 // CVE-2026-40611 (lego before 4.34.0): a token with ../ was written outside of the webroot.
-func TestATokenIsNeverAPath(t *testing.T) {
+func TestCVE_2026_40611_ATokenIsNeverAPath(t *testing.T) {
 	t.Parallel()
 	above := t.TempDir()
 	dir := filepath.Join(above, "webroot")

@@ -289,7 +289,7 @@ func TestNewRefusesBadConfigurations(t *testing.T) {
 		edit func(*issuer.Config)
 		want string
 	}{
-		{"a directory without TLS", func(c *issuer.Config) { c.Directory = "http://ca.example/directory" }, "acme.directory"},
+		{"CVE-2025-54799 a directory without TLS", func(c *issuer.Config) { c.Directory = "http://ca.example/directory" }, "acme.directory"},
 		{"a directory without host", func(c *issuer.Config) { c.Directory = "https:///directory" }, "acme.directory"},
 		{"no challenge", func(c *issuer.Config) { c.Challenges = nil }, "acme.challenges"},
 		{"an unknown challenge", func(c *issuer.Config) { c.Challenges = []string{"dns-01"} }, "dns-01"},
