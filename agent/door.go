@@ -20,7 +20,8 @@ const lookEvery = time.Second
 // A door is the sockets of one purpose and who serves them. It is open exactly
 // while ready says so: a client that is refused at once asks again within
 // seconds, one whose handshake fails may stay away for days (chronyd waits up
-// to 2^19 s), so what cannot be served must not listen.
+// to 2^19 s), so what cannot be served must not listen. A given socket, which
+// cannot be closed, hangs up instead.
 type door struct {
 	purpose string
 	asked   []netip.AddrPort
