@@ -297,6 +297,10 @@ func TestThousandLifetimes(t *testing.T) {
 			t.Errorf("%s: %d expired, %.2f orders per lifetime, %d certificates in a week, %d failed validations in an hour; want none, 1.3, %d and %d at most",
 				tt.name, w.expired, perLife, all.mostInWeek, all.mostInHour, weekBudget, hourBudget)
 		}
+		// The backstop is at a third of the life, or half of a short one: what is left after a long absence of the CA.
+		if least := map[bool]float64{true: 0.05, false: 0.15}[tt.life < shortLife]; w.worst < least {
+			t.Errorf("%s: renewed with %.0f %% of the life left, want %.0f %% at least", tt.name, 100*w.worst, 100*least)
+		}
 		if n := int(tt.many); all.unanswered < 50 || len(all.failed) < n/50 || w.lost < n/100 || w.restarts < n/12 || down < 0.25 {
 			t.Errorf("%s: %d attempts unanswered, %d validations failed, %d certificates lost, %d restarts, CA down %.2f: the test did not test",
 				tt.name, all.unanswered, len(all.failed), w.lost, w.restarts, down)
