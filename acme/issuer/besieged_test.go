@@ -20,7 +20,7 @@ type assault struct {
 	config func(*acme.Config)
 
 	class       acme.Class
-	text        string        // in what status tells
+	text, hint  string        // in what status tells
 	retry       time.Duration // what the server's wish for a wait is taken for, at most slack less
 	slack       time.Duration
 	signed      bool // a certificate may have been made
@@ -65,6 +65,9 @@ func (g *siege) run(t *testing.T, tt assault) {
 	if !strings.Contains(text, tt.text) || len(text) > 410 || strings.ContainsAny(text, "\n\r\x1b\x00") || got.state.LastHint == "" {
 		t.Errorf("status tells %q (hint %q), want one line with %q", text, got.state.LastHint, tt.text)
 	}
+	if !strings.Contains(got.state.LastHint, tt.hint) {
+		t.Errorf("status gives the hint %q, want one with %q", got.state.LastHint, tt.hint)
+	}
 	if r, w := c.requests.Load(), c.written.Load(); r > 250 || w > 64<<20 {
 		t.Errorf("%d requests and %d octets of answers", r, w)
 	}
@@ -99,16 +102,17 @@ func TestBesieged(t *testing.T) {
 		die   bool
 		class acme.Class
 		text  string
+		hint  string
 		retry time.Duration
 		next  time.Duration
 		head  bool // shows in an answer without a body, too
 	}{
-		{"the server is killed at %s", reset, true, acme.ClassNetwork, "connection reset", 0, time.Minute, true},
-		{"a load balancer is busy at %s", always(503, "<html>busy</html>", "Retry-After: 120"), false, acme.ClassNetwork, "503", 2 * time.Minute, 126 * time.Second, true},
-		{"the server has a fault of its own at %s", always(500, `{"type":"urn:ietf:params:acme:error:serverInternal","detail":"oops","status":500}`), false, acme.ClassNetwork, "oops", 0, time.Minute, false},
-		{"a web page at %s", always(200, "<html>hello</html>", "Content-Type: text/html"), false, acme.ClassMalformed, "", 0, time.Hour, false},
-		{"an endless answer at %s", endless, false, acme.ClassMalformed, "larger than", 0, time.Hour, false},
-		{"a loop of redirects at %s", around, false, acme.ClassMalformed, "redirected", 0, time.Hour, true},
+		{"the server is killed at %s", reset, true, acme.ClassNetwork, "connection reset", "way out", 0, time.Minute, true},
+		{"a load balancer is busy at %s", always(503, "<html>busy</html>", "Retry-After: 120"), false, acme.ClassNetwork, "503", "nothing to do but wait", 2 * time.Minute, 126 * time.Second, true},
+		{"the server has a fault of its own at %s", always(500, `{"type":"urn:ietf:params:acme:error:serverInternal","detail":"oops","status":500}`), false, acme.ClassNetwork, "oops", "nothing to do but wait", 0, time.Minute, false},
+		{"a web page at %s", always(200, "<html>hello</html>", "Content-Type: text/html"), false, acme.ClassMalformed, "", "look at acme.directory", 0, time.Hour, false},
+		{"an endless answer at %s", endless, false, acme.ClassMalformed, "larger than", "look at acme.directory", 0, time.Hour, false},
+		{"a loop of redirects at %s", around, false, acme.ClassMalformed, "redirected", "look at acme.directory", 0, time.Hour, true},
 	} {
 		for _, step := range steps {
 			if step.name == "a nonce" && !fault.head {
@@ -123,7 +127,7 @@ func TestBesieged(t *testing.T) {
 				next = max(next, 12*time.Minute)
 			}
 			t.Run(strings.Replace(fault.name, "%s", step.name, 1), func(t *testing.T) {
-				g.run(t, assault{front: f, hurry: [3]time.Duration{0, 0, time.Second}, class: fault.class, text: fault.text, retry: fault.retry,
+				g.run(t, assault{front: f, hurry: [3]time.Duration{0, 0, time.Second}, class: fault.class, text: fault.text, hint: fault.hint, retry: fault.retry,
 					signed: step.signed, validations: step.validations, next: next})
 			})
 		}

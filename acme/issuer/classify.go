@@ -29,6 +29,8 @@ const (
 	hintWait       = "wait: the agent tries again when the CA allows it; do not remove its state_dir"
 )
 
+const notJSON = "the ACME server sent an answer that is not the JSON of ACME"
+
 // notInTime is the text where lego gave up asking, and its error does not say what was wrong.
 const notInTime = "the CA did not finish the order in time"
 
@@ -68,6 +70,13 @@ func (j *job) classify(err error, kind string) *acme.Error {
 		text = kind + ": " + text
 	}
 	advice := hint(class, kind, j.order.Name)
+	if text == notJSON {
+		advice = hintNotACME
+	}
+	var problem *legoacme.ProblemDetails
+	if class == acme.ClassNetwork && errors.As(err, &problem) { // it was reached, then
+		advice = hintServerDown
+	}
 	var unknown x509.UnknownAuthorityError
 	if errors.As(err, &unknown) {
 		advice = "the ACME server's own certificate is from an unknown CA: name its root in acme.ca_file"
@@ -118,7 +127,7 @@ func explain(err error) (acme.Class, string) {
 	case errors.As(err, &dates) && dates.Reason == x509.Expired:
 		return acme.ClassClock, dates.Error()
 	case errors.As(err, &syntax), errors.As(err, &form):
-		return acme.ClassMalformed, "the ACME server sent an answer that is not the JSON of ACME"
+		return acme.ClassMalformed, notJSON
 	case errors.As(err, &fetch), errors.As(err, &network), errors.Is(err, context.DeadlineExceeded):
 		return acme.ClassNetwork, err.Error()
 	case strings.Contains(err.Error(), "could not determine solvers"):
