@@ -24,7 +24,7 @@ func TestFallbackWithTwoRealServers(t *testing.T) {
 	t.Parallel()
 	name := mustName(t, "alice.members.pool.example")
 	first, second := newWorld(t, settings{}, name), newWorld(t, settings{eab: true}, name)
-	first.server.Close()
+	goDown(t, first.server)
 	dir := filepath.Join(t.TempDir(), "acme")
 	s, set, events := openStore(t, dir), live.NewSet([]hostcheck.Name{name}), make(chan acme.Event, 100)
 	// It has failed for long: whoever restarts does not wait again for what has been waited for.
@@ -86,7 +86,7 @@ func TestAccountIsOpenedBeforeItIsNeeded(t *testing.T) {
 	if err != nil || a.URI == "" || len(a.CAAIdentities) != 1 {
 		t.Fatalf("account = %+v, %v", a, err)
 	}
-	w.server.Close()
+	goDown(t, w.server)
 	if err := i.Register(t.Context()); err != nil {
 		t.Errorf("the account that is there: %v", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"flag"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 
 	"ntsagent/acme/challenge"
 	"ntsagent/hostcheck"
@@ -70,6 +72,29 @@ func nonceOf(real http.Handler) string {
 	rec := httptest.NewRecorder()
 	real.ServeHTTP(rec, httptest.NewRequest(http.MethodHead, "/nonce-plz", nil))
 	return rec.Header().Get("Replay-Nonce")
+}
+
+// goDown ends a server and keeps everybody else from its port: a server of another test would answer there.
+func goDown(t *testing.T, s *httptest.Server) {
+	t.Helper()
+	at := s.Listener.Addr().(*net.TCPAddr)
+	s.Close()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	// A socket that is bound and does not listen. Connections of the past must not keep it out, nor it let others in.
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrInet4{Port: at.Port, Addr: [4]byte(at.IP.To4())})
+	}
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
+	}
+	if err != nil {
+		t.Fatalf("hold port %d: %v", at.Port, err)
+	}
 }
 
 // record notes the paths that the CA asks port 80 for.

@@ -109,7 +109,7 @@ func TestFallBackToTLSALPNWhenPort80IsClosed(t *testing.T) {
 	t.Parallel()
 	name := mustName(t, "alice.members.pool.example")
 	w := newWorld(t, settings{}, name)
-	w.http.Close()
+	goDown(t, w.http)
 	order, _ := newOrder(t, name, elliptic.P256())
 	issue(t, w.issuer(t), order)
 }
@@ -118,7 +118,7 @@ func TestFallBackKeepsWithinTheFailureBudget(t *testing.T) {
 	t.Parallel()
 	name := mustName(t, "alice.members.pool.example")
 	w := newWorld(t, settings{}, name)
-	w.http.Close()
+	goDown(t, w.http)
 	w.zone.set(name, "127.0.0.2") // nobody listens there on either port
 	i := w.issuer(t)
 	for _, tt := range []struct{ mayFail, want int }{{0, 2}, {2, 2}, {1, 1}} {
@@ -187,7 +187,7 @@ func TestFailuresHaveAClassAndAHint(t *testing.T) {
 		class acme.Class
 		hint  string
 	}{
-		{"an ACME server that is down", settings{}, func(_ *testing.T, w *world) { w.server.Close() }, nil, acme.ClassNetwork, "way out"},
+		{"an ACME server that is down", settings{}, func(t *testing.T, w *world) { goDown(t, w.server) }, nil, acme.ClassNetwork, "way out"},
 		{"an ACME server of an unknown CA", settings{}, nil, func(c *issuer.Config) { c.CAFile = "" }, acme.ClassNetwork, "acme.ca_file"},
 		{"an ACME server whose certificate is over, or our clock ahead", settings{expired: true}, nil, nil, acme.ClassClock, "clock"},
 		{"a directory that is not there", settings{}, nil, func(c *issuer.Config) { c.Directory += "/nothing" }, acme.ClassMalformed, "acme.directory"},
@@ -196,7 +196,7 @@ func TestFailuresHaveAClassAndAHint(t *testing.T) {
 		{"another web server on port 80", settings{}, func(_ *testing.T, w *world) { w.http.Config.Handler = always(http.StatusTeapot, "") }, only(issuer.HTTP01), acme.ClassUnauth, "port 80 of alice"},
 		{"an app on port 80 that answers everything", settings{}, func(_ *testing.T, w *world) { w.http.Config.Handler = always(http.StatusOK, "<html>") }, only(issuer.HTTP01), acme.ClassUnauth, "port 80 of alice"},
 		{"nothing on port 443", settings{}, func(_ *testing.T, w *world) { w.zone.set(name, "127.0.0.2") }, only(issuer.TLSALPN01), acme.ClassUnauth, "port 443 of alice"},
-		{"nothing on port 80", settings{}, func(_ *testing.T, w *world) { w.http.Close() }, only(issuer.HTTP01), acme.ClassConnection, "port 80 of alice"},
+		{"nothing on port 80", settings{}, func(t *testing.T, w *world) { goDown(t, w.http) }, only(issuer.HTTP01), acme.ClassConnection, "port 80 of alice"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -102,7 +102,7 @@ func TestManagersWithARealServer(t *testing.T) {
 	}
 	h.stop()
 
-	w.server.Close() // the CA is gone, and the agent starts again
+	goDown(t, w.server) // the CA is gone, and the agent starts again
 	h = open()
 	defer func() { h.stop() }()
 	for n := range names {
