@@ -148,13 +148,15 @@ func (h home) liveUntil(at int) (changes []string, killed bool, err error) {
 		return nil, false, err
 	}
 	theirs.Close() // so that the end of the child is the end of the socket
+	waited := make(chan error, 1)
+	go func() { waited <- child.Wait() }() // older kernels tell of the end only once it has been waited for
 	changes, err = watch(child.Process, ours, h.Dir, at)
 	if err != nil {
 		child.Process.Kill()
 	}
-	ended := child.Wait()
+	ended := <-waited
 	if err != nil || ended != nil && child.ProcessState.Exited() {
-		return changes, false, fmt.Errorf("%w; the child: %w: %s", err, ended, said.String())
+		return changes, false, fmt.Errorf("%v; the child: %v: %s", err, ended, said.String())
 	}
 	return changes, ended != nil, nil
 }

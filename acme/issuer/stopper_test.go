@@ -41,7 +41,7 @@ func submit(socket int) error {
 	const flags = unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_TSYNC_ESRCH | unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
 	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&program)))
 	if errno != 0 {
-		return fmt.Errorf("seccomp with user notification, which takes Linux 5.8 and a sandbox without one of its own: %w", errno)
+		return fmt.Errorf("seccomp with user notification, which takes Linux 5.9 and a sandbox without one of its own: %w", errno)
 	}
 	return unix.Sendmsg(socket, []byte{0}, unix.UnixRights(int(fd)), nil, 0)
 }
@@ -71,7 +71,7 @@ func watch(child *os.Process, socket int, root string, at int) (changes []string
 	}
 	messages, err := unix.ParseSocketControlMessage(control[:n])
 	if err != nil || len(messages) != 1 {
-		return nil, fmt.Errorf("the child has not submitted itself (%d messages, %w)", len(messages), err)
+		return nil, fmt.Errorf("the child has not submitted itself (%d messages, %v)", len(messages), err)
 	}
 	fds, err := unix.ParseUnixRights(&messages[0])
 	if err != nil {
