@@ -3,6 +3,7 @@ package acme
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,12 +62,12 @@ func TestAStepOfTheClockIsToldAndRenewalsComputedAnew(t *testing.T) {
 				h := newHouse(t, newFakeCA(t), "")
 				h.ca.set(fails(&Error{Class: ClassRateLimited, RetryAfter: 10 * time.Hour, Err: errors.New("429")}))
 				h.cfg.Roll = func() float64 { return 0 }
-				var step time.Duration // of the wall clock, which the bubble cannot set
+				var step atomic.Int64 // of the wall clock, which the bubble cannot set
 				began := time.Now()
-				h.read = func() reading { return reading{time.Now().Round(0).Add(step), time.Since(began)} }
+				h.read = func() reading { return reading{time.Now().Round(0).Add(time.Duration(step.Load())), time.Since(began)} }
 				stop := h.run(t)
 				sleep(tick / 2)
-				step = tt.step
+				step.Store(int64(tt.step))
 				sleep(3 * tick) // it steps once
 				stop()
 				if got := strings.Count(h.log.String(), "clock stepped"); got > 1 || (got == 1) != tt.told {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,9 +132,9 @@ func TestFallbackStepsInWhenThePrimaryIsGoneAndBackWhenItReturns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		first, second := newFakeCA(t), newFakeCA(t)
-		first.life, second.life = 12*day, 12*day // the backstop is after eight days, the turn after nine
-		first.window(7*day, 7*day+time.Hour, 12*time.Hour)
-		second.window(7*day, 7*day+time.Hour, 12*time.Hour)
+		first.life, second.life = 8*day, 8*day // the backstop is after four days, the turn after five
+		first.window(84*time.Hour, 85*time.Hour, 12*time.Hour)
+		second.window(84*time.Hour, 85*time.Hour, 12*time.Hour)
 		var replaced []*x509.Certificate
 		notes := func(ca *fakeCA) func(context.Context, Order) ([]byte, error) {
 			return func(_ context.Context, o Order) ([]byte, error) {
@@ -157,25 +158,25 @@ func TestFallbackStepsInWhenThePrimaryIsGoneAndBackWhenItReturns(t *testing.T) {
 		}
 
 		first.set(fails(errGone))
-		sleep(7*day + 12*time.Hour) // past the backstop
+		sleep(3*day + time.Hour) // past the backstop
 		restart()
-		if first.count() < 24 || second.count() != 0 || h.State().Failures < 24 {
+		if first.count() < 8 || second.count() != 0 || h.State().Failures < 8 {
 			t.Fatalf("%d and %d orders, %+v; want the primary to be asked for long", first.count(), second.count(), h.State())
 		}
 		asked := first.questions()
 		sleep(day)
 		restart() // the counts of both are on disk
-		if s := h.State(); second.count() != 1 || !s.Fallback || s.Failures != 0 || s.LastError != "" || s.NotAfter.Before(time.Now().Add(11*day)) {
+		if s := h.State(); second.count() != 1 || !s.Fallback || s.Failures != 0 || s.LastError != "" || s.NotAfter.Before(time.Now().Add(7*day)) {
 			t.Fatalf("%d orders at the fallback, %+v; want its certificate", second.count(), s)
 		}
-		if left := h.live.Leaf(h.name).NotBefore.Sub(first.orders[0]); left < 9*day || left > 9*day+2*time.Hour {
-			t.Errorf("it stepped in after %v, want nine days", left)
+		if left := h.live.Leaf(h.name).NotBefore.Sub(first.orders[0]); left < 5*day || left > 5*day+2*time.Hour {
+			t.Errorf("it stepped in after %v, want five days", left)
 		}
 		if replaced[1] != nil {
 			t.Error("a certificate of the primary was said to be replaced at the fallback")
 		}
-		if h.renewal.Failures != 0 || len(h.renewal.Other.Row) != 0 {
-			t.Errorf("state after success: %+v and %+v", h.renewal, h.renewal.Other)
+		if r, err := h.store.Renewal(h.name); err != nil || r.Failures != 0 || len(r.Other.Row) != 0 {
+			t.Errorf("state after success: %+v and %+v, %v", r, r.Other, err)
 		}
 
 		sleep(2 * day)
@@ -183,8 +184,8 @@ func TestFallbackStepsInWhenThePrimaryIsGoneAndBackWhenItReturns(t *testing.T) {
 			t.Errorf("asked %d and %d times; want the maker alone to be asked", first.questions(), second.questions())
 		}
 		made, orders := h.live.Leaf(h.name), first.count()
-		sleep(6 * day) // in the window of the fallback; the primary is tried first, and is still gone
-		if first.count() == orders || second.count() != 1 || h.State().RenewAt.Sub(made.NotBefore) > 8*day {
+		sleep(2 * day) // in the window of the fallback; the primary is tried first, and is still gone
+		if first.count() == orders || second.count() != 1 || h.State().RenewAt.Sub(made.NotBefore) > 4*day {
 			t.Errorf("%d orders more at the primary, %d at the fallback, %+v", first.count()-orders, second.count(), h.State())
 		}
 		first.set(notes(first))
@@ -243,12 +244,13 @@ func TestNothingGoesToTheFallbackThatTheDNSForbids(t *testing.T) {
 				first, second := newFakeCA(t), newFakeCA(t)
 				first.set(fails(errGone))
 				h := twoHouses(t, first, second, "")
-				verdict := dnscheck.Verdict{Finding: dnscheck.OK}
-				h.cfg.Look = func(context.Context, hostcheck.Name) dnscheck.Verdict { return verdict }
+				var verdict atomic.Pointer[dnscheck.Verdict]
+				verdict.Store(&dnscheck.Verdict{Finding: dnscheck.OK})
+				h.cfg.Look = func(context.Context, hostcheck.Name) dnscheck.Verdict { return *verdict.Load() }
 				h.cfg.Fallback.Look = func(context.Context, hostcheck.Name) dnscheck.Verdict { return c.second }
 				stop := h.run(t)
 				sleep(3 * time.Minute) // two failures
-				verdict = c.first
+				verdict.Store(&c.first)
 				sleep(2 * day)
 				s := h.State()
 				stop()
@@ -321,8 +323,8 @@ func TestFallbackCountsApart(t *testing.T) {
 		h := twoHouses(t, first, second, "")
 		stop := h.run(t)
 		sleep(5 * day)
-		if second.count() != weekBudget || len(h.renewal.Issued) != 0 || len(h.renewal.Other.Issued) != weekBudget {
-			t.Errorf("%d orders at the fallback, counted %v and %v", second.count(), h.renewal.Issued, h.renewal.Other.Issued)
+		if r, err := h.store.Renewal(h.name); err != nil || second.count() != weekBudget || len(r.Issued) != 0 || len(r.Other.Issued) != weekBudget {
+			t.Errorf("%d orders at the fallback, counted %v and %v, %v", second.count(), r.Issued, r.Other.Issued, err)
 		}
 		first.set(nil)
 		sleep(2 * time.Hour)
