@@ -163,7 +163,7 @@ func TestARemovalIsToldOfLongBeforeARenewal(t *testing.T) {
 				sleep(9 * time.Hour)
 				s := h.State()
 				if s.Condition != c.settled || !strings.Contains(s.Why, c.verdict.Text) || !strings.Contains(s.Why, "since 2000-01-1") || s.LastHint != c.verdict.Hint ||
-					s.Failures != 0 || s.LastError != "" || !s.RenewAt.Equal(before.RenewAt) || s.NextAttempt.Sub(time.Now()) > 7*time.Hour {
+					s.Failures != 0 || s.LastError != "" || !s.RenewAt.Equal(before.RenewAt) || time.Until(s.NextAttempt) > 7*time.Hour {
 					t.Errorf("within hours: %+v", s)
 				}
 				sleep(10 * day)
