@@ -1,33 +1,31 @@
 package agent
 
 import (
-	"container/list"
 	"net"
 	"sync"
+
+	"ntsagent/ntske/tcp"
 )
 
-// A crowd is a listener that keeps at most max of its connections open. When
-// one more comes the oldest goes: a limit that keeps newcomers waiting would let
-// anybody with max idle connections keep a CA's validators out.
+// A crowd is a listener that keeps so many of its connections open and no more.
+// When one more comes another goes, as the table says: a limit that keeps
+// newcomers waiting would let anybody with as many idle connections keep a CA's
+// validators out, and one that ends the oldest, anybody with enough new ones.
 type crowd struct {
 	net.Listener
-	max   int
+	table *tcp.Table[*guest]
 	going *sync.WaitGroup // its connections
-
-	mu    sync.Mutex
-	order list.List // of *guest, oldest first
 }
 
 // guest is a connection that leaves the crowd when it closes.
 type guest struct {
 	net.Conn
 	crowd *crowd
-	place *list.Element
 	leave sync.Once
 }
 
 func newCrowd(l net.Listener, limit int, going *sync.WaitGroup) *crowd {
-	return &crowd{Listener: l, max: limit, going: going}
+	return &crowd{Listener: l, table: tcp.NewTable[*guest](limit), going: going}
 }
 
 func (c *crowd) Accept() (net.Conn, error) {
@@ -36,21 +34,11 @@ func (c *crowd) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	g := &guest{Conn: nc, crowd: c}
-	if oldest := c.enter(g); oldest != nil {
-		_ = oldest.Close()
+	c.going.Add(1)
+	if other := c.table.Add(g); other != nil {
+		_ = other.Close()
 	}
 	return g, nil
-}
-
-func (c *crowd) enter(g *guest) (oldest *guest) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.order.Len() >= c.max {
-		oldest = c.order.Front().Value.(*guest)
-	}
-	g.place = c.order.PushBack(g)
-	c.going.Add(1)
-	return oldest
 }
 
 // CloseWrite lets an http.Server finish its answer to who is still sending.
@@ -59,9 +47,7 @@ func (g *guest) CloseWrite() error { return g.Conn.(*net.TCPConn).CloseWrite() }
 func (g *guest) Close() error {
 	err := g.Conn.Close()
 	g.leave.Do(func() {
-		g.crowd.mu.Lock()
-		defer g.crowd.mu.Unlock()
-		g.crowd.order.Remove(g.place)
+		g.crowd.table.Remove(g)
 		g.crowd.going.Done()
 	})
 	return err

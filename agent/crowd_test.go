@@ -54,3 +54,42 @@ func TestACrowdLosesItsOldestAndNeverTheNewcomer(t *testing.T) {
 	other.Close()
 	going.Wait() // for nobody
 }
+
+func TestAFloodFromOnePlaceCostsNobodyElseHisPlaceInACrowd(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var going sync.WaitGroup
+	c := newCrowd(ln, 4, &going)
+	defer c.Close()
+	come := func(from string) (client, server net.Conn) {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		client, err := d.Dial("tcp4", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close() })
+		if server, err = c.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { server.Close() })
+		return client, server
+	}
+	_, ca := come("127.9.9.9")
+	for range 40 {
+		come("127.0.0.1")
+	}
+	ca2, _ := come("127.8.8.8")
+	for range 40 {
+		come("127.0.0.1")
+	}
+	if _, err := ca.Write([]byte("here")); err != nil {
+		t.Errorf("who came first has lost its place: %v", err)
+	}
+	_ = ca2.SetReadDeadline(time.Now().Add(time.Millisecond))
+	if _, err := ca2.Read(make([]byte, 1)); err == io.EOF {
+		t.Error("who came amid the flood has lost its place")
+	}
+}

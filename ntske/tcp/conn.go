@@ -76,7 +76,7 @@ func (s *Server) newConn(nc net.Conn) *conn {
 
 // serve takes one connection from its first octet to its last.
 func (s *Server) serve(c *conn) {
-	defer s.conns.remove(c)
+	defer s.conns.Remove(c)
 	defer c.cancel()
 	defer c.Close()
 	defer s.recover()
@@ -85,7 +85,7 @@ func (s *Server) serve(c *conn) {
 	}
 	tc := tls.Server(c, s.tls)
 	done := s.talk(c, tc)
-	s.conns.finished(c)
+	s.conns.Finished(c)
 	c.finish(tc, done)
 }
 

@@ -139,7 +139,7 @@ func (r *running) serve() {
 // open returns how many connections are open now.
 func (s *Server) open() int { return s.conns.len() }
 
-func (t *table) len() int {
+func (t *Table[C]) len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.at)

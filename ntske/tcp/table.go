@@ -15,47 +15,55 @@ const (
 	prefixBits6 = 56
 )
 
-// table holds the open connections and knows which is the next to lose its
+// Conn is a connection, as far as a Table looks at it.
+type Conn interface {
+	comparable
+	RemoteAddr() net.Addr
+}
+
+// Table holds the open connections and knows which is the next to lose its
 // place: first those that have been served and only wait for the peer to hang
 // up, then, of the prefix that holds most places, the oldest. A flood from one
-// prefix so pushes out its own, and without a flood it is the oldest of all.
-type table struct {
+// prefix so pushes out its own, and without a flood it is the oldest of all. It
+// is safe for concurrent use.
+type Table[C Conn] struct {
 	max int
 
 	mu     sync.Mutex
 	last   uint64 // number of the newest connection
-	at     map[*conn]*place
-	served list.List // of *conn, oldest first
-	shares map[netip.Prefix]*share
-	order  byWeight // the shares, the heaviest first
+	at     map[C]*place[C]
+	served list.List // of C, oldest first
+	shares map[netip.Prefix]*share[C]
+	order  byWeight[C] // the shares, the heaviest first
 }
 
 // place is where a connection stands: in its share's list, or among the served.
-type place struct {
-	share   *share // nil once served
+type place[C Conn] struct {
+	share   *share[C] // nil once served
 	element *list.Element
 }
 
 // share is what one prefix holds.
-type share struct {
+type share[C Conn] struct {
 	prefix netip.Prefix
 	conns  list.List // of numbered, oldest first
 	index  int       // in order
 }
 
 // numbered is a connection and its age.
-type numbered struct {
-	conn   *conn
+type numbered[C Conn] struct {
+	conn   C
 	number uint64
 }
 
-func newTable(limit int) *table {
-	return &table{max: limit, at: make(map[*conn]*place), shares: make(map[netip.Prefix]*share)}
+// NewTable makes a Table for as many connections as limit says.
+func NewTable[C Conn](limit int) *Table[C] {
+	return &Table[C]{max: limit, at: make(map[C]*place[C]), shares: make(map[netip.Prefix]*share[C])}
 }
 
-// add enters c and, when that is one too many, takes out and returns the
-// connection that has to make room.
-func (t *table) add(c *conn) (evicted *conn) {
+// Add enters c and, when that is one too many, takes out and returns the
+// connection that has to make room; the zero value when none has.
+func (t *Table[C]) Add(c C) (evicted C) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.at) >= t.max {
@@ -63,46 +71,46 @@ func (t *table) add(c *conn) (evicted *conn) {
 		t.drop(evicted)
 	}
 	t.last++
-	prefix := prefixOf(c)
+	prefix := prefixOf(c.RemoteAddr())
 	s := t.shares[prefix]
 	if s == nil {
-		s = &share{prefix: prefix}
+		s = &share[C]{prefix: prefix}
 		t.shares[prefix] = s
-		s.conns.PushBack(numbered{c, t.last})
+		s.conns.PushBack(numbered[C]{c, t.last})
 		heap.Push(&t.order, s)
 	} else {
-		s.conns.PushBack(numbered{c, t.last})
+		s.conns.PushBack(numbered[C]{c, t.last})
 		heap.Fix(&t.order, s.index)
 	}
-	t.at[c] = &place{s, s.conns.Back()}
+	t.at[c] = &place[C]{s, s.conns.Back()}
 	return evicted
 }
 
 // next is who loses its place.
-func (t *table) next() *conn {
+func (t *Table[C]) next() C {
 	if e := t.served.Front(); e != nil {
-		return e.Value.(*conn)
+		return e.Value.(C)
 	}
-	return t.order[0].conns.Front().Value.(numbered).conn
+	return t.order[0].conns.Front().Value.(numbered[C]).conn
 }
 
-// finished marks c as served. Evicting it no longer costs anybody anything.
-func (t *table) finished(c *conn) {
+// Finished marks c as served. Evicting it no longer costs anybody anything.
+func (t *Table[C]) Finished(c C) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.drop(c) {
-		t.at[c] = &place{element: t.served.PushBack(c)}
+		t.at[c] = &place[C]{element: t.served.PushBack(c)}
 	}
 }
 
-// remove takes c out. It does nothing for one that was evicted.
-func (t *table) remove(c *conn) {
+// Remove takes c out. It does nothing for one that was evicted.
+func (t *Table[C]) Remove(c C) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.drop(c)
 }
 
-func (t *table) drop(c *conn) bool {
+func (t *Table[C]) drop(c C) bool {
 	p := t.at[c]
 	if p == nil {
 		return false
@@ -123,9 +131,9 @@ func (t *table) drop(c *conn) bool {
 	return true
 }
 
-// prefixOf is the prefix c comes from; what has no address comes from one.
-func prefixOf(c *conn) netip.Prefix {
-	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
+// prefixOf is the prefix an address is in; what is none is in one of its own.
+func prefixOf(from net.Addr) netip.Prefix {
+	tcp, ok := from.(*net.TCPAddr)
 	if !ok {
 		return netip.Prefix{}
 	}
@@ -139,32 +147,32 @@ func prefixOf(c *conn) netip.Prefix {
 
 // byWeight is a heap: the share with most connections comes first, and among
 // equals the one with the oldest.
-type byWeight []*share
+type byWeight[C Conn] []*share[C]
 
-func (w byWeight) Len() int { return len(w) }
+func (w byWeight[C]) Len() int { return len(w) }
 
-func (w byWeight) Less(i, j int) bool {
+func (w byWeight[C]) Less(i, j int) bool {
 	if a, b := w[i].conns.Len(), w[j].conns.Len(); a != b {
 		return a > b
 	}
 	return w[i].oldest() < w[j].oldest()
 }
 
-func (s *share) oldest() uint64 { return s.conns.Front().Value.(numbered).number }
+func (s *share[C]) oldest() uint64 { return s.conns.Front().Value.(numbered[C]).number }
 
-func (w byWeight) Swap(i, j int) {
+func (w byWeight[C]) Swap(i, j int) {
 	w[i], w[j] = w[j], w[i]
 	w[i].index, w[j].index = i, j
 }
 
 // Push and Pop are for container/heap.
-func (w *byWeight) Push(x any) {
-	s := x.(*share)
+func (w *byWeight[C]) Push(x any) {
+	s := x.(*share[C])
 	s.index = len(*w)
 	*w = append(*w, s)
 }
 
-func (w *byWeight) Pop() any {
+func (w *byWeight[C]) Pop() any {
 	last := len(*w) - 1
 	s := (*w)[last]
 	(*w)[last] = nil

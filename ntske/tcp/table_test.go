@@ -43,27 +43,27 @@ func TestWhoLosesItsPlace(t *testing.T) {
 		"an IPv4 address in IPv6 form is one of IPv4":        {open: []string{"203.0.113.1:1", "[::ffff:192.0.2.1]:1", "192.0.2.2:1"}, want: []int{1}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tab := newTable(len(tt.open))
+			tab := NewTable[*conn](len(tt.open))
 			conns := make([]*conn, len(tt.open))
 			for i, addr := range tt.open {
 				conns[i] = from(addr)
-				if e := tab.add(conns[i]); e != nil {
+				if e := tab.Add(conns[i]); e != nil {
 					t.Fatalf("connection %d put somebody out with room left", i)
 				}
 			}
 			for _, i := range tt.served {
-				tab.finished(conns[i])
+				tab.Finished(conns[i])
 			}
 			for _, i := range tt.gone {
-				tab.remove(conns[i])
-				tab.add(from(fmt.Sprintf("10.0.%d.1:1", i))) // a newcomer in its place
+				tab.Remove(conns[i])
+				tab.Add(from(fmt.Sprintf("10.0.%d.1:1", i))) // a newcomer in its place
 			}
 			for n, want := range tt.want {
-				if e, i := tab.add(from(fmt.Sprintf("10.1.%d.1:1", n))), want; e != conns[i] {
+				if e, i := tab.Add(from(fmt.Sprintf("10.1.%d.1:1", n))), want; e != conns[i] {
 					t.Fatalf("newcomer %d did not put out connection %d from %s", n, i, tt.open[i])
 				}
-				tab.finished(conns[want]) // it has its place no longer
-				tab.remove(conns[want])
+				tab.Finished(conns[want]) // it has its place no longer
+				tab.Remove(conns[want])
 			}
 			if n := tab.len(); n != len(tt.open) {
 				t.Errorf("%d connections, want %d", n, len(tt.open))
@@ -82,14 +82,14 @@ func FuzzTable(f *testing.F) {
 			prefix netip.Prefix
 		}
 		var list, served []entry
-		tab := newTable(limit)
+		tab := NewTable[*conn](limit)
 		for _, step := range steps {
 			all := append(slices.Clone(served), list...)
 			n := int(step & 0x3f)
 			switch {
 			case step < 0x40 || len(all) == 0: // somebody comes
 				e := entry{c: from(fmt.Sprintf("10.0.%d.1:1", n%4))}
-				e.prefix = prefixOf(e.c)
+				e.prefix = prefixOf(e.c.RemoteAddr())
 				var want *conn
 				if len(all) == limit {
 					if len(served) > 0 {
@@ -105,18 +105,18 @@ func FuzzTable(f *testing.F) {
 						list = slices.Delete(list, i, i+1)
 					}
 				}
-				if got := tab.add(e.c); got != want {
+				if got := tab.Add(e.c); got != want {
 					t.Fatal("another one was put out")
 				}
 				list = append(list, e)
 			case step < 0x80: // somebody is served
 				e := all[n%len(all)]
-				tab.finished(e.c)
+				tab.Finished(e.c)
 				same := func(o entry) bool { return o.c == e.c }
 				list, served = slices.DeleteFunc(list, same), append(slices.DeleteFunc(served, same), e)
 			default: // somebody leaves
 				e := all[n%len(all)]
-				tab.remove(e.c)
+				tab.Remove(e.c)
 				same := func(o entry) bool { return o.c == e.c }
 				list, served = slices.DeleteFunc(list, same), slices.DeleteFunc(served, same)
 			}

@@ -61,7 +61,7 @@ type Server struct {
 	allow     func(netip.Addr) bool
 	observe   func(Event)
 	log       hclog.Logger
-	conns     *table
+	conns     *Table[*conn]
 	going     sync.WaitGroup // the connections
 	panicOnce sync.Once
 }
@@ -92,7 +92,7 @@ func New(c Config) (*Server, error) {
 	if c.MaxConns == 0 {
 		c.MaxConns = DefaultMaxConns
 	}
-	s.conns = newTable(c.MaxConns)
+	s.conns = NewTable[*conn](c.MaxConns)
 	s.tls = c.TLS.Clone()
 	s.tls.GetConfigForClient = s.admit(c.TLS.GetConfigForClient)
 	return s, nil
@@ -134,7 +134,7 @@ func (s *Server) take(nc net.Conn) {
 		return
 	}
 	c := s.newConn(nc)
-	evicted := s.conns.add(c)
+	evicted := s.conns.Add(c)
 	s.observe(Event{Kind: Accepted}) // and counted
 	if evicted != nil {
 		evicted.cancel()
