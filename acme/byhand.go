@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"ntsagent/acme/live"
 	"ntsagent/acme/store"
 )
 
@@ -56,6 +57,9 @@ func (m *Manager) take(chainPEM []byte) error {
 		return fmt.Errorf("it, or its key, was revoked at %s (%s)", minute(v.At), v.Reason)
 	}
 	if err := m.cfg.Live.Check(name, chainPEM, keyPEM, now); err != nil {
+		return err
+	}
+	if err := live.Complete(chainPEM, m.cfg.Roots, now); err != nil {
 		return err
 	}
 	if err := m.cfg.Store.Import(name, chainPEM, keyPEM); err != nil {

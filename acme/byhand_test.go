@@ -115,6 +115,8 @@ func TestWhatIsImportedIsLookedAtAsIfACAHadSentIt(t *testing.T) {
 			{"one of the future", "not valid before", ca.sign(name, key, now.Add(day), now.Add(2*day))},
 			{"one with another's intermediate", "not", append(bytes.Clone(good), other.sign("x.example", other.key.Public(), now, now.Add(day))...)},
 			{"one with text around it", "PEM", append([]byte("subject=alice\n"), good...)},
+			{"one without its intermediate", "intermediate certificate is missing", other.sign(name, key, now, now.Add(day))},
+			{"one without its intermediate by a clock that is ahead", "intermediate certificate is missing", other.sign(name, key, now.Add(time.Minute), now.Add(day))},
 			{"one that is too large", "", append(bytes.Clone(good), bytes.Repeat([]byte("\n"), 2<<20)...)},
 		} {
 			if err := h.Import(t.Context(), c.chain); err == nil || !strings.Contains(err.Error(), c.says) || strings.ContainsAny(err.Error(), "\n") {
@@ -129,6 +131,10 @@ func TestWhatIsImportedIsLookedAtAsIfACAHadSentIt(t *testing.T) {
 		}
 		if err := h.Import(t.Context(), good); err != nil {
 			t.Errorf("after all that the good one: %v", err)
+		}
+		root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: other.cert.Raw})
+		if err := h.Import(t.Context(), append(other.sign(name, key, now, now.Add(day)), root...)); err != nil {
+			t.Errorf("one with its issuer, whom nobody here knows: %v", err)
 		}
 		stop()
 	})

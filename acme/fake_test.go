@@ -60,6 +60,13 @@ func newFakeCA(t *testing.T) *fakeCA {
 	return &fakeCA{key: key, cert: cert, life: 9 * day}
 }
 
+// roots are those of operators who know it.
+func (ca *fakeCA) roots() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.cert)
+	return pool
+}
+
 func (ca *fakeCA) Issue(ctx context.Context, o Order) ([]byte, error) {
 	ca.mu.Lock()
 	ca.orders = append(ca.orders, time.Now())
@@ -154,7 +161,7 @@ func newHouse(t *testing.T, ca *fakeCA, dir string) *house {
 	}
 	h := &house{ca: ca, dir: dir, store: s, live: live.NewSet([]hostcheck.Name{name}), name: name, log: new(logBuffer)}
 	log := hclog.New(&hclog.LoggerOptions{Output: h.log, Level: hclog.Info, DisableTime: true})
-	h.Manager = NewManager(Config{Name: name, Issuer: ca, Store: s, Live: h.live, Log: log, Directory: simulated,
+	h.Manager = NewManager(Config{Name: name, Issuer: ca, Store: s, Live: h.live, Log: log, Directory: simulated, Roots: ca.roots(),
 		Event: func(e Event) { h.events = append(h.events, e) }})
 	return h
 }

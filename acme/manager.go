@@ -27,8 +27,9 @@ type Config struct {
 	Issuer  Issuer
 	Store   *store.Store
 	Live    *live.Set
-	KeyType store.KeyType // "" = P-256
-	Profile string        // wanted certificate profile, "" = the CA's default
+	KeyType store.KeyType  // "" = P-256
+	Profile string         // wanted certificate profile, "" = the CA's default
+	Roots   *x509.CertPool // that may sign an imported certificate without an intermediate; nil = the system's
 	Log     hclog.Logger
 	Event   func(Event) // called from Run's goroutine, must not block; may be nil
 

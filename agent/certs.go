@@ -96,7 +96,7 @@ func (a *agent) newCerts(ctx context.Context, old *parts, cfg *config.Config) (*
 	for _, name := range cfg.Names {
 		c.managers = append(c.managers, acme.NewManager(acme.Config{
 			Name: name, Issuer: order, Store: a.store, Live: c.live, KeyType: store.KeyType(cfg.ACME.KeyType),
-			Profile: cfg.ACME.Profile, Log: a.Log.Named("acme"), Event: a.certificateEvent,
+			Profile: cfg.ACME.Profile, Roots: order.Roots(), Log: a.Log.Named("acme"), Event: a.certificateEvent,
 			Directory: cfg.ACME.Directory, Built: a.Built, Synced: acme.Synchronized,
 			Look: lookAtDNS(cfg, cfg.ACME.Directory), LookAround: order.LookAround, Fallback: fallback,
 		}))

@@ -1,13 +1,13 @@
 package issuer
 
 import (
-	"bytes"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
+
+	"ntsagent/acme/live"
 )
 
 // maxLife is longer than any CA's certificates live that does not want to be asked again and again. One that lives longer would
@@ -19,7 +19,7 @@ const hintUnfit = "the certificate in use stays; ask the CA, or choose another a
 // fit looks at what package live cannot know to be wrong, for whoever renews files may have reasons of his own. What it cannot
 // read is left to live.
 func (j *job) fit(chain []byte) error {
-	block, rest := pem.Decode(chain)
+	block, _ := pem.Decode(chain)
 	if block == nil {
 		return nil
 	}
@@ -30,9 +30,8 @@ func (j *job) fit(chain []byte) error {
 	if life := leaf.NotAfter.Sub(leaf.NotBefore); life > maxLife {
 		return fmt.Errorf("it is valid until %s, longer than ten years", leaf.NotAfter.UTC().Format(time.DateOnly))
 	}
-	if len(bytes.TrimSpace(rest)) == 0 && !j.directlySigned(leaf) {
-		return errors.New("the intermediate certificate is missing, and no root that is known here has signed the certificate itself " +
-			"(if one has, name it in acme.ca_file)")
+	if err := live.Complete(chain, j.issuer.Roots(), time.Now()); err != nil {
+		return err
 	}
 	if more := len(leaf.DNSNames) + len(leaf.IPAddresses) + len(leaf.EmailAddresses) + len(leaf.URIs); more > 1 {
 		// Some CAs add names of their own, which hurts nobody: the key is ours.
@@ -40,12 +39,4 @@ func (j *job) fit(chain []byte) error {
 			"names", fmt.Sprintf("%+.200q", strings.Join(leaf.DNSNames[:min(len(leaf.DNSNames), 5)], " ")))
 	}
 	return nil
-}
-
-// directlySigned tells whether a root is known that has signed leaf without an intermediate, as the CAs of some houses do. Dates
-// and names are for others to judge.
-func (j *job) directlySigned(leaf *x509.Certificate) bool {
-	_, err := leaf.Verify(x509.VerifyOptions{Roots: j.issuer.base.TLSClientConfig.RootCAs, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
-	var unknown x509.UnknownAuthorityError
-	return !errors.As(err, &unknown)
 }

@@ -89,6 +89,9 @@ func New(cfg Config) (*Issuer, error) {
 	return &Issuer{cfg: cfg, within: patience, base: newTransport(roots), slot: make(chan struct{}, 1)}, nil
 }
 
+// Roots are those that the ACME server, and a certificate without an intermediate, may go back to; nil is the system's.
+func (i *Issuer) Roots() *x509.CertPool { return i.base.TLSClientConfig.RootCAs }
+
 // trustedRoots is the system's pool with the certificates of file added.
 func trustedRoots(file string) (*x509.CertPool, error) {
 	if file == "" {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -142,11 +143,12 @@ func TestAnOperatorImportsACertificateThatWasMadeElsewhere(t *testing.T) {
 		chain []byte
 		says  string
 	}{
-		"another name's":     {ca.sign(t, csr.PublicKey, "bob.example", now.Add(time.Hour)), "bob.example"},
-		"one that is over":   {ca.sign(t, csr.PublicKey, lab.env["NAME"], now.Add(-time.Minute)), "expired"},
-		"a stranger's":       {ca.sign(t, ca.key.Public(), lab.env["NAME"], now.Add(time.Hour)), "cert csr"},
-		"one with its key":   {append(bytes.Clone(chain), keyPEM...), "private key"},
-		"one without an end": {bytes.Repeat([]byte("A"), 2<<20), "no certificate chain"},
+		"another name's":               {ca.sign(t, csr.PublicKey, "bob.example", now.Add(time.Hour)), "bob.example"},
+		"one that is over":             {ca.sign(t, csr.PublicKey, lab.env["NAME"], now.Add(-time.Minute)), "expired"},
+		"a stranger's":                 {ca.sign(t, ca.key.Public(), lab.env["NAME"], now.Add(time.Hour)), "cert csr"},
+		"one without its intermediate": {chain, "ca_file"},
+		"one with its key":             {append(bytes.Clone(chain), keyPEM...), "private key"},
+		"one without an end":           {bytes.Repeat([]byte("A"), 2<<20), "no certificate chain"},
 	} {
 		if code, said := lab.cert(t, "", "import", "--chain", write("chain.pem", row.chain)); code != 1 || !strings.Contains(said, row.says) || strings.Count(said, "\n") != 1 {
 			t.Errorf("%s: exit code %d, want 1 and one line with %q:\n%s", name, code, row.says, said)
@@ -156,6 +158,8 @@ func TestAnOperatorImportsACertificateThatWasMadeElsewhere(t *testing.T) {
 		t.Errorf("certificate %s serves after all that, before %s", c.Serial, first.Serial)
 	}
 
+	root := write("root.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}))
+	lab.know(t, root)
 	lab.must(t, "certificate 5ca1ab1e by paper CA", "import", "--chain", write("chain.pem", chain))
 	if c := lab.certificate(t); c.Serial != "5ca1ab1e" || c.RenewAt.IsZero() {
 		t.Errorf("there is %+v", c)
@@ -163,7 +167,6 @@ func TestAnOperatorImportsACertificateThatWasMadeElsewhere(t *testing.T) {
 	if _, err := os.Stat(kept); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the key in use still waits for its certificate: %v", err)
 	}
-	root := write("root.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}))
 	_, port, _ := strings.Cut(lab.env["KE"], ":")
 	if _, err := lab.agent(t.Context(), "check", "--ca", root, "--resolver", lab.env["DNS"], lab.env["NAME"]+":"+port); err != nil {
 		t.Errorf("it does not serve: %v", err)
@@ -177,6 +180,28 @@ func TestAnOperatorImportsACertificateThatWasMadeElsewhere(t *testing.T) {
 	}
 	lab.must(t, " by Pebble", "renew", "--force")
 	await(t, 30*time.Second, "the ordered one to serve", lab.check)
+}
+
+// know has the agent trust the root in a file besides those it knows.
+func (l *runningLab) know(t *testing.T, root string) {
+	t.Helper()
+	all := filepath.Join(t.TempDir(), "roots.pem")
+	var pems [3][]byte
+	for i, path := range []string{root, l.env["ACME_CA"], l.env["CONFIG"]} {
+		var err error
+		if pems[i], err = os.ReadFile(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conf := bytes.ReplaceAll(pems[2], []byte(l.env["ACME_CA"]), []byte(all))
+	for path, b := range map[string][]byte{all: slices.Concat(pems[0], pems[1]), l.env["CONFIG"]: conf} {
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := l.agent(t.Context(), "reload", "--config", l.env["CONFIG"]); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // paperCA makes certificates out of requests.
