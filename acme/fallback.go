@@ -121,7 +121,10 @@ func turn(now time.Time, leaf *x509.Certificate, r store.Renewal) (time.Time, bo
 	if asked := r.RetryAfter.Sub(now); asked < maxWait {
 		wait = max(wait, asked)
 	}
-	refused, over := cured > 0 && wait > tooLong, leaf == nil || !now.Before(leaf.NotAfter)
+	// The week's certificates of a CA may be used up though nothing has failed. For validations that have, nobody waits that long.
+	free, _ := allowed(now, leaf, r, true)
+	refused := cured > 0 && wait > tooLong || free.Sub(now) > tooLong+budgetSlack
+	over := leaf == nil || !now.Before(leaf.NotAfter)
 	if cured < enough && !refused && (leaf == nil || seen < enoughSeen) {
 		return time.Time{}, false
 	}

@@ -1,10 +1,12 @@
 package acme
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -28,6 +30,9 @@ func TestTurn(t *testing.T) {
 	}
 	limit := row(ClassLimit, 1)
 	limit.Limit = store.Limit{Domain: "pool.example", Until: noon.Add(5 * day)}
+	full := store.Renewal{Issued: slices.Repeat([]time.Time{noon.Add(-day)}, weekBudget)}
+	fullAndRevoked := full
+	fullAndRevoked.Revoked = []store.Revocation{{Certificate: certificateID(backstop)}}
 	revoked := row(ClassNetwork, 3)
 	revoked.Revoked = []store.Revocation{{Certificate: certificateID(backstop)}}
 	const never = time.Duration(1<<63 - 1)
@@ -46,6 +51,14 @@ func TestTurn(t *testing.T) {
 		{"from the backstop on, not from now", young, row(ClassNetwork, 3), 17*day + 12*time.Hour},
 		{"which is over some day", quarter, row(ClassNetwork, 3), -12 * time.Hour},
 		{"a CA that is full says so", nil, limit, 0},
+		{"a CA that makes no more certificates this week does not do", nil, full, 0},
+		{"nor for a certificate that was revoked", backstop, fullAndRevoked, 0},
+		{"while there is time it keeps a quarter of that too", backstop, full, 7*day + 12*time.Hour},
+		{"from the backstop on", young, full, 17*day + 12*time.Hour},
+		{"four certificates leave one", nil, store.Renewal{Issued: full.Issued[1:]}, never},
+		{"a certificate that comes free within the hour is waited for", nil,
+			store.Renewal{Issued: slices.Repeat([]time.Time{noon.Add(time.Hour - week)}, weekBudget)}, never},
+		{"so are the validations that have failed", nil, store.Renewal{Validations: slices.Repeat([]time.Time{noon}, hourBudget)}, never},
 		{"a CA that asks for a long wait does not do", nil, kept(ClassRateLimited, 2*time.Hour), 0},
 		{"a CA that asks for a short wait does", nil, kept(ClassRateLimited, time.Hour), never},
 		{"a wait that a wrong clock has written is none", nil, kept(ClassRateLimited, 80*365*day), never},
@@ -421,5 +434,45 @@ func TestImportAndAStepOfTheClockReachTheCountsOfBoth(t *testing.T) {
 	imported := afterImport(noon, certificate(0, 90*day), back)
 	if o := imported.Other; o == nil || o.Failures != 0 || len(o.Issued) != 1 || o.Directory != simulatedToo || imported.Directory != simulated {
 		t.Errorf("after an import %+v and %+v, want the counts alone", imported, o)
+	}
+}
+
+// TestASpentBudgetTurnsARevokedNameToTheFallback has an operator who has forced orders until the primary makes no more this week.
+func TestASpentBudgetTurnsARevokedNameToTheFallback(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []Reason{Superseded, KeyCompromise} {
+		t.Run(reason.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				first, second := newFakeCA(t), newFakeCA(t)
+				first.life, second.life = 90*day, 90*day
+				h := twoHouses(t, first, second, "")
+				stop := h.run(t)
+				synctest.Wait()
+				for range weekBudget - 1 {
+					if err := h.Renew(t.Context(), true); err != nil {
+						t.Fatal(err)
+					}
+				}
+				var refused *Refused
+				if err := h.Renew(t.Context(), true); !errors.As(err, &refused) {
+					t.Fatalf("a wish for another certificate comes to %v; want the budget to be spent", err)
+				}
+				sleep(day)
+				if first.count() != weekBudget || second.count() != 0 || h.State().Fallback {
+					t.Fatalf("%d and %d orders; want none at the fallback for a certificate that is in force", first.count(), second.count())
+				}
+				old := h.served(t)
+				if replacement, err := h.Revoke(t.Context(), h.serial(), reason); err != nil || replacement != nil {
+					t.Errorf("revoked: %v, replaced: %v", err, replacement)
+				}
+				if s := h.State(); first.count() != weekBudget || second.count() != 1 || !s.Fallback || s.Revoked != "" || bytes.Equal(h.served(t), old) {
+					t.Errorf("%d and %d orders, %+v; want the fallback's certificate", first.count(), second.count(), s)
+				}
+				if err := h.Renew(t.Context(), true); !errors.As(err, &refused) {
+					t.Errorf("a wish for another one comes to %v; want the fallback left alone", err)
+				}
+				stop()
+			})
+		})
 	}
 }
