@@ -89,6 +89,9 @@ func (m *Manager) tellStanding(before dnscheck.State) {
 		m.log.Error("no certificate is ordered any more", "class", string(after.Standing), "since", minute(after.Since),
 			"cause", oneLine(after.Text), "hint", hintLine(after.Hint))
 		m.event(Barred, oneLine(after.Text))
+	case after.Standing == dnscheck.Unclear && before.Held():
+		m.log.Warn("name was missing in the DNS, which says nothing any more: one order a day goes out if any is due", "since", minute(before.Since),
+			"cause", oneLine(after.Text), "hint", hintLine(after.Hint))
 	case before.Held():
 		m.log.Info("DNS in order again: certificates are ordered", "was", string(before.Standing), "since", minute(before.Since))
 	}

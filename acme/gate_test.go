@@ -277,6 +277,44 @@ func TestADNSThatFailsIsAFailureAndNoRemoval(t *testing.T) {
 	})
 }
 
+// TestANameOnceMissedByADNSThatThenFailsIsOrderedForNonetheless has one look miss the name, and no other one see anything.
+func TestANameOnceMissedByADNSThatThenFailsIsOrderedForNonetheless(t *testing.T) {
+	for name, c := range map[string]struct {
+		more  time.Duration // for which looks go on to miss it
+		order bool
+	}{
+		"missed once":                     {0, true},
+		"missed for an hour: it is taken": {3 * time.Hour, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d, ca := newNames(), newFakeCA(t)
+				ca.life = 12 * day
+				h := d.house(t, ca, "")
+				stop := h.run(t)
+				sleep(day)
+				d.say(gone)
+				for looks := d.looks.Load(); d.looks.Load() == looks; {
+					sleep(time.Minute)
+				}
+				sleep(c.more)
+				d.say(unclear)
+				sleep(11 * day)
+				stop()
+				if n := ca.count(); (n > 1) != c.order {
+					t.Errorf("%d orders, %+v", n, h.State())
+				}
+				if s := h.State(); c.order && s.Condition != "" || !c.order && (s.Condition != NameWithdrawn || s.Since.IsZero()) {
+					t.Errorf("%+v", s)
+				}
+				if said := strings.Contains(h.log.String(), "DNS in order again"); said {
+					t.Error("the log says that the DNS is in order, of which nothing is known")
+				}
+			})
+		})
+	}
+}
+
 func TestDamagedDNSStateIsSetAside(t *testing.T) {
 	for name, text := range map[string]string{
 		"no JSON":            "{",

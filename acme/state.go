@@ -29,6 +29,7 @@ type State struct {
 	Fallback      bool      // the certificate is from the fallback CA
 	Condition     Condition // why nothing is ordered though nothing has failed, "" = for no such reason
 	Why           string    // of Condition, one line
+	Since         time.Time // of Condition, if it is the DNS's
 	Faults        []Fault   // what strangers are shown by whoever has port 80 or 443, and should not be, or the other way round
 	Note          string    // what the DNS says that deserves a look, one line; "" = nothing
 }
@@ -110,6 +111,7 @@ func (m *Manager) publish() {
 	}
 	if m.cfg.Look != nil && m.standing.Held() {
 		s.NextAttempt, s.LastHint = m.standing.Next, hintLine(m.standing.Hint)
+		s.Since = m.standing.Since
 	}
 	s.Condition, s.Why = m.condition(now)
 	if leaf != nil {

@@ -53,7 +53,7 @@ func (c *certs) report() []status.Certificate {
 			Name: s.Name, Source: c.source, Profile: c.profile, Issuer: s.Issuer, Fallback: s.Fallback, Serial: s.Serial, Fingerprint: s.Fingerprint,
 			NotBefore: s.NotBefore, NotAfter: s.NotAfter, RenewAt: s.RenewAt, RenewWhy: s.RenewWhy, Revoked: s.Revoked,
 			OrderingSince: s.OrderingSince, LastSuccess: s.LastSuccess, LastError: nameless(s.Name, s.LastError), LastHint: s.LastHint,
-			Failures: s.Failures, NextAttempt: s.NextAttempt, Condition: string(s.Condition), Why: s.Why, DNSNote: s.Note,
+			Failures: s.Failures, NextAttempt: s.NextAttempt, Condition: string(s.Condition), Why: s.Why, Since: s.Since, DNSNote: s.Note,
 		}
 		for _, f := range s.Faults {
 			cert.WebServer = append(cert.WebServer, status.Fault{What: f.What, Fix: f.Hint})

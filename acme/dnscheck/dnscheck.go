@@ -108,6 +108,7 @@ type State struct {
 	Checks   int       `json:"checks,omitempty"`    // in this standing
 	Sighted  int       `json:"sighted,omitempty"`   // of Missing: how often two servers or more missed the name; else see Between
 	First    time.Time `json:"first,omitzero"`      // of those
+	Silent   int       `json:"silent,omitempty"`    // of Missing: how many looks since it was missed saw nothing at all
 	Next     time.Time `json:"next,omitzero"`       // when to look again, order or not; zero = now
 	LetGo    time.Time `json:"let_go,omitzero"`     // when an order was let go out last although nothing was known
 	MayOrder bool      `json:"may_order,omitempty"` // after this check

@@ -20,6 +20,7 @@ const (
 	restartGap = 5 * time.Minute
 
 	// Where nothing can be seen at all, our own look may be what is broken: after unclearChecks of them, one order a day goes out.
+	// What was missed before and never confirmed is forgotten after as many.
 	unclearChecks = 3
 	letGoEvery    = 24 * time.Hour
 
@@ -30,7 +31,8 @@ const (
 // Next is where the name stands after v was found at now, just before an order, before being what was remembered. roll, from
 // [0,1), is the jitter of the next look.
 //
-// A name that is there again stands well at once. What is not known changes nothing: a name that was held back stays so.
+// A name that is there again stands well at once. What is not known changes nothing: a name that was held back stays so, unless
+// it is merely missing.
 func Next(now time.Time, v Verdict, before State, roll float64) State {
 	before = sinceStep(now, before)
 	after := before
@@ -94,7 +96,7 @@ func sinceStep(now time.Time, s State) State {
 // enter counts one more check in a standing, anew if it is another.
 func enter(now time.Time, s State, standing Standing) State {
 	if s.Standing != standing {
-		s = State{Standing: standing, Since: now, Checked: now}
+		s = State{Standing: standing, Since: now, Checked: now, LetGo: s.LetGo}
 	}
 	s.Checks++
 	return s
@@ -106,6 +108,7 @@ func sight(now time.Time, v Verdict, s State) State {
 		return enter(now, s, Withdrawn)
 	}
 	s = enter(now, s, Missing)
+	s.Silent = 0
 	if v.Sources < confirmSources {
 		return s
 	}
@@ -120,15 +123,17 @@ func sight(now time.Time, v Verdict, s State) State {
 
 // unclear is the state after a look that saw nothing to go by.
 func unclear(now time.Time, v Verdict, s State, roll float64) State {
-	switch s.Standing {
-	case Missing, Withdrawn, Elsewhere, Forbidden:
+	if s.Standing == Missing {
+		s.Silent++
+	}
+	if s.Held() && s.Silent <= unclearChecks {
 		s.Checks++
 		s.Next = now.Add(wait(s, roll))
 		return s
 	}
-	letGo := s.LetGo
 	s = enter(now, s, Unclear)
-	s.Text, s.Hint, s.LetGo = v.Text, v.Hint, letGo
+	s.Text, s.Hint = v.Text, v.Hint
+	letGo := s.LetGo
 	if letGo.After(now) {
 		letGo = time.Time{}
 	}
@@ -164,8 +169,8 @@ func (s State) Due(now time.Time, anew bool) bool {
 	return anew && now.Sub(s.Checked) >= restartGap
 }
 
-// Held tells whether orders are held back until the DNS says otherwise. An alarm is due for all of these but Missing, which is
-// not confirmed yet.
+// Held tells whether orders are held back until the DNS says otherwise. An alarm is due for all of these at once but for Missing,
+// which is not confirmed yet.
 func (s State) Held() bool {
 	switch s.Standing {
 	case Missing, Withdrawn, Elsewhere, Forbidden:
@@ -186,5 +191,5 @@ func (s State) Valid() bool {
 			return false
 		}
 	}
-	return s.Checks >= 0 && s.Sighted >= 0
+	return s.Checks >= 0 && s.Sighted >= 0 && s.Silent >= 0
 }

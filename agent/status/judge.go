@@ -14,6 +14,10 @@ const renewalOverdue = 4
 // expirySoon is when an expiry worries someone whatever the life was.
 const expirySoon = 48 * time.Hour
 
+// missingLong is how long a name may be missing before that worries someone though
+// it is not confirmed, which takes little more than an hour.
+const missingLong = 2 * time.Hour
+
 // Judge decides the state of d as of now and why. It is pure and ignores
 // d.State and d.Reasons. What hurts clients outranks a daemon without time, and
 // that outranks what merely wants a look; all reasons are given, worst first.
@@ -138,7 +142,7 @@ func judgeCertificate(c Certificate, now time.Time) string {
 		return fmt.Sprintf("certificate %s: expired %s ago%s", c.Name, Span(-left), cause)
 	case now.Before(c.NotBefore):
 		return fmt.Sprintf("certificate %s: not valid for another %s; check the clock", c.Name, Span(c.NotBefore.Sub(now)))
-	case c.barred() && c.Condition != ConditionMissing:
+	case c.barred() && (c.Condition != ConditionMissing || now.Sub(c.Since) >= missingLong):
 		return fmt.Sprintf("certificate %s: %s, not renewed, %s left%s", c.Name, c.Condition, Span(left), cause)
 	case left < expirySoon && left < life/2 || left < life/renewalOverdue:
 		return fmt.Sprintf("certificate %s: only %s left%s", c.Name, Span(left), cause)

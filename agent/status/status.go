@@ -75,6 +75,7 @@ type Certificate struct {
 	NextAttempt   time.Time `json:"next_attempt,omitzero"` // where the DNS holds orders back, the next look at it
 	Condition     string    `json:"condition,omitempty"`   // why nothing is ordered though nothing has failed: see below
 	Why           string    `json:"why,omitempty"`         // of the condition
+	Since         time.Time `json:"since,omitzero"`        // of the condition, if it is the DNS's
 	DNSNote       string    `json:"dns_note,omitempty"`    // what the DNS says that deserves a look, no more
 	WebServer     []Fault   `json:"web_server,omitempty"`  // what whoever has port 80 or 443 shows strangers, and should not, or the other way round
 }

@@ -187,7 +187,9 @@ func TestConditionsOfACertificate(t *testing.T) {
 			"certificate a: withdrawn, not renewed, 30d left: no address"},
 		{"a name that was taken out of the DNS is the news when little is left, too", Certificate{Name: "a", NotBefore: now.Add(-89 * day), NotAfter: now.Add(day), Condition: ConditionWithdrawn, Why: "no address"},
 			"certificate a: withdrawn, not renewed, 1d left: no address"},
-		{"a name that is missing worries nobody before it is confirmed", Certificate{Name: "a", NotBefore: now.Add(-60 * day), NotAfter: now.Add(30 * day), Condition: "missing", Why: "no address"}, ""},
+		{"a name that is missing worries nobody before it is confirmed", Certificate{Name: "a", NotBefore: now.Add(-60 * day), NotAfter: now.Add(30 * day), Condition: ConditionMissing, Why: "no address", Since: now.Add(-119 * time.Minute)}, ""},
+		{"a name that is missing for hours and never confirmed", Certificate{Name: "a", NotBefore: now.Add(-60 * day), NotAfter: now.Add(30 * day), Condition: ConditionMissing, Why: "only one server says so", Since: now.Add(-2 * time.Hour)},
+			"certificate a: missing, not renewed, 30d left: only one server says so"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := judgeCertificate(tt.cert, now); got != tt.want {
