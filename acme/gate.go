@@ -49,6 +49,7 @@ func (m *Manager) refusal() *Refused {
 	r := &Refused{Why: oneLine(m.standing.Text), Hint: hintLine(m.standing.Hint)}
 	if m.standing.Held() {
 		r.Until = m.standing.Next
+		r.Mend = m.standing.Standing != dnscheck.Missing // which is yet to be confirmed
 	}
 	return r
 }

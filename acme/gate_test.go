@@ -76,6 +76,10 @@ func TestANameTakenOutOfTheDNSIsNotOrderedForUntilItIsBack(t *testing.T) {
 				if s := h.State(); s.Condition != c.first || !strings.Contains(s.Why, c.verdict.Text) || s.LastHint != c.verdict.Hint || s.Failures != 0 {
 					t.Errorf("at first: %+v", s)
 				}
+				var refused *Refused
+				if err := h.Renew(t.Context(), true); !errors.As(err, &refused) || refused.Mend != (c.first != NameMissing) {
+					t.Errorf("a wish was answered with %v at first, %+v", err, refused)
+				}
 				sleep(2 * time.Hour)
 				stop()
 				h = d.house(t, ca, h.dir) // a restart forgets nothing, and looks at once if the last look is not just over
@@ -89,8 +93,8 @@ func TestANameTakenOutOfTheDNSIsNotOrderedForUntilItIsBack(t *testing.T) {
 				if n := d.looks.Load() - looks; n < 4 || n > 13 {
 					t.Errorf("%d looks in a day, want some every six hours after the first few", n)
 				}
-				var refused *Refused
-				if err := h.Renew(t.Context(), true); !errors.As(err, &refused) || refused.Why != c.verdict.Text || refused.Hint != c.verdict.Hint {
+				if err := h.Renew(t.Context(), true); !errors.As(err, &refused) || refused.Why != c.verdict.Text || refused.Hint != c.verdict.Hint ||
+					refused.Mend != (c.settled != NameMissing) {
 					t.Errorf("a wish was answered with %v", err)
 				}
 				if ca.count() != 1 || !bytes.Equal(h.served(t), served) {

@@ -14,6 +14,7 @@ type Refused struct {
 	Until time.Time // when it may be wished for again; zero = that is not known
 	Early bool      // for no other reason than that it is not due
 	Clock bool      // because the clock is wrong
+	Mend  bool      // time will not do: somebody has to mend something first, whatever Until says
 }
 
 // Error is one line.

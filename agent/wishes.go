@@ -126,7 +126,7 @@ func told(name, what string, err error) error {
 	switch {
 	case errors.As(err, &refused):
 		class := status.ErrFailed
-		if !refused.Until.IsZero() || refused.Clock {
+		if !refused.Mend && !refused.Until.IsZero() || refused.Clock {
 			class = status.ErrTemporary
 		}
 		return status.Refuse(class, withFix(refused.Error(), refused.Hint))

@@ -24,6 +24,7 @@ func TestWhatAWishCameToIsToldInOneLineAndWhetherTryingAgainHelps(t *testing.T) 
 	}{
 		{"a budget that is used up", &acme.Refused{Why: "used up", Hint: "wait", Until: at}, status.ErrTemporary, "certificate not ordered before 2026-12-01T10:00Z: used up; fix: wait"},
 		{"a staging CA", &acme.Refused{Why: "staging", Hint: "--force"}, status.ErrFailed, "certificate not ordered: staging; fix: --force"},
+		{"a name that was taken out of the DNS", &acme.Refused{Why: "withdrawn", Hint: "bring it back", Until: at, Mend: true}, status.ErrFailed, "before 2026-12-01T10:00Z: withdrawn; fix: bring it back"},
 		{"a clock that is wrong", &acme.Refused{Why: "1970", Clock: true}, status.ErrTemporary, "certificate not ordered: 1970"},
 		{"a CA that is away", down(acme.ClassNetwork), status.ErrTemporary, "not done: no way; fix: open port 80"},
 		{"a CA that wants us to wait", down(acme.ClassRateLimited), status.ErrTemporary, "not done: no way; fix: open port 80"},
