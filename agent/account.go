@@ -22,7 +22,7 @@ var ErrNoAccount = errors.New("no account yet")
 
 // Account is the account that certificates are ordered with. No key is in it.
 type Account struct {
-	URI           string   `json:"uri"` // "" of a fallback = there is none yet
+	URI           string   `json:"uri"` // "" = there is none yet
 	Directory     string   `json:"directory"`
 	CAAIdentities []string `json:"caa_identities"` // how the CA calls itself in CAA records; empty = it has not said
 	CAA           []string `json:"caa"`            // the record to publish for each name; empty where the CA has not said
@@ -30,29 +30,36 @@ type Account struct {
 	Fallback *Account `json:"fallback,omitempty"` // at the fallback CA; nil = none is configured
 }
 
-// ReadAccount reads the account of cfg from disk, beside a running agent or without, and that at the fallback CA if there is one.
+// ReadAccount reads the account of cfg from disk, beside a running agent or without, and that at the fallback CA if one is
+// configured. It fails with ErrNoAccount only if there is none at all.
 func ReadAccount(cfg *config.Config) (Account, error) {
 	if cfg.Certificate.Source != config.SourceACME {
 		return Account{}, fmt.Errorf("certificate.source is %s: nothing is ordered, and there is no account", cfg.Certificate.Source)
 	}
 	a, err := accountAt(cfg, cfg.ACME.Directory)
-	if d := cfg.ACME.FallbackDirectory; err == nil && d != "" {
-		var second Account
-		if second, err = accountAt(cfg, d); errors.Is(err, ErrNoAccount) {
-			second, err = Account{Directory: d, CAAIdentities: []string{}, CAA: []string{}}, nil
-		}
-		a.Fallback = &second
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrNoAccount) {
 		return Account{}, err
 	}
+	if cfg.ACME.FallbackDirectory == "" {
+		return a, err
+	}
+	second, other := accountAt(cfg, cfg.ACME.FallbackDirectory)
+	if other != nil && !errors.Is(other, ErrNoAccount) {
+		return Account{}, other
+	}
+	if err != nil && other != nil {
+		return Account{}, err
+	}
+	a.Fallback = &second
 	return a, nil
 }
 
+// accountAt is the account at one CA. Without one the error is ErrNoAccount, and the Account says where there is none.
 func accountAt(cfg *config.Config, directory string) (Account, error) {
 	kept, err := store.ReadAccount(acmeDir(cfg), directory)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && kept.URI == "" {
-		return Account{}, fmt.Errorf("%w at %s: the agent makes it with its first order", ErrNoAccount, directory)
+		none := Account{Directory: directory, CAAIdentities: []string{}, CAA: []string{}}
+		return none, fmt.Errorf("%w at %s: the agent makes it with its first order", ErrNoAccount, directory)
 	}
 	if err != nil {
 		return Account{}, err

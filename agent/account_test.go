@@ -43,8 +43,15 @@ func TestReadAccountTellsOfBothCAs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	turned := *cfg // the account at hand is that of the fallback
+	turned.ACME.Directory, turned.ACME.FallbackDirectory = cfg.ACME.FallbackDirectory, cfg.ACME.Directory
 	open(cfg.ACME.Directory, "ca.example")
-	a, err := ReadAccount(cfg)
+	a, err := ReadAccount(&turned)
+	if err != nil || a.URI != "" || a.Directory != turned.ACME.Directory || !strings.Contains(a.Text(), "account    none yet") ||
+		a.Fallback == nil || !strings.Contains(a.Text(), `0 issue "ca.example; `) {
+		t.Fatalf("%+v, %v: %s; want to be told of the fallback's alone", a, err, a.Text())
+	}
+	a, err = ReadAccount(cfg)
 	if err != nil || a.Fallback == nil || a.Fallback.URI != "" || !strings.Contains(a.Text(), "fallback   none yet") {
 		t.Fatalf("%+v, %v: %s; want to be told that the fallback has none", a, err, a.Text())
 	}

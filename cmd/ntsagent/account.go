@@ -39,7 +39,7 @@ validation gets a certificate for the name (RFC 8659, RFC 8657). With a fallback
 there are two accounts, and the records of both are to be published.
 
 It reads the files of state_dir and needs no running agent. It exits 4 when it may
-not read them, and 5 when there is no account yet.`,
+not read them, and 5 when there is no account yet, at either CA.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := config.Load(g.Config)
 			if err != nil {
