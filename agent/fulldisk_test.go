@@ -63,7 +63,7 @@ func TestAFullDiskKeepsTheExportedPair(t *testing.T) {
 	if d.State != status.Degraded || !strings.Contains(d.Exports[0].Failed, "no space left on device; fix: make room on the file system of "+folder) || files() != before {
 		t.Errorf("%s, %+v", d.State, d.Exports)
 	}
-	if entries, err := os.ReadDir(folder); err != nil || len(entries) != 3 {
+	if entries, err := os.ReadDir(folder); err != nil || len(entries) != 4 {
 		t.Errorf("in the folder are %v, %v", entries, err)
 	}
 	if err := os.Remove(filler); err != nil {

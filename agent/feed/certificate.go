@@ -177,9 +177,9 @@ func (o CertificateOptions) install(ctx context.Context, chain, key []byte) erro
 		return err
 	}
 	defer certDir.Close()
-	unlock, err := lockDir(ctx, certDir.Name()) // of two helpers one waits; both go for the certificate
+	unlock, err := lock(ctx, certDir, certDir.Name()) // of two helpers one waits; both go for the certificate
 	if err != nil {
-		return fmt.Errorf("feed certificate: %w", err)
+		return o.failed(o.Cert, err)
 	}
 	defer unlock()
 	for _, dir := range []*os.Root{keyDir, certDir} {

@@ -19,7 +19,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -190,7 +189,12 @@ func readUpTo(path string, most int64) ([]byte, error) {
 // else. One at a time, so that nobody sweeps away what another is writing.
 func install(ctx context.Context, path string, keys []byte) error {
 	dir := filepath.Dir(path)
-	unlock, err := lockDir(ctx, dir)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return notInstalled(dir, err)
+	}
+	defer root.Close()
+	unlock, err := lock(ctx, root, dir)
 	if err != nil {
 		return notInstalled(dir, err)
 	}
@@ -202,38 +206,6 @@ func install(ctx context.Context, path string, keys []byte) error {
 		return notInstalled(dir, err)
 	}
 	return nil
-}
-
-// lockDir waits for the lock on the directory itself: a lock file would be one
-// more file in a folder that is not ours.
-func lockDir(ctx context.Context, dir string) (unlock func(), err error) {
-	d, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	return lock(ctx, d)
-}
-
-// lock is lockDir for a directory that is open, and closes it after all.
-func lock(ctx context.Context, d *os.File) (unlock func(), err error) {
-	again := time.NewTicker(20 * time.Millisecond)
-	defer again.Stop()
-	for {
-		err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { d.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			d.Close()
-			return nil, fmt.Errorf("lock %s: %w", d.Name(), err)
-		}
-		select {
-		case <-ctx.Done():
-			d.Close()
-			return nil, fmt.Errorf("lock %s: %w", d.Name(), ctx.Err())
-		case <-again.C:
-		}
-	}
 }
 
 func notInstalled(dir string, err error) error {

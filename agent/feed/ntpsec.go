@@ -83,7 +83,8 @@ func export(ctx context.Context, o ExportOptions) error {
 		return err
 	}
 	defer dir.Close()
-	unlock, err := lock(ctx, dir.file)
+	defer dir.file.Close()
+	unlock, err := lock(ctx, dir.Root, filepath.Dir(o.To))
 	if err != nil {
 		return fmt.Errorf("feed ntpsec: %w", err)
 	}
@@ -149,7 +150,7 @@ func wholeKeys(ctx context.Context, path string) ([]byte, error) {
 // exportDir is the folder of the copy, held open.
 type exportDir struct {
 	*os.Root
-	file  *os.File // the same folder; lock closes it
+	file  *os.File // the same folder
 	group uint32
 }
 

@@ -147,7 +147,7 @@ func (o CertificateOptions) restart(ctx context.Context, leaf *x509.Certificate)
 		return failed(err, fix)
 	}
 	defer dir.Close()
-	unlock, err := lockDir(ctx, dir.Name())
+	unlock, err := lock(ctx, dir, dir.Name())
 	if err != nil {
 		return failed(err, "see what holds it")
 	}
