@@ -37,22 +37,24 @@ func (m *Manager) attempt(ctx context.Context, fallback bool) error {
 	log.Info("certificate ordered", "reason", why, "try", before.Failures+1)
 	m.ordering = start
 	m.event(Ordered, why)
-	asked := &signature{save: func() error { return m.cfg.Store.SaveRenewal(m.cfg.Name, put(whole, signed(start, dead), fallback)) }}
+	asked := &signature{save: func() error {
+		return m.cfg.Store.SaveRenewal(m.cfg.Name, put(whole, signed(time.Now(), dead), fallback))
+	}}
 	err := m.obtain(ctx, leaf, before, ca, asked)
 	m.ordering = time.Time{}
 	m.hear() // a wish that came meanwhile has just been granted; one that follows the event below has not
 	toSign, failed := asked.end()
 	if err == nil || toSign && !asError(err).Declined || asError(err).Class == ClassRejected {
-		before = signed(start, before)
+		before = signed(time.Now(), before) // not when the order began: minutes lie between, and a week is counted to the minute
 	}
 	switch {
 	case err == nil:
-		m.succeed(start, spent(start, before, failed), fallback)
+		m.succeed(start, spent(time.Now(), before, failed), fallback)
 	case ctx.Err() != nil:
 		// Stopped on purpose: not a failure, but no reason either to order in a circle while the agent is restarted. The CA may
 		// have come to look, and found nobody.
 		before.NextAttempt = later(before.NextAttempt, start.Add(interrupted))
-		if err := m.save(put(whole, spent(start, before, 1+failed), fallback)); err != nil {
+		if err := m.save(put(whole, spent(time.Now(), before, 1+failed), fallback)); err != nil {
 			m.log.Warn("renewal state not saved", "error", err)
 		}
 		return ErrStopped

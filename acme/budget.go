@@ -97,15 +97,22 @@ func mayFail(now time.Time, r store.Renewal) int {
 
 // spent is r with n validations failed at now.
 func spent(now time.Time, r store.Renewal, n int) store.Renewal {
-	r.Validations = within(r.Validations, now, hour)
-	for range min(n, hourBudget) {
-		r.Validations = append(r.Validations, now)
-	}
+	r.Validations = counted(r.Validations, now, min(n, hourBudget))
 	return r
 }
 
 // signed is r after the CA was asked to sign at now.
 func signed(now time.Time, r store.Renewal) store.Renewal {
-	r.Issued = append(within(r.Issued, now, week), now)
+	r.Issued = counted(r.Issued, now, 1)
 	return r
+}
+
+// counted is times with now n times more. What is forgotten goes by number, never by age: a clock that is ahead for one order
+// would make all of them old.
+func counted(times []time.Time, now time.Time, n int) []time.Time {
+	times = slices.Clone(times)
+	for range n {
+		times = append(times, now)
+	}
+	return times[max(0, len(times)-store.MaxTimes):]
 }

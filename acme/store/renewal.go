@@ -29,8 +29,8 @@ type Renewal struct {
 	LastSuccess  time.Time      `json:"last_success,omitzero"`
 
 	Window      Window      `json:"window,omitzero"`       // renewal information (RFC 9773) on the certificate in use
-	Issued      []time.Time `json:"issued,omitempty"`      // when the CA was asked to sign, the last week's
-	Validations []time.Time `json:"validations,omitempty"` // when a validation failed, the last hour's
+	Issued      []time.Time `json:"issued,omitempty"`      // when the CA was asked to sign, the newest
+	Validations []time.Time `json:"validations,omitempty"` // when a validation failed, the newest
 	Limit       Limit       `json:"limit,omitzero"`        // a limit of the CA that is not ours alone
 	Origin      Origin      `json:"origin,omitzero"`       // where the certificate in use came from
 	Ordered     string      `json:"ordered,omitempty"`     // directory URL that the last order went to
@@ -75,8 +75,8 @@ type Origin struct {
 	Life        time.Duration `json:"life,omitempty"` // of the certificate, in nanoseconds; 0 = not known
 }
 
-// maxTimes bounds a list of times. No limit of a CA that is kept needs more than the newest few.
-const maxTimes = 32
+// MaxTimes bounds a list of times. No limit of a CA that is kept needs more than the newest few.
+const MaxTimes = 32
 
 // renewalFile is renewal.json. Fields are added to its schema and never change their meaning: an older agent reads what it
 // knows of a newer one's, and a newer one finds the fields it misses empty.
@@ -122,7 +122,7 @@ func parseRenewal(b []byte) (Renewal, bool) {
 	if !f.sound() || f.Other != nil && (f.Other.Other != nil || !f.Other.sound()) {
 		return Renewal{}, false
 	}
-	if len(f.Revoked) > maxTimes {
+	if len(f.Revoked) > MaxTimes {
 		return Renewal{}, false
 	}
 	r := settled(f.Renewal)
@@ -137,7 +137,7 @@ func parseRenewal(b []byte) (Renewal, bool) {
 // sound tells whether the numbers make sense.
 func (r *Renewal) sound() bool {
 	for class, n := range r.Row {
-		if n < 0 || len(class) > 40 || !utf8.ValidString(class) || len(r.Row) > maxTimes {
+		if n < 0 || len(class) > 40 || !utf8.ValidString(class) || len(r.Row) > MaxTimes {
 			return false
 		}
 	}
@@ -151,7 +151,7 @@ func settled(r Renewal) Renewal {
 		r.Row = nil
 	}
 	for _, list := range []*[]time.Time{&r.Issued, &r.Validations} {
-		*list = append([]time.Time(nil), (*list)[max(0, len(*list)-maxTimes):]...)
+		*list = append([]time.Time(nil), (*list)[max(0, len(*list)-MaxTimes):]...)
 	}
 	r.Revoked = append([]Revocation(nil), r.Revoked...)
 	if r.Other != nil {
