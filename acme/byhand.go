@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"time"
 
-	"ntsagent/acme/live"
 	"ntsagent/acme/store"
 )
 
@@ -59,7 +58,7 @@ func (m *Manager) take(chainPEM []byte) error {
 	if err := m.cfg.Live.Check(name, chainPEM, keyPEM, now); err != nil {
 		return err
 	}
-	if err := live.Complete(chainPEM, m.cfg.Roots, now); err != nil {
+	if err := Complete(chainPEM, m.cfg.Roots, now); err != nil {
 		return err
 	}
 	if err := m.cfg.Store.Import(name, chainPEM, keyPEM); err != nil {

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"ntsagent/acme/live"
+	"ntsagent/acme"
 )
 
 // maxLife is longer than any CA's certificates live that does not want to be asked again and again. One that lives longer would
@@ -30,7 +30,7 @@ func (j *job) fit(chain []byte) error {
 	if life := leaf.NotAfter.Sub(leaf.NotBefore); life > maxLife {
 		return fmt.Errorf("it is valid until %s, longer than ten years", leaf.NotAfter.UTC().Format(time.DateOnly))
 	}
-	if err := live.Complete(chain, j.issuer.Roots(), time.Now()); err != nil {
+	if err := acme.Complete(chain, j.issuer.Roots(), time.Now()); err != nil {
 		return err
 	}
 	if more := len(leaf.DNSNames) + len(leaf.IPAddresses) + len(leaf.EmailAddresses) + len(leaf.URIs); more > 1 {

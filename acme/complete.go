@@ -1,4 +1,4 @@
-package live
+package acme
 
 import (
 	"bytes"
@@ -9,8 +9,8 @@ import (
 )
 
 // Complete refuses a chain of the server's own certificate alone, unless one of roots has signed that, as the CAs of some houses
-// do: clients know no intermediates. roots nil is the system's. Verify cannot ask for it, for whoever renews files may have
-// reasons of his own. What cannot be read, names and dates are left to Verify.
+// do: clients know no intermediates. roots nil is the system's. Package live cannot ask for it, for whoever renews files may have
+// reasons of his own. What cannot be read, names and dates are left to it.
 func Complete(chainPEM []byte, roots *x509.CertPool, now time.Time) error {
 	block, rest := pem.Decode(chainPEM)
 	if block == nil || len(bytes.TrimSpace(rest)) > 0 {
