@@ -68,7 +68,7 @@ func TestBackOffWithoutCertificate(t *testing.T) {
 			}
 		}
 		for i, gap := range gaps[3:] {
-			if gap < 4*time.Hour || gap > lateCap+tick {
+			if gap < 4*time.Hour || gap > maxLateWait+tick {
 				t.Errorf("wait %d = %v, want 4 to 6 hours: without certificate there is no time to lose", i+3, gap)
 			}
 		}
@@ -93,7 +93,7 @@ func TestBackOffBesideAServingCertificate(t *testing.T) {
 			switch {
 			case gap >= 19*time.Hour && gap <= 29*time.Hour:
 				daily++
-			case gap <= lateCap+tick:
+			case gap <= maxLateWait+tick:
 				six++
 			}
 		}

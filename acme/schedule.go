@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// lateCap bounds the wait between attempts in the last fifth of a certificate's life, and while there is none.
-	lateCap = 6 * time.Hour
+	// maxLateWait is what lateWait is at most.
+	maxLateWait = 6 * time.Hour
 
 	// What a server may make us wait: less would let it drive us in a circle, more would let it switch us off.
 	minRetryAfter, maxRetryAfter = time.Minute, 24 * time.Hour
@@ -79,9 +79,9 @@ func notDue(now time.Time, leaf *x509.Certificate, r store.Renewal) time.Time {
 func due(now time.Time, leaf *x509.Certificate, r store.Renewal) time.Time {
 	leaf = inForce(leaf, r)
 	wait := r.NextAttempt
-	if late(now, leaf) {
+	if !r.LastFailure.IsZero() {
 		// A wait that was chosen while there was plenty of time must not eat up what is left.
-		if limit := r.LastFailure.Add(lateCap); !r.LastFailure.IsZero() && wait.After(limit) {
+		if limit := later(lateFrom(leaf), r.LastFailure.Add(lateWait(leaf))); wait.After(limit) {
 			wait = limit
 		}
 	}
@@ -129,9 +129,22 @@ func next(now time.Time, leaf *x509.Certificate, r store.Renewal, p places) (do 
 	return stepWait, false, at
 }
 
-// late tells whether less than a fifth of the certificate's life is left. No certificate is as late as can be.
-func late(now time.Time, leaf *x509.Certificate) bool {
-	return leaf == nil || leaf.NotAfter.Sub(now) < leaf.NotAfter.Sub(leaf.NotBefore)/5
+// lateFrom is when no more than a fifth of the certificate's life is left. No certificate is as late as can be.
+func lateFrom(leaf *x509.Certificate) time.Time {
+	if leaf == nil {
+		return time.Time{}
+	}
+	return leaf.NotAfter.Add(-lifetime(leaf) / 5)
+}
+
+func late(now time.Time, leaf *x509.Certificate) bool { return !now.Before(lateFrom(leaf)) }
+
+// lateWait bounds the wait between attempts from then on: some are left before a certificate that lives for a day is over.
+func lateWait(leaf *x509.Certificate) time.Duration {
+	if leaf == nil {
+		return maxLateWait
+	}
+	return max(min(lifetime(leaf)/20, maxLateWait), validationGap)
 }
 
 // A curve is the wait after the first, second, third and any later failure in a row, before jitter.
@@ -190,8 +203,8 @@ func afterFailure(now time.Time, leaf *x509.Certificate, r store.Renewal, e *Err
 		}
 	}
 	wait := scale(backoff(e.Class, n), 0.8+0.4*roll)
-	if late(now, inForce(leaf, r)) {
-		wait = min(wait, scale(lateCap, 0.7+0.3*roll))
+	if leaf := inForce(leaf, r); late(now, leaf) {
+		wait = min(wait, scale(lateWait(leaf), 0.7+0.3*roll))
 	}
 	r.RetryAfter = time.Time{}
 	if e.RetryAfter > 0 {
