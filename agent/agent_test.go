@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"ntsagent/agent/config"
+	"ntsagent/agent/daemon/chronytest"
 	"ntsagent/agent/status"
 )
 
@@ -93,8 +94,10 @@ func TestClientsThatSayNothingHoldUpNoReload(t *testing.T) {
 
 func TestAReloadOntoAnAddressThatIsNotOursIsRefusedThoughTheDoorIsClosed(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, 3*time.Second, "")
-	m.wait("the certificate has expired", func(d status.Document) bool { return !m.ke(d).IsValid() })
+	m := newMember(t, 3*time.Second, chronytest.Options{})
+	m.configure("")
+	m.start()
+	m.wait("the certificate has expired", m.hasExpired)
 	m.configure("ke: {listen: [\"192.0.2.9:0\"]}\n")
 	if err := m.reload(); err != nil {
 		t.Fatalf("port 0 is only known when the door opens: %v", err)
@@ -163,10 +166,25 @@ func TestAReloadOfWhatNeedsARestartSaysSo(t *testing.T) {
 
 func TestAnExpiredCertificateClosesTheKeyExchangeUntilANewOneComes(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, 4*time.Second, "")
-	d := m.wait("it serves", func(d status.Document) bool { return m.ke(d).IsValid() })
-	addr := m.ke(d)
-	d = m.wait("the expired certificate closes it", func(d status.Document) bool { return !m.ke(d).IsValid() })
+	m := startMember(t, time.Hour, "")
+	addr := m.ke(m.wait("it serves", func(d status.Document) bool { return m.ke(d).IsValid() }))
+	taken := func(life time.Duration) (yes bool) {
+		cert, key, serial := m.ca.issue(life)
+		end := time.Now().Add(life)
+		m.write(m.key, key)
+		m.write(m.cert, cert)
+		m.wait("a certificate that is about to expire is taken, or has expired", func(d status.Document) bool {
+			yes = d.Certificates[0].Serial == serial
+			return yes || time.Now().After(end)
+		})
+		return yes
+	}
+	for life := 3 * time.Second; !taken(life); life *= 2 { // where the machine was slower than its life
+		if life > 20*time.Second {
+			t.Fatalf("a certificate with %s left is not taken", life)
+		}
+	}
+	d := m.wait("the expired certificate closes it", func(d status.Document) bool { return !m.ke(d).IsValid() })
 	if _, err := net.Dial("tcp", addr.String()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Fatalf("dial: %v, want the connection refused: a failed handshake would cost the client days", err)
 	}

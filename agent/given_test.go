@@ -414,9 +414,7 @@ func TestAMemberWithoutACertificateHangsUpOnWhoComesToAGivenSocket(t *testing.T)
 	t.Parallel()
 	l, v4, _ := dual(t)
 	m := newGivenMember(t, 3*time.Second, l)
-	d := m.wait("the certificate has expired", func(d status.Document) bool {
-		return !m.ke(d).IsValid() && slices.ContainsFunc(d.Listeners, func(l status.Listener) bool { return strings.Contains(l.Reason, "expired") })
-	})
+	d := m.wait("the certificate has expired", m.hasExpired)
 	if d.State != status.Unhealthy {
 		t.Errorf("state %s", d.State)
 	}

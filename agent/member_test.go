@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -229,6 +230,12 @@ func (m *member) ke(d status.Document) netip.AddrPort {
 		}
 	}
 	return netip.AddrPort{}
+}
+
+// hasExpired says that the certificate has, before the agent took it or since,
+// and that nobody is let in.
+func (m *member) hasExpired(d status.Document) bool {
+	return !m.ke(d).IsValid() && slices.ContainsFunc(d.Reasons, func(r string) bool { return strings.Contains(r, "expired") })
 }
 
 // keyExchange does one key exchange at addr.
