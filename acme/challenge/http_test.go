@@ -20,7 +20,7 @@ const (
 	keyAuth = token + ".9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI"
 	bobs    = "bobs-token"
 	path    = "/.well-known/acme-challenge/" + token
-	patient = 10 * time.Second // for what happens at once; only a defect ever waits so long
+	patient = 30 * time.Second // for what happens at once; only a defect ever waits so long
 )
 
 func mustName(t testing.TB, s string) hostcheck.Name {
@@ -308,14 +308,25 @@ func TestSlowRequestsAreCutOff(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := NewHTTPServer(newResponder(t, hclog.NewNullLogger()), hclog.NewNullLogger())
-			if srv.ReadHeaderTimeout != httpTimeout || srv.ReadTimeout != httpTimeout || srv.WriteTimeout != httpTimeout || srv.MaxHeaderBytes != 8<<10 {
-				t.Fatalf("limits: %+v", srv)
-			}
 			hurry(srv)
 			if reply := exchange(t, serveHTTP(t, srv), raw); strings.Contains(reply, "200") {
 				t.Errorf("reply %q", reply)
 			}
 		})
+	}
+}
+
+// A connection to port 80 is free again within ten seconds whatever its client does: net/http gives the request its time from
+// the first octet it waits for, and the answer its own from the end of the header.
+func TestEveryConnectionIsFreeAgainWithinTenSeconds(t *testing.T) {
+	srv := NewHTTPServer(newResponder(t, hclog.NewNullLogger()), hclog.NewNullLogger())
+	for what, limit := range map[string]time.Duration{"header": srv.ReadHeaderTimeout, "request": srv.ReadTimeout, "answer": srv.WriteTimeout, "next request": srv.IdleTimeout} {
+		if limit <= 0 || limit > 5*time.Second { // 0 is no limit
+			t.Errorf("the %s may take %v, want at most 5s", what, limit)
+		}
+	}
+	if srv.MaxHeaderBytes != 8<<10 {
+		t.Errorf("a header of %d octets is read", srv.MaxHeaderBytes)
 	}
 }
 
@@ -332,15 +343,12 @@ func TestBodiesThatNeverEndAreRefusedAndCutOff(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := NewHTTPServer(newResponder(t, hclog.NewNullLogger()), hclog.NewNullLogger())
-			start := time.Now()
+			srv.ReadHeaderTimeout, srv.ReadTimeout, srv.WriteTimeout = time.Hour, time.Hour, time.Hour // who waits for the body waits in vain
 			resp, body := parseReply(t, exchange(t, serveHTTP(t, srv), "POST / HTTP/1.1\r\nHost: alice.pool.example\r\n"+header), "POST")
 			if resp.StatusCode != 405 {
 				t.Errorf("status %d", resp.StatusCode)
 			}
 			checkRefusal(t, resp, body)
-			if took := time.Since(start); took > httpTimeout/2 {
-				t.Errorf("answered after %v: it waited for the body", took)
-			}
 		})
 	}
 }
