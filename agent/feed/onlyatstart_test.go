@@ -18,6 +18,7 @@ import (
 	"ntsagent/agent/daemon/daemontest"
 	"ntsagent/agent/daemon/ntpdrstest"
 	"ntsagent/agent/feed"
+	"ntsagent/ntske/client"
 	"ntsagent/packaging/parts"
 )
 
@@ -27,9 +28,9 @@ type startReader struct {
 	ke        netip.AddrPort
 	restart   func()
 	hangUp    func() // and waits for its end
-	// startsWithout says that it starts with a key of another certificate, too, and
-	// exchanges no keys then.
-	startsWithout bool
+	// answers says that it answers NTP, of one that starts with a key of another
+	// certificate, too, and exchanges no keys then; nil of another.
+	answers func() bool
 }
 
 // What certificate.export is told to do rests on this: a new pair, a SIGHUP even,
@@ -45,7 +46,7 @@ func TestOnlyAStartMakesChronydAndNtpDaemonReadTheirPair(t *testing.T) {
 			return startReader{s.Dir, ntpdrstest.Name, s.KE, s.Restart, func() {
 				s.Signal(syscall.SIGHUP)
 				until(t, "its end", func() bool { _, err := feed.Served(t.Context(), s.KE, ntpdrstest.Name); return err != nil })
-			}, false}
+			}, nil}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -79,13 +80,17 @@ func TestOnlyAStartMakesChronydAndNtpDaemonReadTheirPair(t *testing.T) {
 			if serves() == first {
 				t.Error("after a start it serves the pair of before")
 			}
-			if !s.startsWithout {
+			if s.answers == nil {
 				return
 			}
 			s.take(t, third, daemontest.KeyFile)
 			s.restart()
+			until(t, "its answer by NTP", s.answers)
 			if serial() != "" {
 				t.Error("it serves a certificate without its key")
+			}
+			if !s.answers() {
+				t.Error("it has ended, and exchanges no keys for that")
 			}
 			s.take(t, third, daemontest.CertFile)
 			s.restart()
@@ -112,7 +117,12 @@ func chronyReader(t *testing.T, release parts.Release) startReader {
 		}
 		must(t, syscall.Kill(pid, syscall.SIGHUP))
 		until(t, "its end", func() bool { _, err := os.Lstat(filepath.Join(s.Dir, "pid")); return err != nil })
-	}, true}
+	}, func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		_, err := client.Plain(ctx, s.Addr)
+		return err == nil
+	}}
 }
 
 func until(t *testing.T, what string, ok func() bool) {
