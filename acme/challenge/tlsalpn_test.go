@@ -163,7 +163,7 @@ func TestTLSALPNRefusesEverybodyElseByAnAlertAlone(t *testing.T) {
 	}{
 		{"no SNI", caClient("", tls.VersionTLS13, ALPN), unrecognizedName},
 		{"an address, for which Go sends no SNI", caClient("127.0.0.1", tls.VersionTLS13, ALPN), unrecognizedName},
-		{"another name", caClient("evil.example", tls.VersionTLS13, ALPN), unrecognizedName},
+		{"ALPACA: another name", caClient("evil.example", tls.VersionTLS13, ALPN), unrecognizedName},
 		{"another name in TLS 1.2", caClient("evil.example", tls.VersionTLS12, ALPN), unrecognizedName},
 		{"an own name without a pending proof", caClient("bob.pool.example", tls.VersionTLS13, ALPN), unrecognizedName},
 		{"no ALPN", caClient("alice.pool.example", tls.VersionTLS13), unrecognizedName},
@@ -171,9 +171,9 @@ func TestTLSALPNRefusesEverybodyElseByAnAlertAlone(t *testing.T) {
 		{"a second protocol after acme-tls/1", caClient("alice.pool.example", tls.VersionTLS13, ALPN, "h2"), unrecognizedName},
 		{"a second protocol before acme-tls/1", caClient("alice.pool.example", tls.VersionTLS13, "h2", ALPN), unrecognizedName},
 		{"acme-tls/1 twice", caClient("alice.pool.example", tls.VersionTLS13, ALPN, ALPN), unrecognizedName},
-		{"other ALPN", caClient("alice.pool.example", tls.VersionTLS13, "http/1.1"), noApplicationProtocol},
+		{"ALPACA: the ALPN of HTTP", caClient("alice.pool.example", tls.VersionTLS13, "http/1.1"), noApplicationProtocol},
 		{"other ALPN in TLS 1.2", caClient("alice.pool.example", tls.VersionTLS12, "h2", "http/1.1"), noApplicationProtocol},
-		{"the ALPN of NTS-KE", caClient("alice.pool.example", tls.VersionTLS13, "ntske/1"), noApplicationProtocol},
+		{"ALPACA: the ALPN of NTS-KE", caClient("alice.pool.example", tls.VersionTLS13, "ntske/1"), noApplicationProtocol},
 		{"acme-tls/1 in upper case", caClient("alice.pool.example", tls.VersionTLS13, "ACME-TLS/1"), noApplicationProtocol},
 		{"TLS 1.1", tls11, protocolVersion},
 	} {

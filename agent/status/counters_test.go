@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-func TestCountersKeepTheirLabelsBounded(t *testing.T) {
+// What peers said became labels, one more for each word, until there was no memory left.
+func TestCVE_2022_21698_CountersKeepTheirLabelsBounded(t *testing.T) {
 	c := NewCounters("tls", "alpn")
 	for i := range 1000 {
 		c.Refused(now, fmt.Sprintf("peer says %d", i))

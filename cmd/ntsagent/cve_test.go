@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,5 +59,27 @@ func TestCVE_2023_38198_TheAgentNamesNoShell(t *testing.T) {
 func TestCVE_2026_56862_TheGoThatBuildsUsHasItsFixes(t *testing.T) {
 	if v := runtime.Version(); goversion.IsValid(v) && goversion.Compare(v, "go1.26.6") < 0 {
 		t.Errorf("built by %s, want go1.26.6 or later", v)
+	}
+}
+
+// Labels of a name that decode to ASCII, and other flaws of what is built in and was mended there.
+func TestGO_2026_5970_CVE_2026_39821_TheModulesBuiltInHaveTheirFixes(t *testing.T) {
+	built, ok := debug.ReadBuildInfo()
+	if !ok {
+		t.Fatal("it is not known what is built in")
+	}
+	for path, fixed := range map[string]string{"golang.org/x/net": "v0.55.0", "golang.org/x/text": "v0.39.0"} {
+		at := slices.IndexFunc(built.Deps, func(m *debug.Module) bool { return m.Path == path })
+		if at < 0 {
+			t.Errorf("%s is not built in: this test has nothing to look after", path)
+			continue
+		}
+		m := built.Deps[at]
+		if m.Replace != nil {
+			m = m.Replace
+		}
+		if v := "go" + strings.TrimPrefix(m.Version, "v"); !goversion.IsValid(v) || goversion.Compare(v, "go"+strings.TrimPrefix(fixed, "v")) < 0 {
+			t.Errorf("%s is %s, want %s or later", path, m.Version, fixed)
+		}
 	}
 }

@@ -40,7 +40,7 @@ func TestClientHelloThatFitsNoServiceIsRefusedByItsAlert(t *testing.T) {
 		class Class
 	}{
 		{"no ALPN", &tls.Config{}, "no application protocol", NoProtocol},
-		{"foreign ALPN", &tls.Config{NextProtos: []string{"h2", "\n{\"level\":\"error\"}"}}, "no application protocol", NoProtocol},
+		{"ALPACA: foreign ALPN", &tls.Config{NextProtos: []string{"h2", "\n{\"level\":\"error\"}"}}, "no application protocol", NoProtocol},
 		{"TLS 1.2 at most", &tls.Config{NextProtos: []string{"one"}, MaxVersion: tls.VersionTLS12}, "protocol version not supported", OldVersion},
 	}
 	for _, tt := range tests {
