@@ -37,6 +37,9 @@ type Source struct {
 	Server        string // a name server's host name, or a resolver's address
 	Authoritative bool   // for the zone of the name; else a resolver
 	A, AAAA       Answer
+
+	// Of a resolver that sees what they do not: it knows of other authoritative servers than those that were asked, or of none.
+	Dissents bool
 }
 
 // CAA is one CAA resource record (RFC 8659 section 4.1).

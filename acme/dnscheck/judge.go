@@ -10,9 +10,24 @@ import (
 // Judge says what o comes to for somebody who wants w.
 //
 // Authoritative servers have the word wherever they answer: a resolver may still hold, or not yet have, what changed.
-// A name is there as long as one of them has an address for it, as a secondary server may lag.
+// A name is there as long as one of them has an address for it, as a secondary server may lag. Only where the resolvers do not
+// agree on who is authoritative nobody knows who lies, and what is found against the name is not certain.
 func Judge(o Observation, w Want) Verdict {
-	witnesses := o.witnesses()
+	v := judge(o, o.witnesses(), w)
+	if v.Finding != Gone && v.Finding != Mismatch {
+		return v
+	}
+	for _, s := range o.Sources {
+		if s.Dissents && !slices.Contains([]Finding{Gone, Mismatch}, judge(o, []Source{s}, w).Finding) {
+			return Verdict{Finding: Unknown, Text: s.Server + " finds " + o.Name.String() + " in its place, and knows of other name servers than those that were asked: " + v.Text,
+				Hint: "one of the resolvers of this host is misled or misleads: look at what each says, and remove that one"}
+		}
+	}
+	return v
+}
+
+// judge is Judge by the word of these.
+func judge(o Observation, witnesses []Source, w Want) Verdict {
 	if len(witnesses) == 0 {
 		return Verdict{Finding: Unknown, Text: "the DNS gives no answer for " + o.Name.String() + o.failures(),
 			Hint: "look at the DNS of the name and at the resolvers of this host; nothing is to be done if it passes"}
@@ -66,6 +81,17 @@ func (o Observation) witnesses() []Source {
 		return authoritative
 	}
 	return resolvers
+}
+
+// contradicts tells whether s, a resolver, sees addresses that no authoritative server that answered does.
+func (o Observation) contradicts(s Source) bool {
+	witnesses := o.witnesses()
+	if len(witnesses) == 0 || !witnesses[0].Authoritative {
+		return false
+	}
+	both := func(s Source) Answer { return Answer{Addrs: slices.Concat(s.A.Addrs, s.AAAA.Addrs)} }
+	seen := union(witnesses, both)
+	return slices.ContainsFunc(union([]Source{s}, both), func(a netip.Addr) bool { return !slices.Contains(seen, a) })
 }
 
 func (s Source) present() bool { return s.A.Result == Found || s.AAAA.Result == Found }

@@ -31,6 +31,13 @@ func authority(n string, a, aaaa Answer) Source {
 	return Source{Server: "ns" + n + ".example", Authoritative: true, A: a, AAAA: aaaa}
 }
 
+// dissenter is a resolver that knows of other authoritative servers.
+func dissenter(n string, a, aaaa Answer) Source {
+	s := resolver(n, a, aaaa)
+	s.Dissents = true
+	return s
+}
+
 func testName(t testing.TB) hostcheck.Name {
 	t.Helper()
 	n, err := hostcheck.ParseName("alice.pool.example")
@@ -87,6 +94,13 @@ func TestJudge(t *testing.T) {
 		{"gone from resolvers while an authority has it", []Source{resolver("1", nx, nx), resolver("2", nx, nx), authority("1", found(here4), none)}, listed, OK, 0, "192.0.2.2 has no A where others have A " + here4},
 		{"gone from one authority while another has it", []Source{authority("1", nx, nx), authority("2", found(here4), none)}, listed, OK, 0, "ns1.example has no A where others have A " + here4},
 		{"gone from one resolver while another has it", []Source{resolver("1", nx, nx), resolver("2", found(here4), none)}, listed, OK, 0, "192.0.2.1 has no A where"},
+
+		{"gone from authorities that a resolver with the address does not know", []Source{resolver("1", nx, nx), dissenter("2", found(here4), none), authority("1", nx, nx)}, listed, Unknown, 0,
+			"192.0.2.2 finds alice.pool.example in its place, and knows of other name servers than those that were asked: the DNS has no address"},
+		{"elsewhere by authorities that a resolver with the address does not know", []Source{resolver("1", found(there4), none), dissenter("2", found(here4), none), authority("1", found(there4), none)}, listed, Unknown, 0,
+			"192.0.2.2 finds alice.pool.example in its place"},
+		{"elsewhere by authorities that a resolver does not know, which has it elsewhere, too", []Source{dissenter("2", found(there4), none), authority("1", nx, nx)}, listed, Gone, 1, ""},
+		{"in order by authorities that a resolver does not know", []Source{dissenter("2", found(there4), none), authority("1", found(here4), found(here6))}, listed, OK, 0, "192.0.2.2 has A " + there4},
 
 		{"a resolver that is behind", []Source{resolver("1", found(there4), none), authority("1", found(here4), found(here6))}, listed, OK, 0,
 			"192.0.2.1 has A " + there4 + " where others have A " + here4 + "; 192.0.2.1 has no AAAA where others have AAAA " + here6},

@@ -3,6 +3,7 @@ package dnscheck
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -65,6 +66,9 @@ func (c Config) Look(ctx context.Context, name hostcheck.Name) Observation {
 	}
 	asking.Go(func() { o.CAA = l.caa(ctx, owner, apex, authorities) })
 	asking.Wait()
+	for n, r := range l.resolvers {
+		o.Sources[n].Dissents = o.contradicts(o.Sources[n]) && !l.backs(ctx, r, authorities)
+	}
 	return o
 }
 
@@ -260,18 +264,11 @@ func (l *look) addresses(ctx context.Context, s server, owner string, kind uint1
 func (l *look) authorities(ctx context.Context, owner string) (apex string, found []server) {
 	for level, n := owner, 0; level != "." && n < maxLevels; level, n = parent(level), n+1 {
 		for _, r := range l.resolvers {
-			m, failed := l.ask(ctx, r, level, dns.TypeNS)
-			if failed != "" {
+			hosts, ok := l.hosts(ctx, r, level)
+			if !ok {
 				continue
 			}
-			var hosts []string
-			for _, rr := range m.Answer {
-				if ns, ok := rr.(*dns.NS); ok && strings.EqualFold(rr.Header().Name, level) {
-					hosts = append(hosts, ns.Ns)
-				}
-			}
 			if len(hosts) > 0 {
-				slices.Sort(hosts)
 				return level, l.nameServers(ctx, r, level, hosts[:min(len(hosts), maxNameServers)])
 			}
 			break
@@ -279,6 +276,52 @@ func (l *look) authorities(ctx context.Context, owner string) (apex string, foun
 	}
 	return "", nil
 }
+
+// hosts are the name servers of the zone at apex, as r knows them; none if it knows of no such zone.
+func (l *look) hosts(ctx context.Context, r server, apex string) (hosts []string, ok bool) {
+	m, failed := l.ask(ctx, r, apex, dns.TypeNS)
+	if failed != "" {
+		return nil, false
+	}
+	for _, rr := range m.Answer {
+		if ns, ok := rr.(*dns.NS); ok && strings.EqualFold(rr.Header().Name, apex) {
+			hosts = append(hosts, ns.Ns)
+		}
+	}
+	slices.Sort(hosts)
+	return hosts, true
+}
+
+// backs tells whether r knows of each of those that were asked as authoritative, and at the same address. They are what the first
+// resolver that answered said they are, and it may lie.
+func (l *look) backs(ctx context.Context, r server, authorities []server) bool {
+	l.mu.Lock()
+	zones := slices.Collect(maps.Values(l.zones))
+	l.mu.Unlock()
+	for _, others := range zones { // known by now
+		authorities = append(slices.Clone(authorities), others()...)
+	}
+	known := make(map[string][]string) // name servers by zone
+	for _, s := range authorities {
+		hosts, asked := known[s.apex]
+		if !asked {
+			hosts, _ = l.hosts(ctx, r, s.apex)
+			known[s.apex] = hosts
+		}
+		n := slices.IndexFunc(hosts, func(host string) bool { return strings.EqualFold(hostLabel(host), s.label) })
+		kind := dns.TypeAAAA
+		if s.addr.Addr().Is4() {
+			kind = dns.TypeA
+		}
+		if n < 0 || !slices.Contains(l.addresses(ctx, r, hosts[n], kind).Addrs, s.addr.Addr()) {
+			return false
+		}
+	}
+	return true
+}
+
+// hostLabel is what a name server is called to people.
+func hostLabel(host string) string { return clean(strings.TrimSuffix(host, ".")) }
 
 // nameServers looks up where hosts, the name servers of the zone at apex, are. An address that several of them have counts once.
 func (l *look) nameServers(ctx context.Context, r server, apex string, hosts []string) (found []server) {
@@ -290,7 +333,7 @@ func (l *look) nameServers(ctx context.Context, r server, apex string, hosts []s
 				if a.IsMulticast() || a.IsUnspecified() || slices.ContainsFunc(found, same) {
 					continue
 				}
-				found = append(found, server{addr: addr, label: clean(strings.TrimSuffix(host, ".")), authoritative: true, apex: apex, turn: len(found)})
+				found = append(found, server{addr: addr, label: hostLabel(host), authoritative: true, apex: apex, turn: len(found)})
 				break
 			}
 		}
