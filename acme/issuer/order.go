@@ -96,7 +96,7 @@ func (j *job) tryChallenges(core *api.Core) ([]byte, *acme.Error) {
 		}
 		e := j.classify(err, kind)
 		first = combine(first, e)
-		if !validationFailed(err) || j.session.ctx.Err() != nil {
+		if !validationFailed(err) || j.session.ctx.Err() != nil || j.session.signed() != notAsked { // asked to sign once, never twice
 			break
 		}
 		j.issuer.cfg.Log.Debug("challenge failed", "name", j.order.Name.String(), "challenge", kind, "cause", e.Error())

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -54,8 +55,7 @@ type session struct {
 	finalizing func() error // called before the CA is asked to sign; nil = nobody counts
 
 	mu         sync.Mutex
-	finalize   string                   // where to ask the CA to sign, known when the order is
-	signing    signing                  // how far that has come
+	signing    signing                  // whether the CA was asked to sign, and said no
 	wait       time.Duration            // what the last answer asked us to wait
 	retryAfter time.Duration            // the longest wait that was asked for
 	last       error                    // how the last request ended; where lego keeps an error's words only, its type is found here
@@ -102,7 +102,7 @@ func (s *session) roundTrip(req *http.Request) (*http.Response, error) {
 		return nil, &acme.Error{Class: acme.ClassMalformed, Hint: hintNotACME,
 			Err: fmt.Errorf("%s %s: the answers so far are larger than %d bytes", req.Method, req.URL.Redacted(), maxTotal)}
 	}
-	final := s.isFinal(req)
+	final := asksToSign(req)
 	if final && s.finalizing != nil {
 		if err := s.finalizing(); err != nil {
 			return nil, err
@@ -171,9 +171,8 @@ func notHTTPS(link string) *acme.Error {
 	return &acme.Error{Class: acme.ClassMalformed, Err: fmt.Errorf("%.200q is not https", link), Hint: hintNotACME}
 }
 
-// order looks for an order (RFC 8555 section 7.1.3) in an answer, whose links must be safe, and keeps where to finalize it. Ours
-// name one host, which takes one authorization. lego would start a goroutine and sleep for each that is listed: hours of them
-// fit into an answer.
+// order looks for an order (RFC 8555 section 7.1.3) in an answer, whose links must be safe. Ours name one host, which takes
+// one authorization. lego would start a goroutine and sleep for each that is listed: hours of them fit into an answer.
 func (s *session) order(body []byte) error {
 	var order struct {
 		Authorizations []json.RawMessage `json:"authorizations"`
@@ -199,19 +198,31 @@ func (s *session) order(body []byte) error {
 			return notHTTPS(link)
 		}
 	}
-	if order.Finalize != "" {
-		s.mu.Lock()
-		s.finalize = order.Finalize
-		s.mu.Unlock()
-	}
 	return nil
 }
 
-// isFinal tells whether a request asks the CA to sign.
-func (s *session) isFinal(req *http.Request) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return req.Method == http.MethodPost && s.finalize != "" && req.URL.String() == s.finalize
+// asksToSign tells whether a request asks the CA to sign: by what it holds, for a server may spell a link in many ways, and give
+// more than one.
+func asksToSign(req *http.Request) bool {
+	if req.Method != http.MethodPost || req.GetBody == nil {
+		return false
+	}
+	body, err := req.GetBody()
+	if err != nil {
+		return false
+	}
+	defer body.Close()
+	var jws struct {
+		Payload string `json:"payload"`
+	}
+	var payload struct {
+		CSR string `json:"csr"` // RFC 8555 section 7.4
+	}
+	if json.NewDecoder(body).Decode(&jws) != nil {
+		return false
+	}
+	b, err := base64.RawURLEncoding.DecodeString(jws.Payload)
+	return err == nil && json.Unmarshal(b, &payload) == nil && payload.CSR != ""
 }
 
 // octets counts n more octets of answers and gives their sum.
