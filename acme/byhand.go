@@ -41,6 +41,9 @@ func (m *Manager) take(chainPEM []byte) error {
 	if leaf == nil {
 		return errors.New("there is no certificate in it; it must be PEM, the server's own first, the intermediates after it")
 	}
+	if m.unread != "" {
+		return errors.New(unread(m.unread) + "; " + hintUnread)
+	}
 	before := m.leaf()
 	if chain, _, err := m.cfg.Store.Current(name); err == nil && before != nil && before.Equal(leaf) && bytes.Equal(chain, chainPEM) {
 		return ErrInUse

@@ -61,6 +61,7 @@ type Manager struct {
 	looked   reading        // of the clock when it was last looked at
 	read     func() reading // the clock
 	doubt    string         // why the clock is not believed, "" = it is
+	unread   string         // why the renewal state cannot be read, "" = it is known
 	spoils   string         // why the directory must not be ordered from, "" = it may
 	wished   []wish         // that have no answer yet
 	standing dnscheck.State
@@ -104,7 +105,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for {
+		m.readAgain()
 		m.lookAtClock()
+		m.outlive()
 		m.publish()
 		m.answer(m.act(ctx))
 		m.watch(ctx)
@@ -130,6 +133,9 @@ func (m *Manager) act(ctx context.Context) error {
 		refused := m.refuse("the clock is not believed: "+m.doubt, "set this machine's clock", time.Time{})
 		refused.Clock = true
 		return refused
+	}
+	if m.unread != "" {
+		return m.refuse(unread(m.unread), hintUnread, time.Time{})
 	}
 	if !m.begun(forced) {
 		return &Refused{Why: ceased(m.renewal), Hint: hintCeased}
@@ -227,7 +233,7 @@ func (m *Manager) lookAtClock() {
 	case why == "" && m.doubt != "":
 		m.log.Info("clock believed again", "now", minute(now))
 		if m.leaf() == nil {
-			m.restore() // what looked not yet valid
+			m.serveStored() // what looked not yet valid
 		}
 	}
 	m.doubt = why
@@ -268,52 +274,6 @@ func (m *Manager) ask(ctx context.Context) {
 	if w := r.Window; !w.At.IsZero() && !(w.Certificate == before.Certificate && w.At.Equal(before.At)) {
 		m.log.Info("renewal time from the CA", "from", minute(w.Start), "to", minute(w.End), "renews", minute(renewAt(leaf, r)), "why", w.Why)
 	}
-}
-
-// restore puts the newest pair of the store that can be served into service, and recalls the last attempts.
-func (m *Manager) restore() {
-	r, err := m.cfg.Store.Renewal(m.cfg.Name)
-	if err != nil {
-		m.log.Warn("renewal state not read", "error", err)
-	}
-	m.renewal, m.ordering = seated(r, m.places()), time.Time{}
-	if m.standing, err = m.cfg.Store.Standing(m.cfg.Name); err != nil {
-		m.log.Warn("DNS state not read", "error", err)
-	}
-	pairs, err := m.cfg.Store.Pairs(m.cfg.Name)
-	if err != nil {
-		m.log.Warn("certificate store not read", "error", err)
-	}
-	m.newest = nil
-	for n, p := range pairs {
-		leaf := leafOf(p.Chain)
-		if leaf != nil && m.newest == nil {
-			m.newest = leaf
-		}
-		// One that was revoked serves on until its successor is there, and never comes back after that.
-		if !r.Ceased.IsZero() || n > 0 && leaf != nil && inForce(leaf, r) == nil {
-			continue
-		}
-		changed, err := m.cfg.Live.Install(m.cfg.Name, p.Chain, p.Key, time.Now())
-		if err != nil {
-			m.log.Warn("stored certificate not used", "error", oneLine(err.Error()))
-			continue
-		}
-		leaf = m.leaf()
-		if !changed { // a reload has left it in service
-			m.log.Debug("certificate kept", "issuer", issuerName(leaf), "not_after", minute(leaf.NotAfter))
-			return
-		}
-		m.log.Info("certificate installed", "issuer", issuerName(leaf), "not_after", minute(leaf.NotAfter))
-		m.event(Installed, "from the store, valid until "+minute(leaf.NotAfter))
-		return
-	}
-}
-
-// save takes r as the state from now on, in memory even when the disk refuses.
-func (m *Manager) save(r store.Renewal) error {
-	m.renewal = r
-	return m.cfg.Store.SaveRenewal(m.cfg.Name, r)
 }
 
 func (m *Manager) leaf() *x509.Certificate { return m.cfg.Live.Leaf(m.cfg.Name) }

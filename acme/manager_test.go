@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"ntsagent/acme/store"
+	"ntsagent/hostcheck"
 )
 
 const day = 24 * time.Hour
@@ -389,9 +390,12 @@ func TestStoredCertificateServesBeforeAnythingIsOrdered(t *testing.T) {
 func TestNothingIsOrderedThatCouldNotBeStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, newFakeCA(t), "")
-		// A folder where the state file belongs refuses every write, to root as well.
-		if err := os.MkdirAll(filepath.Join(h.dir, "names", h.name.String(), "renewal.json"), 0o700); err != nil {
-			t.Fatal(err)
+		// A folder where the state file belongs refuses every write, to root as well. It comes after the state was read.
+		h.cfg.LookAround = func(context.Context, hostcheck.Name) []Fault {
+			if err := os.MkdirAll(h.renewalFile(), 0o700); err != nil {
+				t.Error(err)
+			}
+			return nil
 		}
 		stop := h.run(t)
 		sleep(30 * time.Minute)

@@ -48,6 +48,8 @@ func (m *Manager) Revoke(ctx context.Context, serial string, reason Reason) (rep
 func (m *Manager) revoke(ctx context.Context, serial string, reason Reason) error {
 	leaf := m.leaf()
 	switch {
+	case m.unread != "":
+		return &Error{Class: ClassInternal, Err: errors.New(unread(m.unread)), Hint: hintUnread}
 	case leaf == nil:
 		return errors.New("there is no certificate to revoke")
 	case leaf.SerialNumber.Text(16) != serial:
@@ -125,6 +127,16 @@ func inForce(leaf *x509.Certificate, r store.Renewal) *x509.Certificate {
 		return nil
 	}
 	return leaf
+}
+
+// mayServe tells whether a stored certificate may be put into service. One that was revoked serves on until its successor is
+// there, and never comes back after that; nor does one whose operation has ended.
+func mayServe(leaf *x509.Certificate, r store.Renewal) bool {
+	if !r.Ceased.IsZero() {
+		return false
+	}
+	v := revokedAs(leaf, r)
+	return v == nil || r.Origin.Certificate == certificateID(leaf) && v.Reason != CessationOfOperation.String()
 }
 
 // revokedAs is how leaf, or its key, was revoked; nil when it was not.

@@ -41,6 +41,7 @@ const (
 	ClockUnsane    Condition = "clock unsane"    // the clock is wrong: nothing can be said of certificates, that they expire included
 	LimitReached   Condition = "limit reached"   // the CA's limit for the whole domain is used up
 	BudgetSpent    Condition = "budget spent"    // this name has used up what CAs allow it
+	StateUnread    Condition = "state unread"    // what is noted of the last orders cannot be read
 	WrongAuthority Condition = "wrong authority" // the configured CA would spoil the certificate in use
 )
 
@@ -59,6 +60,8 @@ func (m *Manager) condition(now time.Time) (Condition, string) {
 	switch {
 	case m.doubt != "":
 		return ClockUnsane, m.doubt
+	case m.unread != "":
+		return StateUnread, unread(m.unread) + "; " + hintUnread
 	case !r.Ceased.IsZero():
 		return NameCeased, ceased(r) + "; " + hintCeased
 	case m.spoils != "":

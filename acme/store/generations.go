@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"ntsagent/acme/disk"
 	"ntsagent/hostcheck"
@@ -147,14 +148,15 @@ func pointCurrent(dir string, n int) error {
 	return disk.Symlink(filepath.Join("generations", strconv.Itoa(n)), filepath.Join(dir, "current"))
 }
 
-// prune removes all but the newest generations, never the current one.
+// prune removes all but the newest generations, never the current one, nor the one that holds longest: a CA may give several
+// that end sooner, and then none.
 func prune(dir string, current int) error {
 	have, err := generations(dir)
 	if err != nil {
 		return err
 	}
 	for _, n := range have[min(keep, len(have)):] {
-		if n == current {
+		if n == current || n == longest(dir, have) {
 			continue
 		}
 		if err := discard(dir, n); err != nil {
@@ -162,6 +164,21 @@ func prune(dir string, current int) error {
 		}
 	}
 	return disk.SyncDir(filepath.Join(dir, "generations"))
+}
+
+// longest is the newest of the generations whose certificate ends last.
+func longest(dir string, have []int) (best int) {
+	var until time.Time
+	for _, n := range have {
+		p, err := readPair(dir, n)
+		if err != nil {
+			continue
+		}
+		if pair, err := tls.X509KeyPair(p.Chain, p.Key); err == nil && pair.Leaf.NotAfter.After(until) {
+			best, until = n, pair.Leaf.NotAfter
+		}
+	}
+	return best
 }
 
 // discard removes one generation: first out of sight by a rename, so that no half of it is ever taken for a whole one.

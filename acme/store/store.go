@@ -3,7 +3,7 @@
 //	DIR/accounts/HOST-HASH/{key.pem, account.json}             one per directory URL
 //	DIR/names/NAME/pending.key                                 the key of the order that is under way
 //	DIR/names/NAME/csr.key                                     the key of a request that an operator has signed elsewhere
-//	DIR/names/NAME/generations/N/{privkey.pem, fullchain.pem}  complete pairs, the newest three
+//	DIR/names/NAME/generations/N/{privkey.pem, fullchain.pem}  complete pairs, the newest three and the one that ends last
 //	DIR/names/NAME/current -> generations/N                    the pair that is in use
 //	DIR/names/NAME/renewal.json                                what the last attempts came to
 //

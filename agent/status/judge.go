@@ -146,7 +146,7 @@ func judgeCertificate(c Certificate, now time.Time) string {
 		return fmt.Sprintf("certificate %s: %s, not renewed, %s left%s", c.Name, c.Condition, Span(left), cause)
 	case left < expirySoon && left < life/2 || left < life/renewalOverdue:
 		return fmt.Sprintf("certificate %s: only %s left%s", c.Name, Span(left), cause)
-	case c.Condition == ConditionAuthority:
+	case c.Condition == ConditionAuthority, c.Condition == ConditionUnread:
 		return fmt.Sprintf("certificate %s: not renewed%s", c.Name, cause)
 	case c.Failures == 0 && c.LastError != "":
 		return fmt.Sprintf("certificate %s: renewal put off%s", c.Name, because(c.LastError))

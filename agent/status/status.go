@@ -90,6 +90,7 @@ type Fault struct {
 const (
 	ConditionClock     = "clock unsane"    // the clock is wrong: nothing can be said of dates
 	ConditionAuthority = "wrong authority" // the configured CA would spoil the certificate
+	ConditionUnread    = "state unread"    // what is noted of the last orders cannot be read, so that nothing is ordered
 	ConditionMissing   = "missing"         // the name is not in the DNS, which is yet to be confirmed
 	ConditionCeased    = "ceased"          // the certificate was revoked because operation has ended
 	ConditionWithdrawn = "withdrawn"       // the name was taken out of the DNS
