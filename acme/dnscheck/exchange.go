@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 )
 
 // patience is how long one try may take.
@@ -56,9 +57,10 @@ func unreachable(err error) bool {
 	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH)
 }
 
-// open connects, which for UDP keeps packets of others out, and sets the one deadline for all that follows.
+// open connects, which for UDP keeps packets of others out, and sets the one deadline for all that follows. There is no way to a
+// broadcast address.
 func open(ctx context.Context, network string, server netip.AddrPort, timeout time.Duration) (net.Conn, error) {
-	var d net.Dialer
+	d := net.Dialer{Control: keepOffBroadcast}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	end, _ := ctx.Deadline()
@@ -67,6 +69,14 @@ func open(ctx context.Context, network string, server netip.AddrPort, timeout ti
 		return nil, err
 	}
 	return c, c.SetDeadline(end)
+}
+
+// keepOffBroadcast undoes what package net does to every socket: the kernel refuses to connect it to a network's broadcast
+// address, which only the kernel knows.
+func keepOffBroadcast(_, _ string, raw syscall.RawConn) error {
+	var inner error
+	err := raw.Control(func(fd uintptr) { inner = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 0) })
+	return errors.Join(err, inner)
 }
 
 func exchangeUDP(ctx context.Context, server netip.AddrPort, q *dns.Msg, timeout time.Duration) (*dns.Msg, error) {

@@ -3,6 +3,7 @@ package dnscheck
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -215,6 +217,38 @@ func TestHostileAnswersAreBoundedAndNoRemoval(t *testing.T) {
 				t.Errorf("asked %d times, want %d at most", n, c.within)
 			}
 		})
+	}
+}
+
+// The loopback's network has a broadcast address as others have.
+func TestNoPacketGoesToABroadcastAddress(t *testing.T) {
+	t.Parallel()
+	q := new(dns.Msg).SetQuestion("alice.pool.example.", dns.TypeA)
+	m, err := exchangeUDP(t.Context(), netip.MustParseAddrPort("127.255.255.255:53"), q, patient.udp)
+	if m != nil || !errors.Is(err, syscall.EACCES) {
+		t.Errorf("%v, %v; want the kernel to refuse it", m, err)
+	}
+}
+
+func TestNameServersAreAskedOnlyWhereOneMayBe(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]bool{
+		"192.0.2.1": true, "10.0.0.1": true, "127.0.0.1": true, "2001:db8::1": true, "::1": true, "fd00::1": true,
+		"0.0.0.0": false, "::": false, "224.0.0.1": false, "ff02::1": false, "255.255.255.255": false, "169.254.169.254": false, "fe80::1": false,
+	} {
+		f := startFaulty(t, func(q *dns.Msg, send func([]byte)) {
+			m, a := resolve(q), netip.MustParseAddr(address)
+			switch kind := q.Question[0].Qtype; {
+			case kind == dns.TypeA && a.Is4(), kind == dns.TypeAAAA && a.Is6():
+				m.Answer = append(m.Answer, record(q.Question[0].Name+" 60 "+dns.TypeToString[kind]+" "+address))
+			}
+			send(pack(m))
+		}, nil)
+		l := &look{port: 53, patience: patient, dead: make(map[netip.AddrPort]error)}
+		found := l.nameServers(t.Context(), server{addr: f.Resolvers[0]}, "pool.example.", []string{"ns1.example."})
+		if (len(found) > 0) != want {
+			t.Errorf("%s: %+v, want it asked: %v", address, found, want)
+		}
 	}
 }
 

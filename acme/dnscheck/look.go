@@ -330,7 +330,7 @@ func (l *look) nameServers(ctx context.Context, r server, apex string, hosts []s
 			for _, a := range l.addresses(ctx, r, host, kind).Addrs {
 				addr := netip.AddrPortFrom(a, l.port)
 				same := func(s server) bool { return s.addr == addr }
-				if a.IsMulticast() || a.IsUnspecified() || slices.ContainsFunc(found, same) {
+				if !askable(a) || slices.ContainsFunc(found, same) {
 					continue
 				}
 				found = append(found, server{addr: addr, label: hostLabel(host), authoritative: true, apex: apex, turn: len(found)})
@@ -339,6 +339,13 @@ func (l *look) nameServers(ctx context.Context, r server, apex string, hosts []s
 		}
 	}
 	return found
+}
+
+// askable tells whether a server may be at a. The strangers who have their zone's servers there choose whom we send packets to: never
+// many hosts at once, for which see open, too, and nothing that only the link knows. Loopback and private addresses may be asked, as
+// views of a zone for a house alone have them; it is one port, and what is there is not believed unless it is authoritative.
+func askable(a netip.Addr) bool {
+	return !a.IsUnspecified() && !a.IsMulticast() && !a.IsLinkLocalUnicast() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 // caa climbs to the closest ancestor that has CAA records (RFC 8659 section 3).
