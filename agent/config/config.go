@@ -57,7 +57,7 @@ type ACME struct {
 	HTTP01            HTTP01           `yaml:"http01"`
 	TLSALPN01         TLSALPN01        `yaml:"tls_alpn01"`
 	EAB               EAB              `yaml:"eab"`
-	CAFile            string           `yaml:"ca_file"`            // PEM file with one more root for the directory; "" = none
+	CAFile            string           `yaml:"ca_file"`            // PEM file with more roots for the directories; "" = none
 	Resolvers         []netip.AddrPort `yaml:"resolvers,auto"`     // asked for a name before each order, the first two; nil = auto
 	FallbackDirectory string           `yaml:"fallback_directory"` // https URL of the CA to turn to when the other fails; "" = none
 	FallbackEAB       EAB              `yaml:"fallback_eab"`

@@ -161,7 +161,7 @@ func (d *decoder) scalar(n *yaml.Node, dst reflect.Value, key string) {
 	if n.Kind != yaml.ScalarNode {
 		hint := ""
 		if strings.HasPrefix(dst.Type().String(), "netip.") {
-			hint = `put an IPv6 address in quotes, such as "[::]:4460"`
+			hint = `put an IPv6 address in quotes, such as "[::]:PORT"`
 		}
 		d.fail(n, key, "expected one value, found "+kindName(n), hint)
 		return

@@ -19,7 +19,7 @@ func (v validator) http01(a *ACME) {
 	case !known || !v.d.trusts("acme.http01.mode"):
 		return
 	case h.Mode == HTTP01Webroot && wanted:
-		v.path("acme.http01.webroot", h.Webroot)
+		v.folder("acme.http01.webroot", h.Webroot)
 	case h.Webroot != "":
 		v.fail("acme.http01.webroot", "nothing is written there with mode: "+h.Mode, "set mode: webroot or remove the key")
 	}

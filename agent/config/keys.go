@@ -76,6 +76,9 @@ func nearest(key string) []string {
 			in, last = known[:i], known[i+1:]
 		}
 		distance := editDistance(strings.ToLower(word), last)
+		if len(word) >= 4 && distance > 1 && strings.HasPrefix(last, strings.ToLower(word)) { // cut short
+			distance = 1
+		}
 		if in == plain && distance < bestAt && distance < max(len(word), len(last)) {
 			best, bestAt = join(parent, last), distance
 		}

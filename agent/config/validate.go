@@ -61,7 +61,7 @@ func validate(c *Config, d *decoder) {
 	v.duration("observe.self_check", c.Observe.SelfCheck, time.Second, time.Hour)
 	v.oneOf("log.level", c.Log.Level, "trace", "debug", "info", "warn", "error")
 	v.oneOf("log.format", c.Log.Format, "text", "json")
-	v.path("state_dir", c.StateDir)
+	v.folder("state_dir", c.StateDir)
 	v.notYet(c)
 }
 
@@ -183,9 +183,22 @@ func (v validator) fallback(a *ACME) {
 		return
 	}
 	v.directory("acme.fallback_directory", a.FallbackDirectory)
+	if staging(a.FallbackDirectory) && !staging(a.Directory) {
+		v.fail("acme.fallback_directory", "is a staging CA, whose certificates no client trusts: it would never be turned to", "name another CA or remove the key")
+	}
 	if a.FallbackDirectory == a.Directory {
 		v.fail("acme.fallback_directory", "is acme.directory again", "name another CA or remove the key")
 	}
+}
+
+// staging tells whether a directory URL is that of a CA for rehearsals, by the same signs as package acme.
+func staging(directory string) bool {
+	u, err := url.Parse(directory)
+	if err != nil {
+		return false
+	}
+	words := strings.FieldsFunc(u.Hostname(), func(r rune) bool { return r == '.' || r == '-' })
+	return slices.Contains(words, "staging") || slices.Contains(words, "test")
 }
 
 // eab checks an external account binding, of which there is all or nothing.
@@ -245,10 +258,13 @@ func (v validator) listen(key string, addrs []netip.AddrPort) {
 	}
 }
 
-func (v validator) path(key, path string) {
+func (v validator) path(key, path string)   { v.pathOf("file", key, path) }
+func (v validator) folder(key, path string) { v.pathOf("folder", key, path) }
+
+func (v validator) pathOf(what, key, path string) {
 	switch {
 	case path == "":
-		v.fail(key, "no path given", "give the absolute path of the file")
+		v.fail(key, "no path given", "give the absolute path of the "+what)
 	case !filepath.IsAbs(path):
 		v.fail(key, fmt.Sprintf("%q is not an absolute path", path), "start it with /")
 	}

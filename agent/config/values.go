@@ -169,7 +169,7 @@ func parseAddr(s string) (any, error) {
 func parseAddrPort(s string) (any, error) {
 	ap, err := netip.ParseAddrPort(s)
 	if err != nil {
-		return nil, fmt.Errorf("%q is not an IP address and port such as 192.0.2.1:4460 or \"[::]:4460\"", s)
+		return nil, fmt.Errorf("%q is not an IP address with a port: write 192.0.2.1:PORT or \"[2001:db8::1]:PORT\"", s)
 	}
 	return ap, nil
 }

@@ -47,9 +47,24 @@ func (h Host) owns(addr netip.Addr) bool {
 // one line each, with what to do.
 func (c *Config) Warnings(h Host) []string {
 	if c.Daemon.Kind != KindGateway {
-		return nil
+		return c.leftOut()
 	}
 	return append(c.openDoor(h), c.ledAstray(h)...)
+}
+
+// leftOut: chronyd and ntp-daemon read their certificate only when they start, so that one that is renewed never serves. ntpd
+// looks at its file by itself.
+func (c *Config) leftOut() (out []string) {
+	if !c.Daemon.ServesKE() || c.Daemon.Kind == KindNTPsec {
+		return nil
+	}
+	for i, e := range c.Certificate.Export {
+		if e.Then == ThenNone {
+			out = append(out, fmt.Sprintf("certificate.export[%d].then: %s reads its certificate only when it starts, and nobody restarts it for a new one; "+
+				"write then: restart, unit: %s, or see to it yourself", i, servers[c.Daemon.Kind], units[c.Daemon.Kind]))
+		}
+	}
+	return out
 }
 
 // openDoor: of daemons with NTS a stranger at the port proves nothing, for he cannot

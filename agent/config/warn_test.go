@@ -67,3 +67,22 @@ func TestThisHostHasItsAddresses(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 }
+
+func TestACertificateThatTheDaemonWouldNeverServeIsWarnedOf(t *testing.T) {
+	for _, c := range []struct{ name, daemon, then, warns string }{
+		{"nobody restarts chronyd", "chrony, mode: certificate", "none", "certificate.export[0].then: chronyd reads its certificate only when it starts, and nobody restarts it for a new one; write then: restart, unit: chrony.service, "},
+		{"nobody restarts ntp-daemon", "ntpd-rs, mode: certificate", "none", "certificate.export[0].then: ntp-daemon reads "},
+		{"somebody restarts chronyd", "chrony, mode: certificate", "restart, unit: chrony.service", ""},
+		{"ntpd is told", "ntpsec, mode: certificate", "sighup", ""},
+		{"the copy is for another program", "chrony", "none", ""},
+	} {
+		cfg, err := Parse("test", []byte("names: [alice.example]\nacme: {agree_to_terms: true}\ndaemon: {kind: "+c.daemon+
+			"}\ncertificate: {export: [{name: alice.example, cert: /c, key: /k, then: "+c.then+"}]}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(cfg.Warnings(Host{}), "\n"); (got != "") != (c.warns != "") || !strings.HasPrefix(got, c.warns) {
+			t.Errorf("%s: %q, want %q", c.name, got, c.warns)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -58,7 +59,7 @@ func configCheck(cmd *cobra.Command, g *globals) error {
 	if err != nil {
 		return configError(err)
 	}
-	warnings := append([]string{}, c.Warnings(config.ThisHost())...)
+	warnings := slices.Concat([]string{}, c.Warnings(config.ThisHost()), c.FileWarnings())
 	result := map[string]any{"file": g.Config, "valid": true, "names": len(c.Names), "warnings": warnings}
 	text := fmt.Sprintf("ok    config %s is valid\n", g.Config)
 	for _, w := range warnings {
