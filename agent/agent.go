@@ -23,7 +23,6 @@ import (
 
 	"ntsagent/acme/disk"
 	"ntsagent/acme/store"
-	"ntsagent/agent/config"
 	"ntsagent/agent/setup"
 	"ntsagent/agent/status"
 	"ntsagent/agent/task"
@@ -63,7 +62,7 @@ type agent struct {
 // configuration is a *config.Error or config.Errors; ErrBusy means that the
 // state directory is taken. No failure of a peer, a CA or the daemon ends it.
 func Run(ctx context.Context, o Options) error {
-	cfg, err := config.Load(o.ConfigPath)
+	cfg, doubt, err := LoadConfig(o.ConfigPath)
 	if err != nil {
 		return err
 	}
@@ -86,7 +85,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	a.outcome.Store(&reloadOutcome{ok: time.Now()})
+	a.took(&reloadOutcome{ok: time.Now(), doubt: doubt})
 	if err := a.exchange(ctx, cfg); err != nil {
 		return errors.Join(err, control.Close())
 	}

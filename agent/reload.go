@@ -20,6 +20,8 @@ type reload struct{ done chan error }
 type reloadOutcome struct {
 	ok  time.Time // when the configuration in effect was taken
 	err string    // why the last reload changed nothing, or ""
+	// doubt is who else could change the file of the configuration in effect, or "".
+	doubt string
 }
 
 // parts is what one configuration amounts to. It never changes; a reload makes
@@ -86,18 +88,18 @@ func (a *agent) askReload(ctx context.Context) error {
 func (a *agent) reload(ctx context.Context) error {
 	_ = task.NotifyReloading("reading the configuration")
 	defer func() { _ = task.NotifyReady("serving") }()
-	cfg, err := config.Load(a.ConfigPath)
+	cfg, doubt, err := LoadConfig(a.ConfigPath)
 	if err == nil {
 		err = a.exchange(ctx, cfg)
 	}
 	before := a.outcome.Load()
 	if err != nil {
-		a.outcome.Store(&reloadOutcome{ok: before.ok, err: err.Error()})
+		a.outcome.Store(&reloadOutcome{ok: before.ok, doubt: before.doubt, err: err.Error()})
 		a.events.Add(time.Now(), "reload: "+err.Error())
 		a.Log.Error("configuration not changed", "cause", err)
 		return err
 	}
-	a.outcome.Store(&reloadOutcome{ok: time.Now()})
+	a.took(&reloadOutcome{ok: time.Now(), doubt: doubt})
 	a.Log.Info("configuration reloaded", "config", a.ConfigPath)
 	return nil
 }

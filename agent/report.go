@@ -31,6 +31,9 @@ func (a *agent) document(now time.Time) status.Document {
 		LastErrors:   a.events.List(),
 	}
 	d.KeyExchange.Allow, d.KeyExchange.Announces, d.Warnings = p.decides(), announced(p.cfg.KE.NTP), slices.Concat(a.notTaken, p.warnings)
+	if outcome.doubt != "" {
+		d.Warnings = append(d.Warnings, outcome.doubt)
+	}
 	return d.Judged(now)
 }
 

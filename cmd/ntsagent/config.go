@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"ntsagent/agent"
 	"ntsagent/agent/config"
 )
 
@@ -46,9 +47,9 @@ func configCommand(g *globals) *cobra.Command {
 	return cmd
 }
 
-// configError gives an error of config.Load its exit code.
+// configError gives an error of config.Load or agent.LoadConfig its exit code.
 func configError(err error) error {
-	if errors.Is(err, fs.ErrPermission) {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, agent.ErrConfigUntrusted) {
 		return exit(exitNotPermitted, err)
 	}
 	return exit(exitUsage, err)

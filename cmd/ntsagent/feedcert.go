@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -58,10 +56,7 @@ not, and 5 when there is no certificate yet or the program to tell is not there.
 // feedCertificates does what the configuration says. What fails keeps nothing
 // else from being done.
 func feedCertificates(ctx context.Context, cmd *cobra.Command, g *globals) error {
-	if err := mayBeTrusted(g.Config); err != nil {
-		return err
-	}
-	c, err := config.Load(g.Config)
+	c, _, err := agent.LoadConfig(g.Config)
 	if err != nil {
 		return configError(err)
 	}
@@ -82,20 +77,4 @@ func feedCertificates(ctx context.Context, cmd *cobra.Command, g *globals) error
 		}
 	}
 	return feedError(first)
-}
-
-// mayBeTrusted refuses a configuration that others could write: root would write
-// where they want.
-func mayBeTrusted(path string) error {
-	if os.Geteuid() != 0 || path == "-" {
-		return nil
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil // reading it tells
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && (st.Uid != 0 || st.Mode&0o022 != 0) {
-		return exit(exitNotPermitted, errors.New("feed certificate: "+path+" could be written by others than root, who would do what it says; fix: chown root "+path+"; chmod go-w "+path))
-	}
-	return nil
 }

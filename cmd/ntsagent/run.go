@@ -24,7 +24,7 @@ func runCommand(g *globals) *cobra.Command {
 		Short: "run the service in the foreground",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			inherited := task.Inherit()
-			c, err := config.Load(g.Config)
+			c, _, err := agent.LoadConfig(g.Config)
 			if err != nil {
 				return configError(err)
 			}
@@ -65,7 +65,7 @@ func runError(err error) error {
 	switch {
 	case err == nil, errors.Is(err, context.Canceled):
 		return nil
-	case errors.As(err, &invalid):
+	case errors.As(err, &invalid), errors.Is(err, agent.ErrConfigUntrusted):
 		return configError(err)
 	case errors.Is(err, agent.ErrBusy), errors.Is(err, status.ErrInUse):
 		return exit(exitTemporary, err)
