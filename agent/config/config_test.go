@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -314,4 +315,37 @@ func FuzzParseExport(f *testing.F) {
 			t.Errorf("%q became %s, which is read as %s, %v", s, e, again, err)
 		}
 	})
+}
+
+// TestFallbackIsAnotherCAHoweverItIsSpelled: one CA with two budgets would be asked for twice what it allows.
+func TestFallbackIsAnotherCAHoweverItIsSpelled(t *testing.T) {
+	for _, tt := range []struct {
+		name, primary, fallback string
+		bad                     bool
+	}{
+		{"another CA", "https://ca.example/dir", "https://other.example/dir", false},
+		{"another port", "https://ca.example/dir", "https://ca.example:14000/dir", false},
+		{"another address", "https://[::1]:14000/dir", "https://127.0.0.1:14000/dir", false},
+		{"a query", "https://ca.example/dir", "https://other.example/dir?of=us", false},
+		{"the same", "https://ca.example/dir", "https://ca.example/dir", true},
+		{"the port that goes without saying", "https://ca.example/dir", "https://ca.example:443/dir", true},
+		{"the other way round", "https://ca.example:0443/dir", "https://ca.example/dir", true},
+		{"no port after a colon", "https://ca.example/dir", "https://ca.example:/dir", true},
+		{"a host in capitals", "https://ca.example/dir", "https://CA.example/dir", true},
+		{"a scheme in capitals", "https://ca.example/dir", "HTTPS://ca.example/dir", true},
+		{"a name with its dot", "https://ca.example/dir", "https://ca.example./dir", true},
+		{"an address in another form", "https://[::1]/dir", "https://[0:0::1]/dir", true},
+		{"two slashes", "https://ca.example/dir", "https://ca.example//dir", true},
+		{"another path", "https://ca.example/dir", "https://ca.example/other", true},
+		{"an empty query", "https://ca.example/dir", "https://other.example/dir?", true},
+		{"a fragment", "https://ca.example/dir", "https://other.example/dir#x", true},
+		{"an empty fragment of the CA of choice", "https://ca.example/dir#", "https://other.example/dir", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Parse("a.yaml", fmt.Appendf(nil, "names: [alice.pool.example]\nacme:\n  agree_to_terms: true\n  directory: %q\n  fallback_directory: %q\n", tt.primary, tt.fallback))
+			if (err != nil) != tt.bad {
+				t.Errorf("%s with %s: %v, want an error: %v", tt.primary, tt.fallback, err, tt.bad)
+			}
+		})
+	}
 }

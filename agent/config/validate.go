@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"path/filepath"
@@ -170,7 +171,26 @@ func (v validator) directory(key, directory string) {
 		v.fail(key, fmt.Sprintf("%q is not an https URL", printable(directory)), "take it from the CA's documentation")
 	case u.User != nil:
 		v.fail(key, "holds a user name or password", "remove it; accounts are made by the agent")
+	case u.ForceQuery || strings.Contains(directory, "#"):
+		v.fail(key, "has an empty query or a fragment", "remove what begins with the ? or #")
 	}
+}
+
+// seat is the host and port of a directory in one spelling of the many, "" when there is none.
+func seat(directory string) string {
+	u, err := url.Parse(directory)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	if a, err := netip.ParseAddr(host); err == nil {
+		host = a.Unmap().String()
+	}
+	port := strings.TrimLeft(u.Port(), "0")
+	if u.Port() == "" {
+		port = "443"
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // fallback checks the CA to turn to.
@@ -186,8 +206,8 @@ func (v validator) fallback(a *ACME) {
 	if staging(a.FallbackDirectory) && !staging(a.Directory) {
 		v.fail("acme.fallback_directory", "is a staging CA, whose certificates no client trusts: it would never be turned to", "name another CA or remove the key")
 	}
-	if a.FallbackDirectory == a.Directory {
-		v.fail("acme.fallback_directory", "is acme.directory again", "name another CA or remove the key")
+	if at := seat(a.FallbackDirectory); at != "" && at == seat(a.Directory) {
+		v.fail("acme.fallback_directory", "is at the host and port of acme.directory, "+at, "name another CA or remove the key")
 	}
 }
 
