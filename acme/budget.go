@@ -49,15 +49,27 @@ func perWeek(r store.Renewal) int {
 	return max(weekBudget, int(3*week/from.Life))
 }
 
+// weekFree is when one more certificate keeps within most a week, issued being those of a week; zero = at once.
+func weekFree(issued []time.Time, most int) time.Time {
+	if len(issued) < most {
+		return time.Time{}
+	}
+	return issued[len(issued)-most].Add(week + budgetSlack)
+}
+
 // allowed is the earliest time at which one more order keeps within what CAs allow, and why it is not now. The last certificate
 // of a week is kept for a name that is late, or for an operator's wish (forced), which need not wait for the gap either.
 func allowed(now time.Time, leaf *x509.Certificate, r store.Renewal, forced bool) (at time.Time, why string) {
-	most := perWeek(r)
-	if !forced && !late(now, inForce(leaf, r)) {
-		most--
+	issued, most := within(r.Issued, now, week), perWeek(r)
+	at = weekFree(issued, most)
+	if from := lateFrom(inForce(leaf, r)); !forced && from.After(now) {
+		at = later(at, from)
+		if free := weekFree(issued, most-1); free.Before(at) {
+			at = free
+		}
 	}
-	if issued := within(r.Issued, now, week); len(issued) >= most {
-		at, why = issued[len(issued)-most].Add(week+budgetSlack), "the certificates that a CA makes for the same name in a week are used up"
+	if !at.IsZero() {
+		why = "the certificates that a CA makes for the same name in a week are used up"
 	}
 	failed := within(r.Validations, now, hour)
 	if len(failed) >= hourBudget {

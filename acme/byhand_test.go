@@ -164,3 +164,78 @@ func TestAnImportEndsARowOfFailures(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatNoCAMakesBeforeTheEndIsToldAsSuch imports certificates into the week in which orders have used up the CA's.
+func TestWhatNoCAMakesBeforeTheEndIsToldAsSuch(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name     string
+		orders   int
+		life     time.Duration
+		fallback bool
+		renews   time.Duration // after the import
+		force    string        // what --force would come to
+	}{
+		{"five orders are all there are, and the certificate is over before the next", 5, day, false, week + budgetSlack, "--force orders none before 2000-01-08T00:02Z: "},
+		{"it is over after the next, which is late all the same", 5, 8 * day, false, week + budgetSlack, "--force orders none before 2000-01-08T00:02Z: "},
+		{"a long one is renewed as ever", 5, 20 * day, false, 320 * time.Hour, "--force orders none before 2000-01-08T00:02Z: "},
+		{"four orders leave one for when little is left", 4, day, false, 19*time.Hour + 12*time.Minute, "--force orders now"},
+		{"three leave one for when it is due", 3, day, false, 12 * time.Hour, "--force orders now"},
+		{"the fallback has all of its own", 5, day, true, 15 * time.Hour, "--force orders none before 2000-01-08T00:02Z: "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ca := newFakeCA(t)
+				ca.life = 90 * day
+				h := newHouse(t, ca, "")
+				if tt.fallback {
+					h = twoHouses(t, ca, newFakeCA(t), "")
+				}
+				stop := h.run(t)
+				synctest.Wait()
+				for range tt.orders - 1 {
+					if err := h.Renew(t.Context(), true); err != nil {
+						t.Fatal(err)
+					}
+				}
+				began := time.Now()
+				chain := ca.sign(h.name.String(), requested(t, h).PublicKey, began, began.Add(tt.life))
+				if err := h.Import(t.Context(), chain); err != nil {
+					t.Fatal(err)
+				}
+				if s := h.State(); s.RenewAt.Sub(began) != tt.renews || s.RenewWhy == "" || s.Condition == "" && tt.orders > 3 && tt.life < 20*day {
+					t.Errorf("%+v: renews in %v, want %v", s, s.RenewAt.Sub(began), tt.renews)
+				}
+				if r := wished(t, h.Manager, false); !r.Early || !strings.HasPrefix(r.Hint, tt.force) {
+					t.Errorf("a wish comes to %+v, want it to say %q", r, tt.force)
+				}
+				sleep(tt.renews - time.Minute)
+				if ca.count() != tt.orders || h.State().Fallback {
+					t.Errorf("%d orders, %+v; want none before it was told to come", ca.count(), h.State())
+				}
+				sleep(2 * time.Minute)
+				if renewed := h.State().LastSuccess; renewed.Before(began.Add(tt.renews)) {
+					t.Errorf("renewed at %v, want %v", renewed, began.Add(tt.renews))
+				}
+				stop()
+			})
+		})
+	}
+}
+
+func TestALimitThatOutlivesTheCertificateIsToldAsSuch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ca := newFakeCA(t) // whose certificates live for nine days
+		h := newHouse(t, ca, "")
+		stop := h.run(t)
+		sleep(4 * day)
+		until := time.Now().Add(6 * day)
+		ca.set(fails(&Error{Class: ClassLimit, Domain: "pool.example", Until: until, RetryAfter: 6 * day, Err: errors.New("429")}))
+		sleep(day)
+		if s := h.State(); s.Condition != LimitReached || !s.RenewAt.Equal(until) || !s.RenewAt.After(s.NotAfter) || !s.NextAttempt.Before(s.NotAfter) {
+			t.Errorf("%+v: want the certificate to be renewed at %v, after its end", s, until)
+		}
+		stop()
+	})
+}

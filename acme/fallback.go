@@ -181,3 +181,17 @@ func soonest(now time.Time, leaf *x509.Certificate, r store.Renewal, p places) t
 	}
 	return at
 }
+
+// hope is when an order may bring the next certificate, from whichever CA. One whose limit is used up refuses until then.
+func hope(now time.Time, leaf *x509.Certificate, r store.Renewal, p places) time.Time {
+	at := later(due(now, leaf, r), r.Limit.Until)
+	from, ok := turn(now, leaf, r)
+	if p.fallback == "" || !ok {
+		return at
+	}
+	other := of(r, true)
+	if then := later(from, later(due(now, leaf, other), other.Limit.Until)); then.Before(at) {
+		return then
+	}
+	return at
+}

@@ -148,7 +148,11 @@ func (m *Manager) act(ctx context.Context) error {
 		return nil
 	}
 	if at := notDue(time.Now(), leaf, m.renewal); !forced && !at.IsZero() {
-		return &Refused{Why: "it is not due", Hint: "renew with --force to order it all the same", Until: at, Early: true}
+		early := &Refused{Why: "it is not due", Hint: "--force orders now", Until: at, Early: true}
+		if kept, why := barred(now, leaf, of(m.renewal, m.instead(now, leaf)), true); kept.After(now) {
+			early.Hint = "--force orders none before " + minute(kept) + ": " + why
+		}
+		return early
 	}
 	if do != stepOrder {
 		fallback = m.instead(now, leaf)

@@ -17,7 +17,7 @@ type State struct {
 	Fingerprint   string    // SHA-256 of the certificate, hexadecimal
 	NotBefore     time.Time // zero while nothing is served
 	NotAfter      time.Time
-	RenewAt       time.Time // when a third of the life is left, or half of a short one; sooner if the CA wishes
+	RenewAt       time.Time // when a third of the life is left, or half of a short one; sooner if the CA wishes; later, even than NotAfter, if no CA gives one by then
 	RenewWhy      string    // why then: one line
 	OrderingSince time.Time // when the order under way began; zero while none is
 	LastSuccess   time.Time
@@ -123,6 +123,9 @@ func (m *Manager) publish() {
 		s.NotBefore, s.NotAfter, s.RenewAt, s.RenewWhy = leaf.NotBefore, leaf.NotAfter, renewAt(leaf, r), renewWhy(leaf, r)
 		if v := revokedAs(leaf, r); v != nil {
 			s.RenewAt, s.RenewWhy, s.Revoked = time.Time{}, "", v.Reason
+		} else if at := hope(now, leaf, r, m.places()); m.doubt == "" && at.After(s.RenewAt) &&
+			(s.Condition == LimitReached || s.Condition == BudgetSpent || at.After(leaf.NotAfter)) {
+			s.RenewAt, s.RenewWhy = at, "no CA gives one sooner"
 		}
 		s.Fallback = m.cfg.Fallback.Directory != "" && m.maker(leaf).Directory == m.cfg.Fallback.Directory
 	}

@@ -47,7 +47,7 @@ func (a *agent) renew(ctx context.Context, w status.Wish) (status.Outcome, error
 	err = m.Renew(ctx, w.Force)
 	var refused *acme.Refused
 	if errors.As(err, &refused) && refused.Early {
-		return status.Outcome{Certificate: a.certificateOf(w.Name), NotDue: true}, nil
+		return status.Outcome{Certificate: a.certificateOf(w.Name), NotDue: true, Hint: refused.Hint}, nil
 	}
 	if err != nil {
 		return status.Outcome{}, told(w.Name, "certificate not obtained", err)

@@ -144,6 +144,8 @@ func judgeCertificate(c Certificate, now time.Time) string {
 		return fmt.Sprintf("certificate %s: not valid for another %s; check the clock", c.Name, Span(c.NotBefore.Sub(now)))
 	case c.barred() && (c.Condition != ConditionMissing || now.Sub(c.Since) >= missingLong):
 		return fmt.Sprintf("certificate %s: %s, not renewed, %s left%s", c.Name, c.Condition, Span(left), cause)
+	case c.RenewAt.After(c.NotAfter):
+		return fmt.Sprintf("certificate %s: over in %s, and no other can be ordered before %s%s", c.Name, Span(left), c.RenewAt.UTC().Format("2006-01-02T15:04Z"), cause)
 	case left < expirySoon && left < life/2 || left < life/renewalOverdue:
 		return fmt.Sprintf("certificate %s: only %s left%s", c.Name, Span(left), cause)
 	case c.Condition == ConditionAuthority, c.Condition == ConditionUnread:

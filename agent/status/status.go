@@ -63,8 +63,8 @@ type Certificate struct {
 	Serial        string    `json:"serial,omitempty"`
 	Fingerprint   string    `json:"fingerprint,omitempty"` // SHA-256 of the certificate, hexadecimal
 	NotBefore     time.Time `json:"not_before,omitzero"`
-	NotAfter      time.Time `json:"not_after,omitzero"` // zero: there is no certificate
-	RenewAt       time.Time `json:"renew_at,omitzero"`
+	NotAfter      time.Time `json:"not_after,omitzero"`      // zero: there is no certificate
+	RenewAt       time.Time `json:"renew_at,omitzero"`       // after not_after where no CA gives another by then
 	RenewWhy      string    `json:"renew_why,omitempty"`     // why then
 	Revoked       string    `json:"revoked,omitempty"`       // it was, for this reason; it serves until another is there
 	OrderingSince time.Time `json:"ordering_since,omitzero"` // an order is under way since then

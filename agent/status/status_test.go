@@ -46,9 +46,11 @@ var faults = []struct {
 	{"one of two names has none", func(d *Document) {
 		d.Certificates = append(d.Certificates, Certificate{Name: "bob.example", LastError: "dns: no such host"})
 	}, Degraded, "certificate bob.example: none yet: dns: no such host"},
-	{"less than a quarter of its life left", func(d *Document) { d.Certificates[0].NotAfter = now.Add(4 * 24 * time.Hour) }, Degraded, "only 4d left"},
+	{"less than a quarter of its life left", func(d *Document) {
+		d.Certificates[0].NotAfter, d.Certificates[0].RenewAt = now.Add(4*24*time.Hour), now.Add(-time.Hour)
+	}, Degraded, "only 4d left"},
 	{"six-day certificate with half its life left", func(d *Document) {
-		d.Certificates[0].NotBefore, d.Certificates[0].NotAfter = now.Add(-72*time.Hour), now.Add(72*time.Hour)
+		d.Certificates[0].NotBefore, d.Certificates[0].NotAfter, d.Certificates[0].RenewAt = now.Add(-72*time.Hour), now.Add(72*time.Hour), now
 	}, Healthy, ""},
 	{"renewal failed", func(d *Document) {
 		d.Certificates[0].LastError, d.Certificates[0].Failures = "http-01: 403", 3
@@ -180,6 +182,14 @@ func TestConditionsOfACertificate(t *testing.T) {
 			"certificate a: the clock is not believed: it is before 2026"},
 		{"a limit is told of when there is no certificate", Certificate{Name: "a", Condition: "limit reached", Why: "the CA's limit for pool.example is used up"},
 			"certificate a: none yet: the CA's limit for pool.example is used up"},
+		{"a limit that outlives the certificate worries, however much time is left",
+			Certificate{Name: "a", NotBefore: now.Add(-60 * day), NotAfter: now.Add(30 * day), RenewAt: now.Add(31 * day), Condition: "limit reached", Why: "used up"},
+			"certificate a: over in 30d, and no other can be ordered before 2026-12-22T12:00Z: used up"},
+		{"and so does one that is over just after the end of a short certificate",
+			Certificate{Name: "a", NotBefore: now, NotAfter: now.Add(day), RenewAt: now.Add(day + time.Minute), Condition: "budget spent", Why: "used up"},
+			"certificate a: over in 1d, and no other can be ordered before 2026-11-22T12:01Z: used up"},
+		{"one that ends before the certificate does not",
+			Certificate{Name: "a", NotBefore: now, NotAfter: now.Add(day), RenewAt: now.Add(day - time.Minute), Condition: "budget spent", Why: "used up"}, ""},
 		{"a limit worries nobody while there is time", Certificate{Name: "a", NotBefore: now.Add(-60 * day), NotAfter: now.Add(30 * day), Condition: "limit reached", Why: "used up"}, ""},
 		{"a rehearsal that would spoil the certificate", Certificate{Name: "a", NotBefore: now.Add(-60 * day), NotAfter: now.Add(30 * day), Condition: ConditionAuthority, Why: "a staging CA"},
 			"certificate a: not renewed: a staging CA"},

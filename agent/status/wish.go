@@ -21,6 +21,7 @@ type Wish struct {
 type Outcome struct {
 	Certificate Certificate `json:"certificate"`       // as it is afterwards
 	NotDue      bool        `json:"not_due,omitempty"` // of Renew: so that nothing was ordered
+	Hint        string      `json:"hint,omitempty"`    // with NotDue: what --force would come to
 	Revoked     string      `json:"revoked,omitempty"` // of Revoke: serial number
 	Missing     string      `json:"missing,omitempty"` // of Revoke: why there is no other certificate yet
 	Copies      []string    `json:"copies,omitempty"`  // of Revoke, for the end of operation: files that others serve it from

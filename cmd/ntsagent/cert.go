@@ -92,7 +92,7 @@ mend something first. The certificate in use serves on in any case.`,
 func renewedText(o status.Outcome) string {
 	c := o.Certificate
 	if o.NotDue {
-		return fmt.Sprintf("ok    %s: not due until %s; --force orders now", c.Name, minute(c.RenewAt))
+		return "ok    " + c.Name + ": not due until " + minute(c.RenewAt) + "; " + o.Hint
 	}
 	return "ok    " + c.Name + ": " + certificateLine(c)
 }

@@ -74,12 +74,7 @@ certificate.source: files take certificates from whoever makes them.`,
 			if err != nil {
 				return about(certs[0].Name, err)
 			}
-			c := out.Certificate
-			text := "ok    " + c.Name + ": " + certificateLine(c) + ", serves"
-			if !c.RenewAt.IsZero() {
-				text += "\n      its successor is ordered from the CA at " + minute(c.RenewAt)
-			}
-			if err := say(cmd, g, text); err != nil {
+			if err := say(cmd, g, importedText(out.Certificate)); err != nil {
 				return err
 			}
 			return sayJSON(cmd, g, out)
@@ -88,6 +83,18 @@ certificate.source: files take certificates from whoever makes them.`,
 	cmd.Flags().StringVar(&path, "chain", "", "the chain's `file`; - is standard input")
 	cmd.Flags().StringVar(&name, "name", "", "for whom; may be left out where the agent has one `name`")
 	return cmd
+}
+
+func importedText(c status.Certificate) string {
+	text := "ok    " + c.Name + ": " + certificateLine(c) + ", serves"
+	switch {
+	case c.RenewAt.IsZero():
+	case c.RenewAt.After(c.NotAfter):
+		text += "\n      it is over before a successor can be ordered from the CA, at " + minute(c.RenewAt) + ": import another until then"
+	default:
+		text += "\n      its successor is ordered from the CA at " + minute(c.RenewAt)
+	}
+	return text
 }
 
 // readChain reads the file itself: the agent may not, and shall not be led to one.

@@ -119,7 +119,7 @@ func standIn() {
 		case part == "following":
 			return status.Outcome{}, status.Refuse(status.ErrFailed, "certificate not obtained: nobody there; fix: be there")
 		}
-		return status.Outcome{Certificate: c, NotDue: !w.Force}, nil
+		return status.Outcome{Certificate: c, NotDue: !w.Force, Hint: "--force orders now"}, nil
 	}
 	bad := &config.Error{File: "/etc/ntsagent/ntsagent.yaml", Line: 12, Key: "ke.timout", Problem: "unknown key", Hint: "did you mean ke.timeout?"}
 	err = status.Server{
