@@ -133,14 +133,22 @@ func addressesOf(all []*given) (out []netip.AddrPort) {
 	return out
 }
 
-// unused says of each purpose with given sockets that cfg has no use for what to
-// do about it.
-func unused(cfg *config.Config, by map[string][]*given) (out []string) {
+// misfits says of each purpose whose given sockets do not fit cfg what to do about
+// it: it has no use for them, or would not have had them where they are.
+func misfits(cfg *config.Config, by map[string][]*given) (out []string) {
 	for _, purpose := range givenNames {
 		wanted := slices.ContainsFunc(doorsOf(cfg), func(w wanted) bool { return w.purpose == purpose && len(w.asked) > 0 })
 		if len(by[purpose]) > 0 && !wanted {
 			out = append(out, fmt.Sprintf("systemd holds a socket for %s at %s, for which this configuration has no use, and who comes there is hung up on: disable its .socket unit",
 				purpose, by[purpose][0].Addr()))
+		}
+		behind := purpose == status.ServiceHTTP01 && cfg.ACME.HTTP01.Mode == config.HTTP01Proxy ||
+			purpose == status.ServiceTLSALPN01 && cfg.ACME.TLSALPN01.Mode == config.TLSALPN01Proxy
+		at := addressesOf(by[purpose])
+		open := slices.IndexFunc(at, func(at netip.AddrPort) bool { return !at.Addr().Unmap().IsLoopback() })
+		if wanted && behind && open >= 0 {
+			out = append(out, fmt.Sprintf("systemd holds a socket for %s at %s, which is open to others, and with mode: proxy somebody comes in between: "+
+				"have ListenStream= of its .socket unit name a loopback address, where he finds the agent", purpose, at[open]))
 		}
 	}
 	return out

@@ -356,12 +356,40 @@ func TestGivenSocketsTakeThePlaceOfTheConfiguredAddresses(t *testing.T) {
 	if !slices.Equal(got.KE.Listen, cfg.KE.Listen) || !slices.Equal(got.ACME.TLSALPN01.Listen, cfg.ACME.TLSALPN01.Listen) || cfg.ACME.HTTP01.Listen[0].Port() != 80 {
 		t.Error("others are changed")
 	}
-	if w := unused(got, by); w != nil {
+	if w := misfits(got, by); w != nil {
 		t.Errorf("%q", w)
 	}
-	w := unused(instead(parse("challenges: [tls-alpn-01]"), by), by)
+	w := misfits(instead(parse("challenges: [tls-alpn-01]"), by), by)
 	if len(w) != 1 || !strings.Contains(w[0], "http-01") || !strings.Contains(w[0], l.Addr().String()) || !strings.Contains(w[0], "disable") {
 		t.Errorf("%q", w)
+	}
+}
+
+func TestAGivenSocketThatIsOpenToOthersIsToldOfWhereSomebodyIsToStandBeforeIt(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		rule, purpose, network, at, acme, says string
+	}{
+		{"every address of both families, behind a router", status.ServiceTLSALPN01, "tcp", "[::]:0", "challenges: [tls-alpn-01], tls_alpn01: {mode: proxy, listen: [\"127.0.0.1:8403\"]}", "[::]:"},
+		{"every address of IPv4, behind a web server", status.ServiceHTTP01, "tcp4", "0.0.0.0:0", "challenges: [http-01], http01: {mode: proxy, listen: [\"127.0.0.1:8402\"]}", "0.0.0.0:"},
+		{"loopback, behind a router", status.ServiceTLSALPN01, "tcp4", "127.0.0.1:0", "challenges: [tls-alpn-01], tls_alpn01: {mode: proxy, listen: [\"127.0.0.1:8403\"]}", ""},
+		{"every address, and nobody before it", status.ServiceTLSALPN01, "tcp", "[::]:0", "challenges: [tls-alpn-01]", ""},
+		{"every address, another is behind a web server", status.ServiceTLSALPN01, "tcp", "[::]:0", "challenges: [http-01, tls-alpn-01], http01: {mode: proxy, listen: [\"127.0.0.1:8402\"]}", ""},
+	} {
+		cfg, err := config.Parse("test", []byte("names: [alice.pool.example]\nacme: {agree_to_terms: true, "+c.acme+"}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := held(t, c.network, c.at)
+		by := bookWith(t, c.purpose, l).given
+		cfg = instead(cfg, by)
+		w := misfits(cfg, by)
+		if told := len(w) == 1 && strings.Contains(w[0], c.purpose+" at "+c.says) && strings.Contains(w[0], "open to others") && strings.Contains(w[0], "ListenStream="); told != (c.says != "") || !told && len(w) > 0 {
+			t.Errorf("%s: %q", c.rule, w)
+		}
+		if f := new(agent).front(cfg); f != nil && c.says != "" && !slices.ContainsFunc(f.Prober.Own, func(at netip.AddrPort) bool { return at.Port() == portOf(l) }) {
+			t.Errorf("%s: he who stands before it is looked for at %v", c.rule, f.Prober)
+		}
 	}
 }
 

@@ -181,7 +181,7 @@ func (a *agent) swap(ctx context.Context, old, next *parts) {
 // build makes the parts for cfg and starts none of them. Old parts whose
 // configuration is the same are taken over.
 func (a *agent) build(ctx context.Context, old *parts, cfg *config.Config) (_ *parts, err error) {
-	next := &parts{cfg: cfg, warnings: append(cfg.Warnings(config.ThisHost()), unused(cfg, a.book.given)...)}
+	next := &parts{cfg: cfg, warnings: append(cfg.Warnings(config.ThisHost()), misfits(cfg, a.book.given)...)}
 	for _, w := range next.warnings {
 		if old == nil || !slices.Contains(old.warnings, w) {
 			a.Log.Warn("the configuration may not be meant so", "cause", w)

@@ -90,7 +90,7 @@ func (p Prober) Ask(ctx context.Context, name hostcheck.Name, token, expected st
 func (p Prober) listening(ctx context.Context, is6 bool, port uint16) (netip.Addr, bool) {
 	for _, a := range p.Addrs {
 		at := netip.AddrPortFrom(a, port)
-		if a.Unmap().Is6() != is6 || slices.Contains(p.Own, at) {
+		if a.Unmap().Is6() != is6 || p.own(at) {
 			continue
 		}
 		dial, cancel := context.WithTimeout(ctx, time.Second)
@@ -102,6 +102,13 @@ func (p Prober) listening(ctx context.Context, is6 bool, port uint16) (netip.Add
 		}
 	}
 	return netip.Addr{}, false
+}
+
+// own tells whether the agent itself is at an address: where it has a port at all of a family, nobody else has it at one of them.
+func (p Prober) own(at netip.AddrPort) bool {
+	return slices.ContainsFunc(p.Own, func(o netip.AddrPort) bool {
+		return o == at || o.Port() == at.Port() && o.Addr().IsUnspecified() && o.Addr().Is4() == at.Addr().Unmap().Is4()
+	})
 }
 
 // follow is ask, and goes where it is led as long as that is the same host: many servers lead all to https.

@@ -228,8 +228,14 @@ func TestNobodyAtPort443IsToldAndTheAgentIsNotHisOwnRouter(t *testing.T) {
 	}
 	told(r.prober().AskTLS(t.Context(), r.name, r.proof))
 	p := r.prober()
-	p.HTTPS, p.Own = r.agent.Port(), []netip.AddrPort{r.agent}
-	told(p.AskTLS(t.Context(), r.name, r.proof))
+	for _, own := range []netip.Addr{r.agent.Addr(), netip.IPv4Unspecified()} {
+		p.HTTPS, p.Own = r.agent.Port(), []netip.AddrPort{netip.AddrPortFrom(own, r.agent.Port())}
+		told(p.AskTLS(t.Context(), r.name, r.proof))
+	}
+	p.Own = []netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), r.agent.Port())}
+	if met := p.AskTLS(t.Context(), r.name, r.proof); len(met) != 1 || !met[0].Listens || met[0].Over6 {
+		t.Errorf("by IPv4, where the agent has the port of IPv6 alone: %+v", met)
+	}
 }
 
 // Nobody asks port 80 for a proof, and browsers come there all the same.
