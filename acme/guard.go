@@ -16,7 +16,7 @@ func staging(directory string) bool {
 	if err != nil {
 		return false
 	}
-	words := strings.FieldsFunc(u.Hostname(), func(r rune) bool { return r == '.' || r == '-' })
+	words := strings.FieldsFunc(strings.ToLower(u.Hostname()), func(r rune) bool { return r == '.' || r == '-' })
 	return slices.Contains(words, "staging") || slices.Contains(words, "test")
 }
 
