@@ -32,6 +32,7 @@ func RestartRecord(stateDir string) string {
 const (
 	restartEvery = 24 * time.Hour
 	restartAgain = time.Hour // after a restart that failed, or where waiting would let what is served end
+	restartsADay = 3         // of those that did not fail, whatever is served
 )
 
 // restarted is what is known of the last restart.
@@ -40,6 +41,18 @@ type restarted struct {
 	Leaf string    `json:"leaf"` // SHA-256 of the certificate that was to be loaded
 	At   time.Time `json:"at"`
 	Done bool      `json:"done"` // false = it failed, or we were ended meanwhile
+	// Before are the times of those before that did not fail, the latest first: as
+	// many as count for restartsADay.
+	Before []time.Time `json:"before,omitempty"`
+}
+
+// again is what is known when the daemon is restarted now, for the certificate leaf.
+func (r restarted) again(what, leaf string, now time.Time) restarted {
+	before := r.Before
+	if r.Done {
+		before = append([]time.Time{r.At}, before...)
+	}
+	return restarted{What: what, Leaf: leaf, At: now, Before: before[:min(len(before), restartsADay-1)]}
 }
 
 // next is when the daemon may be restarted for the certificate leaf, a time that is
@@ -48,6 +61,8 @@ type restarted struct {
 // That is a day after the last time. It is sooner, but an hour after it at least,
 // if that failed, or if the certificate that is served would be over or about to be,
 // unless it is this very one that the last restart was for: then another helps no more.
+// Nor is it sooner where it would be one too many on a day: who makes the certificates
+// has them end when he likes.
 func (r restarted) next(leaf string, ends, now time.Time) time.Time {
 	if r.At.IsZero() || r.At.After(now) { // a clock that was set back tells nothing
 		return now
@@ -58,10 +73,21 @@ func (r restarted) next(leaf string, ends, now time.Time) time.Time {
 		return hour
 	case r.Leaf == leaf || ends.IsZero() || day.Before(soon):
 		return day
-	case soon.After(hour):
-		return soon
+	default:
+		next := hour
+		if soon.After(next) {
+			next = soon
+		}
+		if len(r.Before) >= restartsADay-1 {
+			if free := r.Before[restartsADay-2].Add(restartEvery); free.After(next) {
+				next = free
+			}
+		}
+		if next.After(day) { // those before are of a clock that was set back
+			return day
+		}
+		return next
 	}
-	return hour
 }
 
 // Waiting says that the daemon is not restarted before a time.
@@ -163,7 +189,7 @@ func (o CertificateOptions) restart(ctx context.Context, leaf *x509.Certificate)
 	case next.After(now):
 		return failed(fmt.Errorf("that failed, or was broken off, at %s, and is tried again at %s", last.At.UTC().Format(time.RFC3339), next.UTC().Format(time.RFC3339)), "see why, and restart it")
 	}
-	r := restarted{What: what, Leaf: sum(leaf), At: now}
+	r := last.again(what, sum(leaf), now)
 	if err := r.write(o.Record); err != nil {
 		return failed(err, fix)
 	}

@@ -20,8 +20,9 @@ func feedCertificateCommand(g *globals) *cobra.Command {
 		Short: "install certificates and keys for other programs, and tell them",
 		Long: `certificate installs what certificate.export of the configuration says: for each
 entry the key, then the certificate, with their owner, group and mode, and then
-tells the program: by SIGHUP, or by a restart, once a day at most. When that was is
-kept in the folder beside state_dir whose name ends in -export, which is root's.
+tells the program: by SIGHUP, or by a restart, once a day at most, or three times
+where what it serves would end. When that was is kept in the folder beside state_dir
+whose name ends in -export, which is root's.
 
 It runs as root, or as the owner of the folders. The agent, which is neither,
 leaves each new certificate in the folder export of its state_dir; a systemd path
