@@ -99,4 +99,5 @@ func TestAccountIsOpenedBeforeItIsNeeded(t *testing.T) {
 	if err := none.Register(over); !errors.Is(err, context.Canceled) {
 		t.Errorf("when it is ended: %v", err)
 	}
+	<-none.Idle() // it goes on for a moment when nobody waits for it, and would find its folder gone
 }
