@@ -55,7 +55,7 @@ func noted(leaf *x509.Certificate, r store.Renewal) store.Renewal {
 // afterImport is the state after leaf came from nobody knows where: no CA is asked about it. What CAs have counted stays.
 func afterImport(now time.Time, leaf *x509.Certificate, r store.Renewal) store.Renewal {
 	after := relieved(r, time.Time{})
-	after.LastSuccess, after.LastGood, after.Limit, after.Revoked = now, r.LastGood, r.Limit, r.Revoked
+	after.LastSuccess, after.LastGood, after.Limit, after.Revoked, after.Left = now, r.LastGood, r.Limit, r.Revoked, r.Left
 	after.Origin = store.Origin{Certificate: certificateID(leaf)}
 	if r.Other != nil {
 		other := relieved(*r.Other, time.Time{})

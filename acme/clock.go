@@ -2,6 +2,7 @@ package acme
 
 import (
 	"crypto/x509"
+	"slices"
 	"syscall"
 	"time"
 
@@ -82,6 +83,10 @@ func afterStepBack(now time.Time, r store.Renewal, d time.Duration) store.Renewa
 	if r.Other != nil {
 		other := afterStepBack(now, *r.Other, d)
 		r.Other = &other
+	}
+	r.Left = slices.Clone(r.Left)
+	for i := range r.Left {
+		r.Left[i] = afterStepBack(now, r.Left[i], d)
 	}
 	return r
 }

@@ -3,6 +3,7 @@ package acme
 import (
 	"context"
 	"crypto/x509"
+	"slices"
 	"time"
 
 	"ntsagent/acme/dnscheck"
@@ -56,36 +57,46 @@ func put(r, own store.Renewal, fallback bool) store.Renewal {
 	return r
 }
 
-// shared is r with what from says of the certificate and the clock, which does not belong to a CA.
+// shared is r with what from says of the certificate, the clock and CAs of the past, which does not belong to a CA.
 func shared(r, from store.Renewal) store.Renewal {
 	r.LastSuccess, r.LastGood, r.Window, r.Origin, r.Ordered = from.LastSuccess, from.LastGood, from.Window, from.Origin, from.Ordered
-	r.Revoked, r.Ceased = from.Revoked, from.Ceased
+	r.Revoked, r.Ceased, r.Left = from.Revoked, from.Ceased, from.Left
 	return r
 }
 
 // seated is r with each CA's counts in its place, after a change of the configuration: what one CA has counted or asked for is
-// nothing to another. The CA that was left is remembered while nobody takes its place.
+// nothing to another. A CA that was left counts on, and is remembered in case that it comes back.
 func seated(r store.Renewal, p places) store.Renewal {
 	if r.Directory == "" { // written before there were two
 		if r.Directory = r.Ordered; r.Directory == "" {
 			r.Directory = p.primary
 		}
 	}
-	if r.Directory != p.primary {
-		left := shared(r, store.Renewal{})
-		left.Other = nil
-		now := store.Renewal{Directory: p.primary}
-		if r.Other != nil && r.Other.Directory == p.primary {
-			now = *r.Other
+	known := []store.Renewal{r}
+	if r.Other != nil {
+		known = append(known, *r.Other)
+	}
+	known = append(known, r.Left...)
+	take := func(directory string) store.Renewal {
+		n := slices.IndexFunc(known, func(k store.Renewal) bool { return k.Directory == directory })
+		if n < 0 {
+			return store.Renewal{Directory: directory}
 		}
-		now = shared(now, r)
-		now.Other = &left
-		r = now
+		k := shared(known[n], store.Renewal{})
+		k.Other = nil
+		known = slices.Delete(known, n, n+1)
+		return k
 	}
-	if p.fallback != "" && (r.Other == nil || r.Other.Directory != p.fallback) {
-		r.Other = &store.Renewal{Directory: p.fallback}
+	now := shared(take(p.primary), r)
+	if p.fallback != "" {
+		other := take(p.fallback)
+		now.Other = &other
 	}
-	return r
+	now.Left = nil
+	for _, k := range known {
+		now.Left = append(now.Left, relieved(k, k.NextAttempt))
+	}
+	return now
 }
 
 const (

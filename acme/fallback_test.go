@@ -100,27 +100,40 @@ func TestEachCAHasItsOwnCounts(t *testing.T) {
 }
 
 func TestSeated(t *testing.T) {
-	const a, b, c = "https://a.example", "https://b.example", "https://c.example"
-	at := func(directory string, failures int, other *store.Renewal) store.Renewal {
-		return store.Renewal{Directory: directory, Failures: failures, LastSuccess: noon, Other: other}
+	const a, b, c, d = "https://a.example", "https://b.example", "https://c.example", "https://d.example"
+	counts := func(directory string, n int) store.Renewal { // of a CA that was left
+		return store.Renewal{Directory: directory, RetryAfter: noon.Add(time.Hour), NextAttempt: noon.Add(time.Minute), Issued: make([]time.Time, n), Validations: make([]time.Time, n)}
 	}
-	old := func(directory string, failures int) *store.Renewal {
-		return &store.Renewal{Directory: directory, Failures: failures}
+	old := func(directory string, n int) *store.Renewal {
+		r := counts(directory, n)
+		r.Failures, r.LastError = n, "no"
+		return &r
 	}
+	none := func(directory string) *store.Renewal { return &store.Renewal{Directory: directory} }
+	at := func(primary, other *store.Renewal, left ...store.Renewal) store.Renewal {
+		r := *primary
+		r.LastSuccess, r.Ceased, r.Other, r.Left = noon, noon, other, left
+		return r
+	}
+	back := func(directory string, n int) *store.Renewal { r := counts(directory, n); return &r }
 	for _, tt := range []struct {
 		name string
 		r    store.Renewal
 		p    places
 		want store.Renewal
 	}{
-		{"nothing changes", at(a, 3, old(b, 1)), places{a, b}, at(a, 3, old(b, 1))},
-		{"a fallback comes in", at(a, 3, nil), places{a, b}, at(a, 3, old(b, 0))},
-		{"the two change places", at(a, 3, old(b, 1)), places{b, a}, at(b, 1, old(a, 3))},
-		{"the primary is another, and the first is remembered", at(a, 3, nil), places{b, ""}, at(b, 0, old(a, 3))},
-		{"and comes back", at(b, 0, old(a, 3)), places{a, ""}, at(a, 3, old(b, 0))},
-		{"the fallback is another", at(a, 3, old(b, 1)), places{a, c}, at(a, 3, old(c, 0))},
-		{"the fallback is gone, and is remembered", at(a, 3, old(b, 1)), places{a, ""}, at(a, 3, old(b, 1))},
-		{"both are others", at(a, 3, old(b, 1)), places{c, a}, at(c, 0, old(a, 3))},
+		{"nothing changes", at(old(a, 3), old(b, 1)), places{a, b}, at(old(a, 3), old(b, 1))},
+		{"a fallback comes in", at(old(a, 3), nil), places{a, b}, at(old(a, 3), none(b))},
+		{"the two change places", at(old(a, 3), old(b, 1)), places{b, a}, at(old(b, 1), old(a, 3))},
+		{"the primary is another, and the first counts on", at(old(a, 3), nil), places{b, ""}, at(none(b), nil, counts(a, 3))},
+		{"and comes back", at(old(b, 1), nil, counts(a, 3)), places{a, ""}, at(back(a, 3), nil, counts(b, 1))},
+		{"the primary alone is another, and both count on", at(old(a, 3), old(b, 1)), places{c, b}, at(none(c), old(b, 1), counts(a, 3))},
+		{"and then comes back", at(old(c, 2), old(b, 1), counts(a, 3)), places{a, b}, at(back(a, 3), old(b, 1), counts(c, 2))},
+		{"the fallback is another", at(old(a, 3), old(b, 1)), places{a, c}, at(old(a, 3), none(c), counts(b, 1))},
+		{"the fallback is gone, and counts on", at(old(a, 3), old(b, 1)), places{a, ""}, at(old(a, 3), nil, counts(b, 1))},
+		{"and is the primary", at(old(a, 3), nil, counts(c, 2), counts(b, 1)), places{b, ""}, at(back(b, 1), nil, counts(a, 3), counts(c, 2))},
+		{"the fallback takes over", at(old(a, 3), old(b, 1)), places{b, ""}, at(old(b, 1), nil, counts(a, 3))},
+		{"both are others", at(old(a, 3), old(b, 1)), places{c, d}, at(none(c), none(d), counts(a, 3), counts(b, 1))},
 		{"a file of an agent without fallback", store.Renewal{Ordered: a, Failures: 3}, places{a, ""}, store.Renewal{Directory: a, Ordered: a, Failures: 3}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -129,6 +142,38 @@ func TestSeated(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCAThatWasLeftForAWhileHasNotForgotten spends the week at a CA, orders elsewhere, and comes back.
+func TestCAThatWasLeftForAWhileHasNotForgotten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		first, second, third := newFakeCA(t), newFakeCA(t), newFakeCA(t)
+		h := twoHouses(t, first, second, "")
+		stop := h.run(t)
+		synctest.Wait()
+		for range weekBudget {
+			h.Renew(t.Context(), true)
+			sleep(time.Minute)
+		}
+		stop()
+		elsewhere := twoHouses(t, third, second, h.dir)
+		elsewhere.cfg.Directory = "https://third.example/directory"
+		stop = elsewhere.run(t)
+		synctest.Wait()
+		chain := elsewhere.live.Leaf(h.name)
+		if err := elsewhere.Renew(t.Context(), true); err != nil || third.count() != 1 || elsewhere.live.Leaf(h.name).Equal(chain) {
+			t.Errorf("%d orders at a CA that has counted nothing: %v", third.count(), err)
+		}
+		stop()
+		h = twoHouses(t, first, second, h.dir)
+		stop = h.run(t)
+		synctest.Wait()
+		if err := h.Renew(t.Context(), true); err == nil || first.count() != weekBudget {
+			t.Errorf("%d orders in a week at the first CA, %v", first.count(), err)
+		}
+		stop()
+	})
 }
 
 // twoHouses is a house with a second CA to turn to.
@@ -427,11 +472,18 @@ func TestImportAndAStepOfTheClockReachTheCountsOfBoth(t *testing.T) {
 	ahead := noon.Add(48 * time.Hour)
 	r := seated(store.Renewal{}, places{simulated, simulatedToo})
 	r = put(r, afterFailure(ahead, nil, signed(ahead, of(r, true)), &Error{Class: ClassTLS, Validations: 1, Err: errors.New("no")}, 0.5), true)
+	r.Left = []store.Renewal{{Directory: "https://left.example", Issued: []time.Time{ahead}}}
 	back := afterStepBack(noon, r, 48*time.Hour)
+	if !back.Left[0].Issued[0].Equal(noon) || !r.Left[0].Issued[0].Equal(ahead) {
+		t.Errorf("state of a CA that was left = %+v", back.Left)
+	}
 	if o := back.Other; !o.LastFailure.Equal(noon) || !o.Validations[0].Equal(noon) || !o.Issued[0].Equal(noon) || !r.Other.LastFailure.Equal(ahead) {
 		t.Errorf("state of the fallback = %+v, want it as if the clock had been right, and what it came from as it was", o)
 	}
 	imported := afterImport(noon, certificate(0, 90*day), back)
+	if len(imported.Left) != 1 || len(put(imported, of(imported, true), true).Left) != 1 {
+		t.Errorf("after an import %+v is left", imported.Left)
+	}
 	if o := imported.Other; o == nil || o.Failures != 0 || len(o.Issued) != 1 || o.Directory != simulatedToo || imported.Directory != simulated {
 		t.Errorf("after an import %+v and %+v, want the counts alone", imported, o)
 	}

@@ -228,7 +228,7 @@ func afterSuccess(now time.Time, leaf *x509.Certificate, r store.Renewal, direct
 	pause := min(max(leaf.NotAfter.Sub(now)/10, time.Minute), 24*time.Hour)
 	return store.Renewal{Directory: r.Directory, LastSuccess: now, NextAttempt: now.Add(pause), LastGood: r.LastGood, Issued: r.Issued, Validations: r.Validations,
 		Origin: store.Origin{Certificate: certificateID(leaf), Directory: directory, Life: lifetime(leaf)}, Ordered: directory,
-		Revoked: r.Revoked}
+		Revoked: r.Revoked, Left: r.Left}
 }
 
 func scale(d time.Duration, by float64) time.Duration { return time.Duration(float64(d) * by) }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"path/filepath"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -37,8 +38,11 @@ type Renewal struct {
 	LastGood    time.Time   `json:"last_good,omitzero"`    // when the clock was last known to be right
 
 	// Other is the same of another CA: its failures, waits and counts. What is of the certificate or the clock (LastSuccess,
-	// Window, Origin, Ordered, LastGood, Revoked, Ceased) is above alone. Other of it is nil.
+	// Window, Origin, Ordered, LastGood, Revoked, Ceased, Left) is above alone. Other of it is nil.
 	Other *Renewal `json:"other,omitempty"`
+
+	// Left has the same of CAs that are not in the configuration any more, those that went last first: they count on.
+	Left []Renewal `json:"left,omitempty"`
 
 	Revoked []Revocation `json:"revoked,omitempty"` // the newest few, by the operator's wish
 	Ceased  time.Time    `json:"ceased,omitzero"`   // since when nothing is ordered any more, for operation has ended; zero = it has not
@@ -77,6 +81,9 @@ type Origin struct {
 
 // MaxTimes bounds a list of times. No limit of a CA that is kept needs more than the newest few.
 const MaxTimes = 32
+
+// maxLeft bounds Left.
+const maxLeft = 4
 
 // renewalFile is renewal.json. Fields are added to its schema and never change their meaning: an older agent reads what it
 // knows of a newer one's, and a newer one finds the fields it misses empty.
@@ -119,7 +126,11 @@ func parseRenewal(b []byte) (Renewal, bool) {
 	if err := json.Unmarshal(b, &f); err != nil || f.Schema != 1 {
 		return Renewal{}, false
 	}
-	if !f.sound() || f.Other != nil && (f.Other.Other != nil || !f.Other.sound()) {
+	apart := f.Left
+	if f.Other != nil {
+		apart = append(slices.Clip(apart), *f.Other)
+	}
+	if !f.sound() || slices.ContainsFunc(apart, func(r Renewal) bool { return r.Other != nil || len(r.Left) > 0 || !r.sound() }) {
 		return Renewal{}, false
 	}
 	if len(f.Revoked) > MaxTimes {
@@ -158,6 +169,10 @@ func settled(r Renewal) Renewal {
 		other := settled(*r.Other)
 		r.Other = &other
 	}
+	r.Left = append([]Renewal(nil), r.Left[:min(len(r.Left), maxLeft)]...)
+	for i, left := range r.Left {
+		r.Left[i] = settled(left)
+	}
 	for _, t := range r.times() {
 		*t = t.Round(0).UTC()
 	}
@@ -178,6 +193,9 @@ func (r *Renewal) times() []*time.Time {
 	}
 	if r.Other != nil {
 		all = append(all, r.Other.times()...)
+	}
+	for i := range r.Left {
+		all = append(all, r.Left[i].times()...)
 	}
 	return all
 }

@@ -270,7 +270,8 @@ func TestRenewal(t *testing.T) {
 		Limit:   Limit{Domain: "pool.example", Until: now.Add(6)},
 		Origin:  Origin{Certificate: "1f", Directory: "https://ca.example/dir", Life: 24 * time.Hour},
 		Ordered: "https://ca.example/dir", LastGood: now.Add(7), Directory: "https://ca.example/dir",
-		Other: &Renewal{Directory: "https://other.example/dir", Failures: 1, Row: map[string]int{"caa": 1}, NextAttempt: now.Add(8), Issued: []time.Time{now}}}
+		Other: &Renewal{Directory: "https://other.example/dir", Failures: 1, Row: map[string]int{"caa": 1}, NextAttempt: now.Add(8), Issued: []time.Time{now}},
+		Left:  []Renewal{{Directory: "https://left.example/dir", RetryAfter: now.Add(9), Validations: []time.Time{now}}, {Directory: "https://long.example/dir"}}}
 	must(t, s.SaveRenewal(name, want))
 	if got, err := open(t, dir).Renewal(name); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("renewal = %+v, %v; want %+v", got, err, want)
