@@ -97,6 +97,9 @@ func barred(now time.Time, leaf *x509.Certificate, r store.Renewal, wished bool)
 	at, why = allowed(now, leaf, r, wished)
 	if asked := r.RetryAfter; asked.After(at) && asked.Sub(now) < maxWait {
 		at, why = asked, "the CA has asked to wait"
+		if l := r.Limit; asked.After(now) && !l.Until.Before(asked) { // as the condition tells it
+			at, why = l.Until, usedUp(l)
+		}
 	}
 	return at, why
 }

@@ -113,6 +113,9 @@ func TestLimitOfTheDomainIsAStateOfItsOwn(t *testing.T) {
 			s.Why != usedUp(store.Limit{Domain: "pool.example", Until: s.NextAttempt}) {
 			t.Errorf("state = %+v", s)
 		}
+		if r := wished(t, h.Manager, true); r.Why != s.Why || !r.Until.Equal(s.NextAttempt) || h.ca.count() != 1 {
+			t.Errorf("%d orders, refused with %+v; want to be told what the state tells", h.ca.count(), r)
+		}
 		if strings.Contains(h.log.String(), "ERROR") || !strings.Contains(h.log.String(), "the CA's limit for pool.example is used up until 2000-01-01T2") {
 			t.Errorf("log = %s", h.log)
 		}
