@@ -201,3 +201,10 @@ func TestOnlyNamesOfADirectoryCanStandInACAARecord(t *testing.T) {
 		t.Errorf("%d names kept of a thousand", len(got))
 	}
 }
+
+func TestTheFailuresOfTwoChallengesAreToldApart(t *testing.T) {
+	both := combine(&acme.Error{Class: acme.ClassConnection, Err: errors.New("http-01: refused")}, &acme.Error{Class: acme.ClassUnauth, Err: errors.New("tls-alpn-01: 403")})
+	if got := both.Error(); got != "http-01: refused; tls-alpn-01: 403" {
+		t.Errorf("told %q", got)
+	}
+}

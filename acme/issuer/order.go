@@ -113,7 +113,7 @@ func combine(first, e *acme.Error) *acme.Error {
 	if first == nil {
 		return e
 	}
-	both := &acme.Error{Class: first.Class, Hint: first.Hint, RetryAfter: max(first.RetryAfter, e.RetryAfter), Err: errors.Join(first, e),
+	both := &acme.Error{Class: first.Class, Hint: first.Hint, RetryAfter: max(first.RetryAfter, e.RetryAfter), Err: fmt.Errorf("%w; %w", first, e),
 		InVain: slices.Concat(first.InVain, e.InVain)}
 	if first.Class == acme.ClassInternal || first.Class == acme.ClassFront { // nobody but us has judged that one
 		both.Class = e.Class

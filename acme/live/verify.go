@@ -113,7 +113,7 @@ func checkLeaf(leaf *x509.Certificate, name hostcheck.Name) error {
 		return errors.New("extended key usage of the certificate does not allow TLS servers")
 	}
 	if leaf.VerifyHostname(name.String()) != nil {
-		return fmt.Errorf("is valid for %s only", describeNames(leaf.DNSNames))
+		return fmt.Errorf("first certificate is valid for %s only; have one made for %s", describeNames(leaf.DNSNames), name)
 	}
 	return nil
 }

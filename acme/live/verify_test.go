@@ -139,7 +139,7 @@ func TestVerifyRefuses(t *testing.T) {
 		{"a challenge certificate", with(marked, "alice.pool.example"), keyPEM, "critical extension 1.3.6.1.5.5.7.1.31"},
 		{"a certificate for clients", with(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, "alice.pool.example"), keyPEM, "does not allow TLS servers"},
 		{"a certificate that may not sign", with(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }, "alice.pool.example"), keyPEM, "does not allow signatures"},
-		{"another name", with(nil, "bob.pool.example"), keyPEM, `is valid for "bob.pool.example" only`},
+		{"another name", with(nil, "bob.pool.example"), keyPEM, `first certificate is valid for "bob.pool.example" only; have one made for alice.pool.example`},
 		{"many other names", with(nil, "a.example", "b.example", "c.example", "d.example", "e.example"), keyPEM, `"c.example" and 2 more only`},
 		{"a common name alone", with(func(c *x509.Certificate) { c.Subject.CommonName = "alice.pool.example" }), keyPEM, "is valid for no dNSName only"},
 		{"a wildcard one label too high", with(nil, "*.example"), keyPEM, `is valid for "*.example" only`},

@@ -239,13 +239,15 @@ func TestRenewalLine(t *testing.T) {
 		{"a renewal under way", Certificate{OrderingSince: now.Add(-3 * time.Second), LastSuccess: now.Add(-60 * 24 * time.Hour)},
 			"ordering since 3s   last: ok, 60d ago"},
 		{"one failure", Certificate{LastError: "http-01: 403", LastHint: "nginx answers on port 80", Failures: 1, NextAttempt: now.Add(time.Minute)},
-			"last: failed once, next try in 1m   http-01: 403   nginx answers on port 80"},
+			"last: failed once, next try in 1m   http-01: 403   fix: nginx answers on port 80"},
 		{"a second try under way", Certificate{LastError: "http-01: 403", Failures: 2, NextAttempt: now, OrderingSince: now.Add(-time.Second)},
 			"ordering since 1s   last: failed 2 times   http-01: 403"},
 		{"a limit that others have used up", Certificate{Condition: "limit reached", Why: "the CA's limit for pool.example is used up until 2026-11-25T10:00Z",
 			LastSuccess: now.Add(-time.Hour)}, "the CA's limit for pool.example is used up until 2026-11-25T10:00Z   last: ok, 1h ago"},
 		{"a name that was taken out of the DNS", Certificate{Condition: ConditionWithdrawn, Why: "since 2026-11-20T10:00Z: no address", LastHint: "ask the pool",
-			NextAttempt: now.Add(time.Hour), LastSuccess: now.Add(-time.Hour)}, "since 2026-11-20T10:00Z: no address   ask the pool   looked at again in 1h"},
+			NextAttempt: now.Add(time.Hour), LastSuccess: now.Add(-time.Hour)}, "since 2026-11-20T10:00Z: no address   fix: ask the pool   looked at again in 1h"},
+		{"a clock that is not believed", Certificate{Condition: ConditionClock, Why: "1970 is long over", LastSuccess: now.Add(-time.Hour)},
+			"1970 is long over   fix: set this machine's clock   last: ok, 1h ago"},
 		{"a clock that is in doubt", Certificate{LastError: "x509: certificate has expired"}, "last: put off   x509: certificate has expired"},
 	} {
 		if got := renewalText(c.cert, now); got != c.want {

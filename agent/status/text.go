@@ -120,8 +120,13 @@ func renewalText(c Certificate, now time.Time) string {
 	if c.Why != "" {
 		parts = append(parts, c.Why)
 	}
+	if c.Condition == ConditionClock {
+		parts = append(parts, fix("set this machine's clock"))
+	}
 	if c.barred() {
-		parts = append(parts, c.LastHint)
+		if c.LastHint != "" {
+			parts = append(parts, fix(c.LastHint))
+		}
 		if !c.NextAttempt.IsZero() {
 			parts = append(parts, "looked at again in "+Span(c.NextAttempt.Sub(now)))
 		}
@@ -140,13 +145,16 @@ func renewalText(c Certificate, now time.Time) string {
 			parts = append(parts, c.LastError)
 		}
 		if c.LastHint != "" {
-			parts = append(parts, c.LastHint)
+			parts = append(parts, fix(c.LastHint))
 		}
 	case !c.LastSuccess.IsZero():
 		parts = append(parts, "last: ok, "+Span(now.Sub(c.LastSuccess))+" ago")
 	}
 	return strings.Join(parts, "   ")
 }
+
+// fix marks what to do.
+func fix(hint string) string { return "fix: " + hint }
 
 // dnsText tells what the DNS says that deserves a look.
 func dnsText(c Certificate) string {

@@ -103,7 +103,7 @@ func readChain(path string, stdin io.Reader) ([]byte, error) {
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("read the chain: %w; fix: name the PEM file of the certificates with --chain, or - for standard input", err)
 		}
 		defer f.Close()
 		in = f
