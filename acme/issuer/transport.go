@@ -120,18 +120,9 @@ func (s *session) roundTrip(req *http.Request) (*http.Response, error) {
 	if final && resp.StatusCode >= 400 && resp.StatusCode < 500 {
 		s.setSigning(declined)
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
-	resp.Body.Close()
-	s.octets(len(body))
-	if err == nil {
-		err = ctx.Err() // a server that sees us hang up may end an answer that it had not ended
-	}
+	body, err := s.read(ctx, req, resp)
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: read answer: %w", req.Method, req.URL.Redacted(), err)
-	}
-	if len(body) > maxBody {
-		return nil, &acme.Error{Class: acme.ClassMalformed, Hint: hintNotACME,
-			Err: fmt.Errorf("%s %s: answer larger than %d bytes", req.Method, req.URL.Redacted(), maxBody)}
+		return nil, err
 	}
 	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	wait := parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
@@ -158,6 +149,24 @@ func (s *session) roundTrip(req *http.Request) (*http.Response, error) {
 	s.look(body)
 	resp.Header.Set("Retry-After", strconv.Itoa(int(min(max(wait, minPoll), maxPoll)/time.Second)))
 	return resp, nil
+}
+
+// read takes the whole body of an answer, as long as ctx lasts, and counts it.
+func (s *session) read(ctx context.Context, req *http.Request, resp *http.Response) ([]byte, error) {
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	s.octets(len(body))
+	if err == nil {
+		err = ctx.Err() // a server that sees us hang up may end an answer that it had not ended
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: read answer: %w", req.Method, req.URL.Redacted(), err)
+	}
+	if len(body) > maxBody {
+		return nil, &acme.Error{Class: acme.ClassMalformed, Hint: hintNotACME,
+			Err: fmt.Errorf("%s %s: answer larger than %d bytes", req.Method, req.URL.Redacted(), maxBody)}
+	}
+	return body, nil
 }
 
 // secure tells whether a link that a server gave is one we would follow. A link is refused when it is given: the order that it

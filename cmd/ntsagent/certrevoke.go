@@ -9,13 +9,7 @@ import (
 	"ntsagent/agent/status"
 )
 
-func revokeCommand(g *globals) *cobra.Command {
-	var name, reason string
-	var yes bool
-	cmd := asking(&cobra.Command{
-		Use:   "revoke",
-		Short: "have the CA revoke the certificate in use, and order another one",
-		Long: `revoke has the CA revoke the certificate in use, with the account that has ordered
+const revokeLong = `revoke has the CA revoke the certificate in use, with the account that has ordered
 it (RFC 8555 section 7.6). It asks first, unless --yes is given, and revokes exactly
 the certificate that it has shown.
 
@@ -35,7 +29,15 @@ one can be had yet, that is told, the exit code is 0, and the agent goes on tryi
                          ntsagent cert renew --force; a daemon that has a copy by
                          certificate.export keeps it
 
-A certificate that was imported is revoked where it was made.`,
+A certificate that was imported is revoked where it was made.`
+
+func revokeCommand(g *globals) *cobra.Command {
+	var name, reason string
+	var yes bool
+	cmd := asking(&cobra.Command{
+		Use:   "revoke",
+		Short: "have the CA revoke the certificate in use, and order another one",
+		Long:  revokeLong,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			why, err := agent.RevocationReason(reason)
 			if err != nil {
