@@ -56,7 +56,7 @@ func (m *Manager) take(chainPEM []byte) error {
 		return err
 	}
 	if v := revokedAs(leaf, m.renewal); v != nil {
-		return fmt.Errorf("it, or its key, was revoked at %s (%s)", minute(v.At), v.Reason)
+		return fmt.Errorf("it, or its key, was revoked at %s (%s)", minute(v.At), revocationText(v))
 	}
 	if err := m.cfg.Live.Check(name, chainPEM, keyPEM, now); err != nil {
 		return err
@@ -74,10 +74,14 @@ func (m *Manager) take(chainPEM []byte) error {
 	if m.newest.Equal(before) { // with other certificates behind it
 		return nil
 	}
+	again := ""
+	if !m.begun(false) {
+		again = ": orders go on"
+	}
 	if err := m.save(afterImport(now, m.newest, m.renewal)); err != nil {
 		m.log.Warn("renewal state not saved", "error", err)
 	}
-	m.log.Info("certificate imported", "issuer", issuerName(leaf), "not_after", minute(leaf.NotAfter))
-	m.event(Imported, "issued by "+issuerName(leaf)+", valid until "+minute(leaf.NotAfter))
+	m.log.Info("certificate imported"+again, "issuer", issuerName(leaf), "not_after", minute(leaf.NotAfter))
+	m.event(Imported, "issued by "+issuerName(leaf)+", valid until "+minute(leaf.NotAfter)+again)
 	return nil
 }

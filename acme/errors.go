@@ -35,7 +35,7 @@ type Error struct {
 	Err        error         // what happened
 
 	InVain      []string  // challenges that were not tried, because the CA would have found no proof
-	Declined    bool      // the CA was asked to sign and said no: no certificate counts
+	Declined    bool      // the CA was asked to sign, or to revoke, and said no: no certificate counts, and none was revoked
 	Validations int       // how many validations the CA has counted as failed
 	Domain      string    // of ClassLimit: the domain, "" when the CA did not say
 	Until       time.Time // of ClassLimit: when the CA will make certificates again; zero = it did not say

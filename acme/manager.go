@@ -54,21 +54,23 @@ type Manager struct {
 	state   atomic.Pointer[State]
 
 	// Owned by Run:
-	renewal  store.Renewal
-	newest   *x509.Certificate // the stored certificate, whether its dates let it serve or not
-	ordering time.Time         // when the order under way began; zero = none is
-	started  time.Time
-	looked   reading        // of the clock when it was last looked at
-	read     func() reading // the clock
-	doubt    string         // why the clock is not believed, "" = it is
-	unread   string         // why the renewal state cannot be read, "" = it is known
-	spoils   string         // why the directory must not be ordered from, "" = it may
-	wished   []wish         // that have no answer yet
-	standing dnscheck.State
-	faults   []Fault   // that were seen twice
-	before   []Fault   // all that the last look around saw
-	around   time.Time // when to look around again
-	seen     bool      // the DNS was looked at since the start
+	renewal    store.Renewal
+	newest     *x509.Certificate // the stored certificate, whether its dates let it serve or not
+	ordering   time.Time         // when the order under way began; zero = none is
+	started    time.Time
+	looked     reading        // of the clock when it was last looked at
+	read       func() reading // the clock
+	doubt      string         // why the clock is not believed, "" = it is
+	askAgain   time.Time      // when to ask again to revoke what no CA has answered
+	unanswered int            // how often none has, in a row
+	unread     string         // why the renewal state cannot be read, "" = it is known
+	spoils     string         // why the directory must not be ordered from, "" = it may
+	wished     []wish         // that have no answer yet
+	standing   dnscheck.State
+	faults     []Fault   // that were seen twice
+	before     []Fault   // all that the last look around saw
+	around     time.Time // when to look around again
+	seen       bool      // the DNS was looked at since the start
 }
 
 // NewManager makes a Manager; Run sets it to work. There must be one only for each name.
@@ -109,6 +111,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		m.lookAtClock()
 		m.outlive()
 		m.publish()
+		m.revokeAgain(ctx)
 		m.answer(m.act(ctx))
 		m.watch(ctx)
 		m.watchAround(ctx)

@@ -161,12 +161,15 @@ func TestWhatIsNotRevokedChangesNothing(t *testing.T) {
 			t.Errorf("of another serial number: %v", err)
 		}
 		h.ca.revoke = func(*x509.Certificate, Reason) error {
-			return &Error{Class: ClassNetwork, Err: errors.New("nobody there")}
+			return &Error{Class: ClassMalformed, Declined: true, Err: errors.New("not for this reason")}
 		}
-		if _, err := h.Revoke(t.Context(), h.serial(), CessationOfOperation); err == nil {
-			t.Error("revoked by a CA that is not there")
+		for _, reason := range []Reason{CessationOfOperation, KeyCompromise} {
+			if _, err := h.Revoke(t.Context(), h.serial(), reason); err == nil || errors.Is(err, ErrUnfinished) {
+				t.Errorf("a CA that declines: %v", err)
+			}
 		}
-		if s := h.State(); s.Revoked != "" || s.Condition != "" || h.ca.count() != 1 || !bytes.Equal(h.served(t), served) {
+		sleep(day)
+		if s := h.State(); s.Revoked != "" || s.Condition != "" || h.ca.count() != 1 || !bytes.Equal(h.served(t), served) || len(h.renewal.Revoked) != 0 {
 			t.Errorf("%d orders, state %+v", h.ca.count(), s)
 		}
 		stop()

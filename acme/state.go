@@ -122,7 +122,7 @@ func (m *Manager) publish() {
 		s.Fingerprint = fingerprint(leaf.Raw)
 		s.NotBefore, s.NotAfter, s.RenewAt, s.RenewWhy = leaf.NotBefore, leaf.NotAfter, renewAt(leaf, r), renewWhy(leaf, r)
 		if v := revokedAs(leaf, r); v != nil {
-			s.RenewAt, s.RenewWhy, s.Revoked = time.Time{}, "", v.Reason
+			s.RenewAt, s.RenewWhy, s.Revoked = time.Time{}, "", revocationText(v)
 		} else if at := hope(now, leaf, r, m.places()); m.doubt == "" && at.After(s.RenewAt) &&
 			(s.Condition == LimitReached || s.Condition == BudgetSpent || at.After(leaf.NotAfter)) {
 			s.RenewAt, s.RenewWhy = at, "no CA gives one sooner"

@@ -67,6 +67,9 @@ func (a *agent) revoke(ctx context.Context, w status.Wish) (status.Outcome, erro
 		return status.Outcome{}, told(w.Name, failed, err)
 	}
 	replacement, err := m.Revoke(ctx, w.Serial, reason)
+	if errors.Is(err, acme.ErrUnfinished) {
+		return status.Outcome{}, told(w.Name, "certificate "+w.Serial, err)
+	}
 	if err != nil {
 		return status.Outcome{}, told(w.Name, failed, err)
 	}

@@ -91,11 +91,13 @@ func TestARevocationThatFailsSaysWhy(t *testing.T) {
 		answer http.Handler
 		class  acme.Class
 		hint   string
+		no     bool // the CA's last word
 	}{
-		{"a reason the CA does not take", always(400, `{"type": `+ns+`badRevocationReason", "detail": "no"}`, "Content-Type: application/problem+json"), acme.ClassMalformed, "--reason"},
-		{"a certificate it does not know", always(404, `{"type": `+ns+`malformed", "detail": "no such certificate"}`, "Content-Type: application/problem+json"), acme.ClassMalformed, "acme.directory"},
-		{"too many of them", always(429, `{"type": `+ns+`rateLimited", "detail": "later"}`, "Content-Type: application/problem+json", "Retry-After: 60"), acme.ClassRateLimited, "wait"},
-		{"a fault of its own", always(500, "<html>oops</html>"), acme.ClassNetwork, "fault of its own"},
+		{"a reason the CA does not take", always(400, `{"type": `+ns+`badRevocationReason", "detail": "no"}`, "Content-Type: application/problem+json"), acme.ClassMalformed, "--reason", true},
+		{"a certificate it does not know", always(404, `{"type": `+ns+`malformed", "detail": "no such certificate"}`, "Content-Type: application/problem+json"), acme.ClassMalformed, "acme.directory", true},
+		{"too many of them", always(429, `{"type": `+ns+`rateLimited", "detail": "later"}`, "Content-Type: application/problem+json", "Retry-After: 60"), acme.ClassRateLimited, "wait", false},
+		{"a fault of its own", always(500, "<html>oops</html>"), acme.ClassNetwork, "fault of its own", false},
+		{"somebody else who answers", always(403, "<html>log in</html>"), acme.ClassMalformed, "acme.directory", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -104,8 +106,8 @@ func TestARevocationThatFailsSaysWhy(t *testing.T) {
 			order, _ := newOrder(t, name, elliptic.P256())
 			leaf := leafOf(t, issue(t, i, order))
 			var e *acme.Error
-			if err := i.Revoke(t.Context(), leaf, acme.Superseded); !errors.As(err, &e) || e.Class != c.class || !strings.Contains(e.Hint, c.hint) {
-				t.Errorf("got %v with hint %q, want class %s and a hint with %q", err, e.Hint, c.class, c.hint)
+			if err := i.Revoke(t.Context(), leaf, acme.Superseded); !errors.As(err, &e) || e.Class != c.class || e.Declined != c.no || !strings.Contains(e.Hint, c.hint) {
+				t.Errorf("got %v with hint %q, declined %v; want class %s, a hint with %q, declined %v", err, e.Hint, e.Declined, c.class, c.hint, c.no)
 			}
 		})
 	}

@@ -44,7 +44,7 @@ type Renewal struct {
 	// Left has the same of CAs that are not in the configuration any more, those that went last first: they count on.
 	Left []Renewal `json:"left,omitempty"`
 
-	Revoked []Revocation `json:"revoked,omitempty"` // the newest few, by the operator's wish
+	Revoked []Revocation `json:"revoked,omitempty"` // by the operator's wish
 	Ceased  time.Time    `json:"ceased,omitzero"`   // since when nothing is ordered any more, for operation has ended; zero = it has not
 }
 
@@ -54,6 +54,9 @@ type Revocation struct {
 	At          time.Time `json:"at"`
 	Reason      string    `json:"reason"`
 	Key         string    `json:"key,omitempty"` // fingerprint of a key that must not be used again, "" = it may
+
+	Open      bool   `json:"open,omitempty"`      // the CA is yet to answer that it did
+	Directory string `json:"directory,omitempty"` // URL of the CA that is asked
 }
 
 // Window is what the CA says of the time of renewal, and the point in it that was drawn.

@@ -74,13 +74,20 @@ func (s *Store) Import(name hostcheck.Name, chainPEM, keyPEM []byte) error {
 
 // DropKeys forgets the keys of name that have no certificate yet: whoever could read the key in use could read these.
 func (s *Store) DropKeys(name hostcheck.Name) error {
+	return s.drop(name, pendingFile, requestedFile)
+}
+
+// DropPendingKey forgets the key of the order that is under way, as DropKeys does.
+func (s *Store) DropPendingKey(name hostcheck.Name) error { return s.drop(name, pendingFile) }
+
+func (s *Store) drop(name hostcheck.Name, files ...string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	dir, err := s.nameDir(name)
 	if err != nil {
 		return err
 	}
-	for _, file := range []string{pendingFile, requestedFile} {
+	for _, file := range files {
 		if err := os.Remove(filepath.Join(dir, file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove key: %w", err)
 		}

@@ -34,7 +34,7 @@ func (c *Client) Renew(ctx context.Context, w Wish) (Outcome, error) {
 }
 
 // Revoke has the CA revoke a certificate and, but for the end of operation, another one ordered, which it waits for. An error
-// says that nothing was revoked.
+// says that nothing was revoked, or that this is not known.
 func (c *Client) Revoke(ctx context.Context, w Wish) (Outcome, error) {
 	return c.wish(ctx, "revoke", w)
 }

@@ -17,6 +17,8 @@ The agent then orders another certificate with a new key at once, and revoke wai
 for it. Until it is there the revoked one serves on: clients of NTS hardly ever look
 at revocations, and all of them do at a server that has no certificate. If no new
 one can be had yet, that is told, the exit code is 0, and the agent goes on trying.
+If the CA does not answer, it is not known whether it has done it: that is told as
+a failure, and the agent asks again until the CA answers, over a restart too.
 
 --reason says why, in the words of RFC 5280:
   unspecified            the default
