@@ -186,7 +186,7 @@ func TestWhatNoCAMakesBeforeTheEndIsToldAsSuch(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ca := newFakeCA(t)
-				ca.life = 90 * day
+				ca.life = tt.life - time.Minute // none that was ordered is to outlive the one that is imported
 				h := newHouse(t, ca, "")
 				if tt.fallback {
 					h = twoHouses(t, ca, newFakeCA(t), "")

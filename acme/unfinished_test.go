@@ -53,6 +53,7 @@ func TestARevocationWhoseAnswerIsLostIsAskedAgainUntilTheCAAnswers(t *testing.T)
 				if !errors.Is(err, ErrUnfinished) || !strings.Contains(err.Error(), "not known whether") {
 					t.Errorf("told %v", err)
 				}
+				synctest.Wait()
 				if s := h.State(); h.live.Leaf(h.name).Equal(old) && !strings.Contains(s.Revoked, "not known whether") {
 					t.Errorf("state %+v", s)
 				}
