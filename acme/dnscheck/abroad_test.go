@@ -79,6 +79,7 @@ func TestAnAliasIntoAnotherZone(t *testing.T) {
 	}
 	set("")
 	far.start(t)
+	far.awaitZone(t, "far.test.", serial) // a signal to a server that has not come to itself is its end
 	pool := startKnot(t, "alice CNAME Alice.far.test.\n")
 	pool.await(t)
 	r := startRecursor(t, func(name string) netip.AddrPort {

@@ -136,7 +136,7 @@ func (k *knot) await(t *testing.T) {
 
 func (k *knot) awaitZone(t *testing.T, zone string, serial int) {
 	t.Helper()
-	end := time.NewTimer(30 * time.Second)
+	end := time.NewTimer(time.Minute)
 	defer end.Stop()
 	for _, server := range k.Resolvers {
 		for {
