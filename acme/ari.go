@@ -35,6 +35,11 @@ func origin(leaf *x509.Certificate, r store.Renewal) string {
 	return r.Ordered // the agent died between the certificate and its note
 }
 
+// imported tells whether leaf was made elsewhere.
+func imported(leaf *x509.Certificate, r store.Renewal) bool {
+	return r.Origin.Imported && r.Origin.Certificate == certificateID(leaf)
+}
+
 // beforeOrder is what goes on disk before an order to directory does: the failure that it is if the agent dies, and what the CA
 // may have counted by then.
 func beforeOrder(now time.Time, leaf *x509.Certificate, r store.Renewal, directory string, roll float64) store.Renewal {
@@ -47,7 +52,7 @@ func beforeOrder(now time.Time, leaf *x509.Certificate, r store.Renewal, directo
 // noted is r with the origin of leaf written down, before another order makes it doubtful.
 func noted(leaf *x509.Certificate, r store.Renewal) store.Renewal {
 	if leaf != nil {
-		r.Origin = store.Origin{Certificate: certificateID(leaf), Directory: origin(leaf, r), Life: lifetime(leaf)}
+		r.Origin = store.Origin{Certificate: certificateID(leaf), Directory: origin(leaf, r), Life: lifetime(leaf), Imported: imported(leaf, r)}
 	}
 	return r
 }
@@ -56,7 +61,7 @@ func noted(leaf *x509.Certificate, r store.Renewal) store.Renewal {
 func afterImport(now time.Time, leaf *x509.Certificate, r store.Renewal) store.Renewal {
 	after := relieved(r, time.Time{})
 	after.LastSuccess, after.LastGood, after.Limit, after.Revoked, after.Left = now, r.LastGood, r.Limit, r.Revoked, r.Left
-	after.Origin = store.Origin{Certificate: certificateID(leaf)}
+	after.Origin = store.Origin{Certificate: certificateID(leaf), Imported: true}
 	if r.Other != nil {
 		other := relieved(*r.Other, time.Time{})
 		after.Other = &other

@@ -56,11 +56,21 @@ func TestAnImportedCertificateServesAtOnceAndIsRenewedByAnOrderWhenItIsDue(t *te
 		if block, _ := pem.Decode(chain); !bytes.Equal(imported, block.Bytes) || bytes.Equal(imported, ordered) {
 			t.Error("something else is served")
 		}
+		if s := h.State(); !s.Imported {
+			t.Errorf("state %+v does not tell that it was imported", s)
+		}
 		if h.events[len(h.events)-1].Kind != Imported {
 			t.Errorf("the last event is %v", h.events[len(h.events)-1])
 		}
 		if err := h.Import(t.Context(), chain); !errors.Is(err, ErrInUse) {
 			t.Errorf("imported again: %v", err)
+		}
+		h.ca.revoke = func(*x509.Certificate, Reason) error {
+			t.Error("a CA is asked to revoke what it has not made")
+			return nil
+		}
+		if _, err := h.Revoke(t.Context(), h.serial(), KeyCompromise); err == nil || !strings.Contains(asError(err).Hint, "revoke it where it was made") || !bytes.Equal(h.served(t), imported) {
+			t.Errorf("revoked: %v", err)
 		}
 		questions := ca.questions()
 		sleep(time.Hour)
@@ -68,7 +78,7 @@ func TestAnImportedCertificateServesAtOnceAndIsRenewedByAnOrderWhenItIsDue(t *te
 		h = newHouse(t, ca, h.dir)
 		stop = h.run(t)
 		sleep(39 * day)
-		if !bytes.Equal(h.served(t), imported) || ca.count() != 2 || ca.questions() != questions {
+		if !bytes.Equal(h.served(t), imported) || !h.State().Imported || ca.count() != 2 || ca.questions() != questions {
 			t.Errorf("%d orders, %d questions more to a CA that has not made it", ca.count(), ca.questions()-questions)
 		}
 		ca.set(func(_ context.Context, o Order) ([]byte, error) {
@@ -79,7 +89,7 @@ func TestAnImportedCertificateServesAtOnceAndIsRenewedByAnOrderWhenItIsDue(t *te
 		})
 		sleep(2 * day) // two thirds of its life are over
 		stop()
-		if bytes.Equal(h.served(t), imported) || ca.count() != 3 {
+		if bytes.Equal(h.served(t), imported) || h.State().Imported || ca.count() != 3 {
 			t.Errorf("%d orders; want it renewed by one", ca.count())
 		}
 		if key := requested(t, h).PublicKey; sameKey(key, csr.PublicKey) {

@@ -58,6 +58,9 @@ func (m *Manager) revoke(ctx context.Context, serial string, reason Reason) erro
 		return errors.New("there is no certificate to revoke")
 	case leaf.SerialNumber.Text(16) != serial:
 		return fmt.Errorf("%w: %s", ErrOther, leaf.SerialNumber.Text(16))
+	case imported(leaf, m.renewal):
+		return &Error{Class: ClassAccount, Err: errors.New("it was imported, and no CA that is known here has made it"),
+			Hint: "revoke it where it was made; ntsagent cert renew --force orders another, with another key"}
 	}
 	ca := m.maker(leaf)
 	if from := origin(leaf, m.renewal); from != "" && from != ca.Directory {

@@ -27,6 +27,7 @@ type State struct {
 	NextAttempt   time.Time // or, while the DNS holds orders back, the next look at it; zero or past = as soon as may be
 	Revoked       string    // the reason it was revoked for, and that it serves until another is there; "" = it was not
 	Fallback      bool      // the certificate is from the fallback CA
+	Imported      bool      // it was made elsewhere, and LastSuccess is when it was brought
 	Condition     Condition // why nothing is ordered though nothing has failed, "" = for no such reason
 	Why           string    // of Condition, one line
 	Since         time.Time // of Condition, if it is the DNS's
@@ -127,6 +128,7 @@ func (m *Manager) publish() {
 			(s.Condition == LimitReached || s.Condition == BudgetSpent || at.After(leaf.NotAfter)) {
 			s.RenewAt, s.RenewWhy = at, "no CA gives one sooner"
 		}
+		s.Imported = imported(leaf, r)
 		s.Fallback = m.cfg.Fallback.Directory != "" && m.maker(leaf).Directory == m.cfg.Fallback.Directory
 	}
 	m.state.Store(&s)

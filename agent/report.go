@@ -58,6 +58,9 @@ func (c *certs) report() []status.Certificate {
 			OrderingSince: s.OrderingSince, LastSuccess: s.LastSuccess, LastError: nameless(s.Name, s.LastError), LastHint: s.LastHint,
 			Failures: s.Failures, NextAttempt: s.NextAttempt, Condition: string(s.Condition), Why: s.Why, Since: s.Since, DNSNote: s.Note,
 		}
+		if s.Imported {
+			cert.Source, cert.Profile = status.SourceImported, ""
+		}
 		for _, f := range s.Faults {
 			cert.WebServer = append(cert.WebServer, status.Fault{What: f.What, Fix: f.Hint})
 		}

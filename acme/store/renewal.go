@@ -75,11 +75,12 @@ type Limit struct {
 	Until  time.Time `json:"until,omitzero"` // zero = no limit is known of
 }
 
-// Origin names a certificate and the directory URL of the CA that made it.
+// Origin names a certificate and the directory URL of the CA that made it, "" where that is not known.
 type Origin struct {
 	Certificate string        `json:"certificate,omitempty"`
 	Directory   string        `json:"directory,omitempty"`
-	Life        time.Duration `json:"life,omitempty"` // of the certificate, in nanoseconds; 0 = not known
+	Life        time.Duration `json:"life,omitempty"`     // of the certificate, in nanoseconds; 0 = not known
+	Imported    bool          `json:"imported,omitempty"` // an operator has brought it from elsewhere
 }
 
 // MaxTimes bounds a list of times. No limit of a CA that is kept needs more than the newest few.

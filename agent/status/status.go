@@ -53,10 +53,13 @@ type Agent struct {
 	Reloaded    time.Time `json:"last_reload_ok,omitzero"` // the configuration in effect was read then
 }
 
+// SourceImported is the source of a certificate that was made elsewhere, where others are ordered.
+const SourceImported = "imported"
+
 // Certificate is the state of one name.
 type Certificate struct {
 	Name          string    `json:"name"`
-	Source        string    `json:"source"`            // acme, files
+	Source        string    `json:"source"`            // acme, files, or imported: by an operator, where acme is what orders the next
 	Profile       string    `json:"profile,omitempty"` // ACME profile asked for
 	Issuer        string    `json:"issuer,omitempty"`
 	Fallback      bool      `json:"fallback,omitempty"` // it is from the fallback CA

@@ -248,6 +248,8 @@ func TestRenewalLine(t *testing.T) {
 			NextAttempt: now.Add(time.Hour), LastSuccess: now.Add(-time.Hour)}, "since 2026-11-20T10:00Z: no address   fix: ask the pool   looked at again in 1h"},
 		{"a clock that is not believed", Certificate{Condition: ConditionClock, Why: "1970 is long over", LastSuccess: now.Add(-time.Hour)},
 			"1970 is long over   fix: set this machine's clock   last: ok, 1h ago"},
+		{"one that was made elsewhere", Certificate{Source: SourceImported, RenewAt: now.Add(24 * time.Hour), LastSuccess: now.Add(-time.Hour)},
+			"renews " + now.Add(24*time.Hour).UTC().Format("Jan 02 15:04") + "   imported 1h ago"},
 		{"a clock that is in doubt", Certificate{LastError: "x509: certificate has expired"}, "last: put off   x509: certificate has expired"},
 	} {
 		if got := renewalText(c.cert, now); got != c.want {

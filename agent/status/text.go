@@ -147,6 +147,8 @@ func renewalText(c Certificate, now time.Time) string {
 		if c.LastHint != "" {
 			parts = append(parts, fix(c.LastHint))
 		}
+	case !c.LastSuccess.IsZero() && c.Source == SourceImported:
+		parts = append(parts, "imported "+Span(now.Sub(c.LastSuccess))+" ago")
 	case !c.LastSuccess.IsZero():
 		parts = append(parts, "last: ok, "+Span(now.Sub(c.LastSuccess))+" ago")
 	}
