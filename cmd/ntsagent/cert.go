@@ -79,7 +79,7 @@ mend something first. The certificate in use serves on in any case.`,
 				}
 			}
 			if failed != nil {
-				return failed
+				return besides(failed, outcomes)
 			}
 			return sayJSON(cmd, g, outcomes)
 		},
@@ -87,6 +87,22 @@ mend something first. The certificate in use serves on in any case.`,
 	cmd.Flags().StringVar(&name, "name", "", "one `name` alone (default: all of them)")
 	cmd.Flags().BoolVar(&force, "force", false, "order although it is not due, and past the staging guard")
 	return cmd
+}
+
+// mixed is what went wrong with some names, and what came of the others.
+type mixed struct {
+	error
+	outcomes []status.Outcome
+}
+
+func (m mixed) Unwrap() error { return m.error }
+
+func besides(failed error, outcomes []status.Outcome) error {
+	var e *exitError
+	if !errors.As(failed, &e) || e.err == nil {
+		return failed
+	}
+	return exit(e.code, mixed{e.err, outcomes})
 }
 
 func renewedText(o status.Outcome) string {

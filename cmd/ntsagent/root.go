@@ -161,10 +161,16 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 type failure struct {
 	Error  string          `json:"error"`
 	Errors []*config.Error `json:"errors,omitempty"` // what is wrong with a configuration, one by one
+
+	Outcomes []status.Outcome `json:"outcomes,omitempty"` // what came of the names that did not fail
 }
 
 func failureOf(err error) failure {
 	f := failure{Error: err.Error()}
+	var some mixed
+	if errors.As(err, &some) {
+		f.Outcomes = some.outcomes
+	}
 	var one *config.Error
 	switch {
 	case errors.As(err, (*config.Errors)(&f.Errors)):

@@ -92,7 +92,7 @@ func standIn() {
 			d.Keys.State = status.KeysRefused
 		case "following":
 			d.Keys.Mode = "follow"
-		case "two names":
+		case "two names", "one fails":
 			d.Certificates = append(d.Certificates, status.Certificate{Name: "bob.example", Source: "acme"})
 			d.Certificates[0].Serial, d.Certificates[0].Issuer = "0a", "Fake CA"
 		}
@@ -114,7 +114,7 @@ func standIn() {
 		c := doc().Certificates[0]
 		c.Serial, c.Issuer, c.RenewAt = "0a", "Fake CA", c.NotBefore.AddDate(0, 2, 0)
 		switch {
-		case part == "unhealthy":
+		case part == "unhealthy", part == "one fails" && w.Name == "bob.example":
 			return status.Outcome{}, status.Refuse(status.ErrTemporary, "certificate not ordered before 2026-12-01T00:00Z: used up; fix: wait")
 		case part == "following":
 			return status.Outcome{}, status.Refuse(status.ErrFailed, "certificate not obtained: nobody there; fix: be there")
