@@ -101,12 +101,13 @@ func seated(r store.Renewal, p places) store.Renewal {
 
 const (
 	enough     = 3         // failures that another CA may not have
-	enoughSeen = 6         // failures to validate a name that has been validated before
+	enoughSeen = 6         // failures to validate a name that has been validated before, or of dates
 	tooLong    = time.Hour // a wait that a CA has asked for
 )
 
 // cures has the failures that another CA may well not have. Those to validate are not among them: most often it is the name's own
-// set-up, which no CA will like better. Nor is the clock, which is ours.
+// set-up, which no CA will like better. Nor is the clock, which is ours; but where nobody knows whether it is right, dates that stay
+// wrong for hours may be those of the CA's own certificate, and another CA's will show.
 var cures = map[Class]bool{
 	ClassNetwork: true, ClassRateLimited: true, ClassLimit: true, ClassMalformed: true, ClassAccount: true, ClassRejected: true, ClassInternal: true,
 }
@@ -119,7 +120,7 @@ var looks = map[Class]bool{ClassConnection: true, ClassUnauth: true, ClassDNS: t
 // The primary has had a quarter of the time that was left at the backstop by then. Who has no certificate has no time to lose.
 func turn(now time.Time, leaf *x509.Certificate, r store.Renewal) (time.Time, bool) {
 	leaf = inForce(leaf, r)
-	cured, seen := 0, 0
+	cured, seen, dates := 0, 0, r.Row[string(ClassClock)]
 	for class, n := range r.Row {
 		switch c := Class(class); {
 		case cures[c]:
@@ -136,7 +137,7 @@ func turn(now time.Time, leaf *x509.Certificate, r store.Renewal) (time.Time, bo
 	free, _ := allowed(now, leaf, r, true)
 	refused := cured > 0 && wait > tooLong || free.Sub(now) > tooLong+budgetSlack
 	over := leaf == nil || !now.Before(leaf.NotAfter)
-	if cured < enough && !refused && (leaf == nil || seen < enoughSeen) {
+	if cured < enough && !refused && dates < enoughSeen && (leaf == nil || seen < enoughSeen) {
 		return time.Time{}, false
 	}
 	if over {

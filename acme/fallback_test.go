@@ -68,7 +68,8 @@ func TestTurn(t *testing.T) {
 		{"one that was may be out of reach for one CA alone", quarter, row(ClassUnauth, 6), -12 * time.Hour},
 		{"though not at once", quarter, row(ClassTLS, 5), never},
 		{"the web server that would show no CA a proof is ours", nil, store.Renewal{Row: map[string]int{string(ClassFront): 100, inVain + "http-01": 100}}, never},
-		{"the clock is ours", nil, row(ClassClock, 100), never},
+		{"the clock is ours", nil, row(ClassClock, 5), never},
+		{"though dates that stay wrong may be the CA's", nil, row(ClassClock, 6), 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			at, ok := turn(noon, tt.leaf, tt.r)
@@ -327,6 +328,26 @@ func TestNothingGoesToTheFallbackThatTheDNSForbids(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestFallbackStepsInForACAWhoseOwnCertificateIsOver on a machine where nothing tells the kernel that the clock is right.
+func TestFallbackStepsInForACAWhoseOwnCertificateIsOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newFakeCA(t), newFakeCA(t)
+		first.set(fails(&Error{Class: ClassClock, Err: errors.New("x509: certificate has expired or is not yet valid")}))
+		h := twoHouses(t, first, second, "")
+		stop := h.run(t)
+		sleep(time.Hour)
+		if second.count() != 0 {
+			t.Error("the fallback was turned to while the clock may yet be set")
+		}
+		sleep(3 * time.Hour)
+		stop()
+		if second.count() != 1 || h.served(t) == nil {
+			t.Errorf("%d and %d orders; want the fallback's certificate", first.count(), second.count())
+		}
+	})
 }
 
 func TestStagingCAIsNoFallback(t *testing.T) {
