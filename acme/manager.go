@@ -56,6 +56,7 @@ type Manager struct {
 	// Owned by Run:
 	renewal    store.Renewal
 	newest     *x509.Certificate // the stored certificate, whether its dates let it serve or not
+	longest    *x509.Certificate // the last in service that was about to end when no stored one held longer
 	ordering   time.Time         // when the order under way began; zero = none is
 	started    time.Time
 	looked     reading        // of the clock when it was last looked at

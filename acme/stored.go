@@ -90,12 +90,13 @@ const endsSoon = 10 * time.Minute
 // end: a CA has given a worse one than was there, and none since.
 func (m *Manager) outlive() {
 	now, leaf := time.Now(), m.leaf()
-	if leaf == nil || m.doubt != "" || m.unread != "" || now.Add(endsSoon).Before(leaf.NotAfter) {
+	if leaf == nil || leaf == m.longest || m.doubt != "" || m.unread != "" || now.Add(endsSoon).Before(leaf.NotAfter) {
 		return
 	}
 	pairs, err := m.cfg.Store.Pairs(m.cfg.Name)
 	if err != nil {
 		m.log.Debug("certificate store not read", "error", err)
+		return
 	}
 	for _, p := range pairs {
 		other := leafOf(p.Chain)
@@ -110,6 +111,7 @@ func (m *Manager) outlive() {
 		m.event(Installed, "from the store, for it holds longer than the newest: valid until "+minute(other.NotAfter))
 		return
 	}
+	m.longest = leaf
 }
 
 // save takes r as the state from now on, in memory even when the disk refuses. What could not be read is not written over.

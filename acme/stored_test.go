@@ -19,12 +19,12 @@ func TestACertificateThatHoldsLongerServesAgainWhenAWorseOneEnds(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ca := newFakeCA(t)
-				ca.life = 12 * day
+				ca.life = 36 * time.Hour
 				h := newHouse(t, ca, "")
 				stop := h.run(t)
 				synctest.Wait()
 				good := h.live.Leaf(h.name)
-				sleep(7 * day)
+				sleep(12 * time.Hour)
 				given := 0
 				ca.set(func(_ context.Context, o Order) ([]byte, error) {
 					if given++; given > tt.worse {
@@ -33,14 +33,14 @@ func TestACertificateThatHoldsLongerServesAgainWhenAWorseOneEnds(t *testing.T) {
 					}
 					return ca.sign(o.CSR.DNSNames[0], o.CSR.PublicKey, time.Now(), time.Now().Add(2*time.Minute)), nil
 				})
-				sleep(day - 30*time.Minute)
+				sleep(6*time.Hour - 30*time.Minute)
 				for range 3 * 60 {
 					sleep(20 * time.Second)
 					if !h.live.Valid(time.Now()) {
 						t.Fatalf("nothing is served, though a certificate here holds for another %v", time.Until(good.NotAfter))
 					}
 				}
-				sleep(day)
+				sleep(2 * time.Hour)
 				if given <= tt.worse || !h.live.Leaf(h.name).Equal(good) {
 					t.Fatalf("%d orders, served until %s; want the first to serve again", given, h.live.Leaf(h.name).NotAfter)
 				}
@@ -53,7 +53,7 @@ func TestACertificateThatHoldsLongerServesAgainWhenAWorseOneEnds(t *testing.T) {
 					t.Error("a restart has changed what serves")
 				}
 				ca.set(nil)
-				sleep(9 * day) // the week's certificates are used up
+				sleep(12 * time.Hour)
 				if h.live.Leaf(h.name).Equal(good) {
 					t.Error("it is not renewed any more")
 				}
@@ -143,6 +143,7 @@ func TestNothingIsOrderedNorForgottenWhileTheStateCannotBeRead(t *testing.T) {
 		if n := strings.Count(h.log.String(), "renewal state not read"); n != 1 {
 			t.Errorf("it is logged %d times", n)
 		}
+		synctest.Wait() // nobody reads while there is none
 		back()
 		sleep(time.Minute)
 		if s := h.State(); s.Condition != NameCeased || h.served(t) != nil || h.live.Leaf(h.name) != nil || ca.count() != 1 {
@@ -171,6 +172,7 @@ func TestWhatIsCurrentServesWhileTheStateCannotBeReadAndOrdersGoOnAfterwards(t *
 		if !bytes.Equal(h.served(t), served) || ca.count() != 1 {
 			t.Errorf("%d orders; want the current one to serve, and none", ca.count())
 		}
+		synctest.Wait() // nobody reads while there is none
 		back()
 		sleep(time.Hour)
 		if bytes.Equal(h.served(t), served) || ca.count() != 2 || h.State().Condition != "" {
