@@ -78,7 +78,8 @@ func nonceOf(real http.Handler) string {
 func goDown(t *testing.T, s *httptest.Server) {
 	t.Helper()
 	at := s.Listener.Addr().(*net.TCPAddr)
-	s.Close()
+	defer s.Close()    // which waits for its connections,
+	s.Listener.Close() // so that this must come first, and its port be taken at once
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
