@@ -274,6 +274,7 @@ func TestThousandLifetimes(t *testing.T) {
 	} {
 		w := newSimulation(t, tt.life, tt.cas...)
 		w.cas[0].dead = tt.dead
+		tt.many /= fraction
 		w.live(tt.many)
 		var all site
 		byFallback := 0
