@@ -80,6 +80,16 @@ func TestAWebServerThatSaysNothingHoldsNobodyWhoIsStopped(t *testing.T) {
 // serve answers every request, once its first octet is there.
 func serve(t *testing.T, answer func(net.Conn)) netip.AddrPort {
 	t.Helper()
+	return accept(t, func(c net.Conn) {
+		if n, _ := c.Read(make([]byte, 4096)); n > 0 { // nobody asks on the first connection of all
+			answer(c)
+		}
+	})
+}
+
+// accept has each take every connection, which is closed after that.
+func accept(t *testing.T, each func(net.Conn)) netip.AddrPort {
+	t.Helper()
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -93,9 +103,7 @@ func serve(t *testing.T, answer func(net.Conn)) netip.AddrPort {
 			}
 			go func() {
 				defer c.Close()
-				if n, _ := c.Read(make([]byte, 4096)); n > 0 { // nobody asks on the first connection of all
-					answer(c)
-				}
+				each(c)
 			}()
 		}
 	}()

@@ -51,25 +51,10 @@ func newRouted(t *testing.T) *routed {
 // serveTLS shakes hands with everybody, and hangs up.
 func serveTLS(t *testing.T, config *tls.Config) netip.AddrPort {
 	t.Helper()
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(10 * time.Second))
-				_ = tls.Server(c, config).Handshake() // what came of it is the prober's to say
-			}()
-		}
-	}()
-	return ln.Addr().(*net.TCPAddr).AddrPort()
+	return accept(t, func(c net.Conn) {
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = tls.Server(c, config).Handshake() // what came of it is the prober's to say
+	})
 }
 
 func (r *routed) prober() front.Prober {
