@@ -166,7 +166,7 @@ func (m *Manager) succeed(start time.Time, own store.Renewal, fallback bool) {
 // fail accounts for a failure at one of the CAs; own is what is known of it.
 func (m *Manager) fail(leaf *x509.Certificate, own store.Renewal, e *Error, roll float64, fallback bool) {
 	now, log := time.Now(), m.logOf(fallback)
-	if e.Class == ClassClock && m.cfg.Synced() { // then it is not our clock that is wrong
+	if e.Class == ClassClock && m.synced { // then it is not our clock that is wrong
 		e = &Error{Class: ClassNetwork, RetryAfter: e.RetryAfter, Err: e.Err, Hint: "the ACME server's own certificate is over: nothing to do but wait"}
 	}
 	own = afterFailure(now, leaf, own, e, roll)

@@ -11,7 +11,7 @@ import (
 
 const (
 	clockSlack = 5 * time.Minute
-	bootDoubt  = 10 * time.Minute // how long after its start the agent rather doubts the clock than believe a certificate is over
+	bootDoubt  = 10 * time.Minute // how long after its start the agent rather doubts a clock that nobody has set than believe a certificate is over or renew it
 	bigStep    = time.Hour
 	goodEvery  = time.Hour // how often the time is noted while it is known to be right
 )
@@ -41,6 +41,17 @@ func doubt(now, built time.Time, synchronized bool, up time.Duration, newest *x5
 		return "the stored certificate seems over, and nothing has set the clock since the start"
 	}
 	return ""
+}
+
+// patience is until when a renewal waits for somebody to set the clock, zero when it need not: CAs and certificates are judged by
+// it. Where nobody tells the kernel that it is right it goes on by itself. What has little time does not wait, nor does a first
+// certificate: without one nobody is served.
+func patience(now, started time.Time, synchronized bool, leaf *x509.Certificate, r store.Renewal) time.Time {
+	until := started.Add(bootDoubt)
+	if leaf = inForce(leaf, r); synchronized || leaf == nil || !until.After(now) || late(until, leaf) {
+		return time.Time{}
+	}
+	return until
 }
 
 // A reading is what both clocks of the machine say at one moment.

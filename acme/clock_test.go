@@ -80,3 +80,56 @@ func TestAStepOfTheClockIsToldAndRenewalsComputedAnew(t *testing.T) {
 		})
 	}
 }
+
+func TestARenewalThatCanWaitLetsTheClockBeSetFirst(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		life  time.Duration
+		left  time.Duration // of it, at the start; 0: there is no certificate
+		after time.Duration // the start somebody sets the clock; 0: it is set
+		wait  time.Duration // of the order
+	}{
+		{"the clock is set", 90 * day, 29 * day, 0, 0},
+		{"it is set soon", 90 * day, 29 * day, 4 * time.Minute, 4 * time.Minute},
+		{"nobody tells the kernel", 90 * day, 29 * day, 1000 * time.Hour, 10 * time.Minute},
+		{"a first certificate", 0, 0, 1000 * time.Hour, 0},
+		{"a fifth of its life is left", 90 * day, 18 * day, 1000 * time.Hour, 0},
+		{"a certificate for minutes", 10 * time.Minute, 4 * time.Minute, 1000 * time.Hour, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t, newFakeCA(t), "")
+				if tt.left > 0 {
+					h.put(t, time.Now().Add(tt.left-tt.life), time.Now().Add(tt.left))
+				}
+				began := time.Now()
+				h.cfg.Synced = func() bool { return time.Since(began) >= tt.after }
+				stop := h.run(t)
+				synctest.Wait()
+				next := h.State().NextAttempt
+				sleep(time.Hour)
+				stop()
+				if h.ca.count() != 1 || h.ca.orders[0].Sub(began) != tt.wait {
+					t.Fatalf("orders at %v, want one %v after %v: %s", h.ca.orders, tt.wait, began, h.log)
+				}
+				waits := strings.Count(h.log.String(), "waits for a synchronized clock")
+				if (waits == 1) != (tt.wait > 0) || tt.wait > 0 && !next.Equal(began.Add(bootDoubt)) {
+					t.Errorf("told %d times, next attempt %v: %s", waits, next, h.log)
+				}
+			})
+		})
+	}
+}
+
+func TestAWishDoesNotWaitForTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, newFakeCA(t), "")
+		h.put(t, time.Now().Add(-61*day), time.Now().Add(29*day))
+		h.cfg.Synced = func() bool { return false }
+		stop := h.run(t)
+		if err := h.Renew(t.Context(), false); err != nil || h.ca.count() != 1 {
+			t.Errorf("%d orders, error %v; want the certificate that was wished for", h.ca.count(), err)
+		}
+		stop()
+	})
+}

@@ -61,6 +61,8 @@ type Manager struct {
 	started    time.Time
 	looked     reading        // of the clock when it was last looked at
 	read       func() reading // the clock
+	synced     bool           // the clock is known to be right
+	waits      bool           // that a renewal waits for the clock was told
 	doubt      string         // why the clock is not believed, "" = it is
 	askAgain   time.Time      // when to ask again to revoke what no CA has answered
 	unanswered int            // how often none has, in a row
@@ -78,9 +80,6 @@ type Manager struct {
 func NewManager(cfg Config) *Manager {
 	if cfg.Event == nil {
 		cfg.Event = func(Event) {}
-	}
-	if cfg.Synced == nil {
-		cfg.Synced = func() bool { return false }
 	}
 	if cfg.Roll == nil {
 		cfg.Roll = rand.Float64
@@ -149,6 +148,13 @@ func (m *Manager) act(ctx context.Context) error {
 		m.ask(ctx)
 	}
 	if !wished && do != stepOrder {
+		return nil
+	}
+	if until := m.patience(now); !wished && until.After(now) {
+		if !m.waits {
+			m.log.Info("renewal waits for a synchronized clock", "until", minute(until))
+		}
+		m.waits = true
 		return nil
 	}
 	if at := notDue(time.Now(), leaf, m.renewal); !forced && !at.IsZero() {
@@ -226,7 +232,8 @@ func (m *Manager) instead(now time.Time, leaf *x509.Certificate) bool {
 
 // lookAtClock decides whether the clock can be believed. Nothing is ordered by a clock that is wrong.
 func (m *Manager) lookAtClock() {
-	now, both, synced := time.Now(), m.read(), m.cfg.Synced()
+	now, both := time.Now(), m.read()
+	m.synced = m.cfg.Synced != nil && m.cfg.Synced()
 	if d := stepped(m.looked, both); d.Abs() > bigStep {
 		m.log.Warn("clock stepped, or the machine slept: renewal computed anew", "by", d.Round(time.Second))
 		if d < 0 {
@@ -234,7 +241,7 @@ func (m *Manager) lookAtClock() {
 		}
 	}
 	m.looked = both
-	why := doubt(now, m.cfg.Built, synced, now.Sub(m.started), m.newest, m.renewal)
+	why := doubt(now, m.cfg.Built, m.synced, now.Sub(m.started), m.newest, m.renewal)
 	switch {
 	case why != "" && m.doubt == "":
 		m.log.Warn("clock not believed: nothing is ordered until it is set", "now", minute(now), "cause", why)
@@ -245,13 +252,18 @@ func (m *Manager) lookAtClock() {
 		}
 	}
 	m.doubt = why
-	if good := m.renewal.LastGood; why == "" && synced && (now.Sub(good) >= goodEvery || good.After(now)) {
+	if good := m.renewal.LastGood; why == "" && m.synced && (now.Sub(good) >= goodEvery || good.After(now)) {
 		r := m.renewal
 		r.LastGood = now
 		if err := m.save(r); err != nil {
 			m.log.Debug("time not noted", "error", err)
 		}
 	}
+}
+
+// patience is that of the package, where anything is known of the clock.
+func (m *Manager) patience(now time.Time) time.Time {
+	return patience(now, m.started, m.synced || m.cfg.Synced == nil, m.leaf(), m.renewal)
 }
 
 // ask learns from the CA when the certificate in use is best renewed.

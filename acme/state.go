@@ -108,7 +108,7 @@ func (m *Manager) publish() {
 	leaf, r := m.leaf(), m.renewal
 	now := time.Now()
 	s := State{Name: m.cfg.Name.String(), OrderingSince: m.ordering, LastSuccess: r.LastSuccess, LastError: r.LastError,
-		LastHint: r.LastHint, Failures: r.Failures, NextAttempt: soonest(now, leaf, r, m.places()), Note: m.dnsNote(), Faults: m.faults}
+		LastHint: r.LastHint, Failures: r.Failures, NextAttempt: later(soonest(now, leaf, r, m.places()), m.patience(now)), Note: m.dnsNote(), Faults: m.faults}
 	if second := of(r, true); m.cfg.Fallback.Directory != "" && second.LastError != "" {
 		s.LastError, s.LastHint = both(r.LastError, second.LastError), both(r.LastHint, second.LastHint)
 		s.Failures += second.Failures
