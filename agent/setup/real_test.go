@@ -107,7 +107,8 @@ func TestARealChronydOpensOurCookiesAfterApplyAndNotAfterRevert(t *testing.T) {
 		for name, after := range map[string]string{"with a drop-in": "", "with a block at the end": "ntsrotate 604800\n"} {
 			t.Run(r.String()+" "+name, func(t *testing.T) {
 				dir, conf := debianChrony(t, r)
-				addr, ke := freeUDP(t), freeTCP(t)
+				addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), daemontest.FreePort(t, "udp"))
+				ke := daemontest.FreePort(t, "tcp")
 				write(t, conf, fmt.Sprintf("%sport %d\ncmdport 0\nbindaddress 127.0.0.1\nbindcmdaddress %s/sock\npidfile %s/pid\n%s", read(t, conf), addr.Port(), dir, dir, after))
 				original, state := read(t, conf), t.TempDir()
 				o := Options{Address: addr, KeysDir: dir, ParkedKEPort: ke}
@@ -326,24 +327,4 @@ func write(t *testing.T, path, text string) {
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func freeUDP(t *testing.T) netip.AddrPort {
-	t.Helper()
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), c.LocalAddr().(*net.UDPAddr).AddrPort().Port())
-}
-
-func freeTCP(t *testing.T) uint16 {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort().Port()
 }

@@ -68,7 +68,7 @@ const Name = "chronyd.test"
 
 const confName = "chrony.conf"
 
-// tries is how often a start is repeated when a port was taken in between:
+// tries is how often a start is repeated when somebody has its port after all:
 // chronyd cannot be handed a socket.
 const tries = 5
 
@@ -216,7 +216,7 @@ func (s *Server) reconfigure(o Options) {
 func (s *Server) again(every time.Duration, ready func() bool) {
 	s.t.Helper()
 	var err error
-	for range tries { // a client's socket may have its port for a moment
+	for range tries {
 		if err = s.run(every, ready); err == nil {
 			return
 		}
@@ -243,7 +243,7 @@ func (s *Server) run(every time.Duration, ready func() bool) error {
 	cmd := s.root.Command(ctx, "chronyd", "-U", "-x", "-d", "-u", name, "-f", s.Conf)
 	cmd.Stdout, cmd.Stderr = &s.log, &s.log
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 5 * time.Second
+	cmd.WaitDelay = 20 * time.Second
 	if err := cmd.Start(); err != nil {
 		cancel()
 		return err
@@ -262,7 +262,7 @@ func (s *Server) run(every time.Duration, ready func() bool) error {
 
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	timeout := time.After(10 * time.Second)
+	timeout := time.After(time.Minute)
 	for {
 		select {
 		case <-exited:
@@ -270,7 +270,7 @@ func (s *Server) run(every time.Duration, ready func() bool) error {
 			return fmt.Errorf("chronyd exited: %v", cmd.ProcessState)
 		case <-timeout:
 			s.Stop()
-			return fmt.Errorf("chronyd is not ready in 10 s")
+			return fmt.Errorf("chronyd is not ready in a minute")
 		case <-tick.C:
 			if log := s.Log()[said:]; strings.Contains(log, "Could not") && strings.Contains(log, "socket") {
 				s.Stop()

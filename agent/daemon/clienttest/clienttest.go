@@ -51,7 +51,7 @@ type Client struct {
 // last eight queries of a server.
 func (c *Client) Reaches(t testing.TB, name string, times int) Said {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()

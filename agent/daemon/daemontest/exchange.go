@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -18,18 +19,22 @@ import (
 	"ntsagent/ntske/record"
 )
 
+// patience is how long a daemon that should answer may take: this machine may be
+// busy, and a process stand still for seconds.
+const patience = 30 * time.Second
+
 // Exchange does one NTS-KE session (RFC 8915 §4) with the daemon's own server
 // and offers it one algorithm only. It returns the session and its cookies.
 func Exchange(addr netip.AddrPort, name string, roots *x509.CertPool, alg aead.ID) (cookie.Session, [][]byte, error) {
 	s := cookie.Session{AEAD: alg}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	nc, err := new(net.Dialer).DialContext(ctx, "tcp", addr.String())
 	if err != nil {
 		return s, nil, err
 	}
 	defer nc.Close()
-	nc.SetDeadline(time.Now().Add(5 * time.Second))
+	nc.SetDeadline(time.Now().Add(patience))
 	c := tls.Client(nc, &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"ntske/1"}, RootCAs: roots, ServerName: name})
 	if err := c.HandshakeContext(ctx); err != nil {
 		return s, nil, err
@@ -72,8 +77,21 @@ func Mint(t testing.TB, format cookie.Format, key *cookie.Key, alg aead.ID) (coo
 	return s, sealed
 }
 
-// Query sends one NTS query with a cookie and placeholders for as many more.
-func Query(addr netip.AddrPort, s cookie.Session, sealed []byte, placeholders int) (client.Reply, error) {
+// Query sends an NTS query with a cookie and placeholders for as many more, and
+// does so again while no answer comes to a daemon that should give one.
+func Query(addr netip.AddrPort, s cookie.Session, sealed []byte, placeholders int) (reply client.Reply, err error) {
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for end := time.Now().Add(patience); ; <-again.C {
+		reply, err = QueryOnce(addr, s, sealed, placeholders)
+		if !errors.Is(err, client.ErrSilent) || time.Now().After(end) {
+			return reply, err
+		}
+	}
+}
+
+// QueryOnce is Query for a daemon that is to stay silent, and is given a second.
+func QueryOnce(addr netip.AddrPort, s cookie.Session, sealed []byte, placeholders int) (client.Reply, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	return client.Query(ctx, addr, client.Keys{AEAD: s.AEAD, C2S: s.C2S, S2C: s.S2C}, sealed, placeholders)

@@ -2,9 +2,11 @@ package daemontest
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 )
@@ -38,15 +40,26 @@ func Variables(addr netip.AddrPort, association uint16, names ...string) (map[st
 	return all, nil
 }
 
-// control sends one control message and joins the parts of the answer.
-func control(addr netip.AddrPort, op byte, association uint16, data string) ([]byte, error) {
+// control sends a control message, and does so again where no answer comes: the
+// daemon may stand still for a moment.
+func control(addr netip.AddrPort, op byte, association uint16, data string) (b []byte, err error) {
+	for wait := 2 * time.Second; wait < patience; wait *= 2 {
+		if b, err = controlOnce(addr, op, association, data, wait); !errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+	}
+	return b, err
+}
+
+// controlOnce sends one control message and joins the parts of the answer.
+func controlOnce(addr netip.AddrPort, op byte, association uint16, data string, wait time.Duration) ([]byte, error) {
 	const head, response, failed, more = 12, 0x80, 0x40, 0x20
 	c, err := net.Dial("udp", addr.String())
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(2 * time.Second))
+	c.SetDeadline(time.Now().Add(wait))
 	ask := binary.BigEndian.AppendUint16([]byte{2<<3 | 6, op, 0, 1, 0, 0}, association)
 	ask = binary.BigEndian.AppendUint16(append(ask, 0, 0), uint16(len(data)))
 	ask = append(ask, data...)

@@ -40,7 +40,7 @@ func NewProcess(t testing.TB) *Process {
 }
 
 // startWithin bounds how long a daemon may take until it is ready.
-const startWithin = 10 * time.Second
+const startWithin = time.Minute
 
 // Run starts command and waits until ready says so. When that fails the process
 // has ended.
@@ -49,7 +49,7 @@ func (p *Process) Run(command func(context.Context) *exec.Cmd, ready func() bool
 	cmd := command(ctx)
 	cmd.Stdout, cmd.Stderr = &p.log, &p.log
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 5 * time.Second
+	cmd.WaitDelay = 20 * time.Second
 	if err := cmd.Start(); err != nil {
 		cancel()
 		return err

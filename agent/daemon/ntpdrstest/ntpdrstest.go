@@ -63,7 +63,7 @@ const Name = "ntpdrs.test"
 
 const confName = "ntp.toml"
 
-// tries is how often a start is repeated when a port was taken in between.
+// tries is how often a start is repeated when somebody has its port after all.
 const tries = 5
 
 // Start runs the ntp-daemon of Debian 13 until the test ends.
@@ -108,7 +108,7 @@ func (s *Server) Restart() {
 	s.t.Helper()
 	s.Stop()
 	var err error
-	for range tries { // a client's socket may have its port for a moment
+	for range tries {
 		if err = s.run(); err == nil {
 			return
 		}
