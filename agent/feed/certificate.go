@@ -226,26 +226,29 @@ func noRoom(path string, err error) string {
 	return ""
 }
 
-// clockTick is more than the clock that files are stamped by may be behind.
-const clockTick = 20 * time.Millisecond
-
 // nextSecond waits until a file that is written now has another time than the one
-// that is there: ntpd compares seconds.
+// that is there: ntpd compares seconds. Files are stamped by a clock that stands still
+// from tick to tick, and longer on a virtual machine that is not run in time.
 func nextSecond(ctx context.Context, dir *os.Root, base string) error {
 	info, err := dir.Lstat(base)
 	if err != nil {
 		return nil // it tells when it is replaced
 	}
-	st := info.Sys().(*syscall.Stat_t)
-	wait := time.Until(time.Unix(st.Ctim.Sec+1, 0)) + clockTick
-	if wait <= 0 || wait > time.Second+clockTick {
-		return nil
-	}
-	select {
-	case <-time.After(wait):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	there := info.Sys().(*syscall.Stat_t).Ctim.Sec
+	for {
+		var now unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now); err != nil {
+			return os.NewSyscallError("clock_gettime", err)
+		}
+		ahead := there - now.Sec // 1 for a file that had a finer stamp, before the tick of its second
+		if ahead < 0 || ahead > 1 {
+			return nil
+		}
+		select {
+		case <-time.After(time.Until(time.Unix(there+1, 0)) + time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"ntsagent/agent/feed"
 )
@@ -45,7 +44,7 @@ func TestNobodyWhoReadsAFolderHoldsUpWhatIsWrittenThere(t *testing.T) {
 			open(t, dir)
 			holds(t, dir)
 			for range 2 { // the second time the lock file is there
-				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
 				defer cancel()
 				if err := feeds(ctx); err != nil && !strings.Contains(err.Error(), "less than a day ago") {
 					t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
+	"testing/synctest"
 
 	"ntsagent/agent/feed"
 )
@@ -25,7 +25,7 @@ func exportVerb(args []string) int {
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	switch err := feed.NTPsec(ctx, o); {
 	case err == nil:
@@ -150,12 +150,20 @@ func TestAnExportWaitsForTheRestOfAFile(t *testing.T) {
 	o := exporting(t)
 	whole := ntpsecKeys("bb", "aa")
 	put(t, o.From, whole[:40])
-	done := make(chan error)
-	go func() { done <- feed.NTPsec(t.Context(), o) }()
-	put(t, o.From, whole)
-	if err := <-done; err != nil || content(t, o.To) != whole {
-		t.Errorf("error %v, copy %q", err, content(t, o.To))
-	}
+	synctest.Test(t, func(t *testing.T) {
+		done := make(chan error, 1)
+		go func() { done <- feed.NTPsec(t.Context(), o) }()
+		synctest.Wait()
+		select {
+		case err := <-done:
+			t.Fatalf("it has not waited: %v", err)
+		default:
+		}
+		put(t, o.From, whole)
+		if err := <-done; err != nil || content(t, o.To) != whole {
+			t.Errorf("error %v, copy %q", err, content(t, o.To))
+		}
+	})
 }
 
 func TestAnExportRefusesFoldersThatOthersCouldUse(t *testing.T) {

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"ntsagent/agent/daemon/chronytest"
 	"ntsagent/agent/feed"
@@ -37,7 +36,7 @@ func feedVerb(args []string) int {
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := feed.Chrony(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -68,7 +67,7 @@ func TestRootFeedsAChronydOfAnotherUserAsThatUser(t *testing.T) {
 	uid, gid := needRoot(t)
 	s := chronytest.Start(t, chronytest.Options{User: other})
 	l := startLine(t, s, s.Addr, filepath.Join(t.TempDir(), "keys"))
-	l.until("proven", 20*time.Second, provenAndMinting)
+	l.until("proven", provenAndMinting)
 	var st syscall.Stat_t
 	if err := syscall.Stat(s.KeysFile, &st); err != nil {
 		t.Fatal(err)
@@ -100,7 +99,7 @@ func TestRekeyIsRefusedWhenChronydWouldLoseItsSymmetricKeys(t *testing.T) {
 	}
 	s := chronytest.Start(t, chronytest.Options{User: other, ExtraConf: []string{"keyfile " + keyfile}})
 	l := startLine(t, s, s.Addr, filepath.Join(t.TempDir(), "keys"))
-	state := l.until("refused", 20*time.Second, func(s keyring.State) bool { return s.Standing == keyring.Refuses })
+	state := l.until("refused", func(s keyring.State) bool { return s.Standing == keyring.Refuses })
 	if l.Current() != nil {
 		t.Error("minting with keys chronyd never loaded")
 	}
@@ -117,5 +116,5 @@ func TestRekeyIsRefusedWhenChronydWouldLoseItsSymmetricKeys(t *testing.T) {
 	if err := os.Chmod(keyfile, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	l.until("proven after the fix", 30*time.Second, provenAndMinting)
+	l.until("proven after the fix", provenAndMinting)
 }

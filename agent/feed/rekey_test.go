@@ -159,15 +159,25 @@ func TestRekey(t *testing.T) {
 }
 
 func TestRekeyEndsWithItsContext(t *testing.T) {
+	soonest := time.Hour
+	for range 20 { // any of which may stand still for a moment
+		if soonest = min(soonest, cancelledRekey(t)); soonest < rekeyWaits[0] {
+			return
+		}
+	}
+	t.Errorf("took %s to end, and waited for the reply", soonest)
+}
+
+// cancelledRekey is how long a Rekey takes that is cancelled while it waits.
+func cancelledRekey(t *testing.T) time.Duration {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	socket := fakeChronyd(t, func(int, []byte) [][]byte { cancel(); return nil })
 	start := time.Now()
 	if err := Rekey(ctx, socket); !errors.Is(err, context.Canceled) {
-		t.Errorf("Rekey: %v", err)
+		t.Fatalf("Rekey: %v", err)
 	}
-	if took := time.Since(start); took > rekeyWaits[0] {
-		t.Errorf("took %s to end", took)
-	}
+	return time.Since(start)
 }
 
 func TestRekeySaysWhyThereIsNobody(t *testing.T) {
