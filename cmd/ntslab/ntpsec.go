@@ -65,10 +65,13 @@ func readPID(path string) (int, error) {
 }
 
 // ntpsecConfig is what an operator writes beside the agent (and a stratum for a
-// server without sources).
+// server without sources). All that the relay brings comes from one address, and
+// ntpd answers some 20 packets at once of one that no line lets in.
 func ntpsecConfig(dir string) string {
 	return fmt.Sprintf(`# written by ntslab
 tos orphan 8 orphanwait 0
+restrict 127.0.0.1
+restrict ::1
 
 # what the agent needs of ntpd
 nts cert %s

@@ -129,8 +129,18 @@ func TestADaemonServesBothFamiliesAndEndsWithTheLab(t *testing.T) {
 			}
 			defer d.stop()
 			for _, addr := range d.ntp {
-				if err := d.tellsTime(t.Context(), addr); err != nil {
-					t.Error(err)
+				const many, fewer = 40, 20 // all that is lost is lost to a busy machine, or to a limit of the daemon
+				answered, lost := 0, 0
+				for answered < many && lost < fewer {
+					if err := d.tellsTime(t.Context(), addr); err != nil {
+						t.Log(err)
+						lost++
+						continue
+					}
+					answered++
+				}
+				if answered < many {
+					t.Errorf("%s answered %d queries and not %d", addr, answered, lost)
 				}
 			}
 			if gone := d.gone(); gone != nil {
