@@ -143,7 +143,7 @@ func rotateAndKill(t *testing.T, dir string, after time.Duration) uint32 {
 
 func waitForRing(t *testing.T, ring *keyring.Keyring) *cookie.Ring {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(patience)
 	again := time.NewTicker(time.Millisecond)
 	defer again.Stop()
 	for {

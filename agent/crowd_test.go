@@ -26,7 +26,7 @@ func TestACrowdLosesItsOldestAndNeverTheNewcomer(t *testing.T) {
 	first, _ := come()
 	second, server := come()
 	third, other := come()
-	if !gone(first, 5*time.Second) {
+	if !gone(first, patience) {
 		t.Error("the oldest is still there with one too many")
 	}
 	if gone(second, time.Millisecond) || gone(third, time.Millisecond) {

@@ -106,7 +106,7 @@ func TestWhatClientsSeeWhileTheAgentChanges(t *testing.T) {
 	e := m.eventTable(addr, "agent")
 	e.promised("restarted", restart).restarted()
 	e.unnoticed(fmt.Sprintf("reloaded %d times: nothing new", reloads), reload(at(addr)))
-	e.unnoticed(fmt.Sprintf("reloaded %d times: ke", reloads), reload(fmt.Sprintf("ke: {listen: [%q], timeout: 2s, cookies: 7}\n", addr)))
+	e.unnoticed(fmt.Sprintf("reloaded %d times: ke", reloads), reload(fmt.Sprintf("ke: {listen: [%q], timeout: 29s, cookies: 7}\n", addr)))
 	e.unnoticed(fmt.Sprintf("reloaded %d times: keys", reloads), reload(at(addr)+rotateEvery(9)))
 	e.unnoticed(fmt.Sprintf("reloaded %d times: certificates", reloads), reload(at(addr)+fmt.Sprintf(
 		"names: [%s]\ncertificate: {source: files, files: [{name: %s, cert: %s, key: %s}]}\n", memberName, memberName, m.cert, m.key)))
@@ -174,7 +174,7 @@ func TestWhatClientsSeeWhenTheAgentIsKilled(t *testing.T) {
 // but by what was under way.
 func (m *member) freezeAtStart(c *traffic) {
 	m.t.Helper()
-	for range 20 {
+	for end := time.Now().Add(2 * patience); time.Now().Before(end); {
 		thaw := m.chronyd.RestartFrozen()
 		from := c.exchanged()
 		<-time.After(300 * time.Millisecond) // which is what happens
@@ -225,7 +225,7 @@ func (m *member) child() (kill func()) {
 	m.t.Helper()
 	cmd := exec.Command("/proc/self/exe", m.conf)
 	cmd.Env = append(os.Environ(), asUserEnv+"=agent")
-	cmd.Stderr = testWriter{m.t}
+	cmd.Stderr = m.said()
 	if err := cmd.Start(); err != nil {
 		m.t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ func beside(t *testing.T, s *ntpsectest.Server, as *syscall.Credential, more str
 	m.write(m.key, key)
 	m.write(m.cert, cert)
 	m.write(m.conf, fmt.Appendf(nil, "names: [%s]\nobserve: {socket: %s, self_check: 1s}\nstate_dir: %s\n%s",
-		memberName, m.socket, m.state, strings.NewReplacer("CERT", m.cert, "KEY", m.key, "STATE", m.state).Replace(more)))
+		memberName, m.socket, m.state, unhurried(strings.NewReplacer("CERT", m.cert, "KEY", m.key, "STATE", m.state).Replace(more))))
 	if err := os.Mkdir(m.state, 0o711); err != nil {
 		t.Fatal(err)
 	}

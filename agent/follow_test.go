@@ -83,7 +83,7 @@ func laidOut(t *testing.T, s owner, daemon string) *following {
 func (f *following) configure(selfCheck string, cookies int) {
 	f.write(f.conf, fmt.Appendf(nil, `names: [%s]
 certificate: {source: files, cert: %s, key: %s}
-ke: {listen: ["127.0.0.1:0"], cookies: %d}
+ke: {timeout: 30s, listen: ["127.0.0.1:0"], cookies: %d}
 observe: {socket: %s, self_check: %s}
 state_dir: %s
 %s`, memberName, f.cert, f.key, cookies, f.socket, selfCheck, f.state, f.daemon))
@@ -98,7 +98,8 @@ func relay(t *testing.T, at netip.Addr, n *daemontest.Network, to netip.AddrPort
 		t.Fatal(err)
 	}
 	var all sync.WaitGroup
-	t.Cleanup(func() { in.Close(); all.Wait() })
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(func() { cancel(); in.Close(); all.Wait() })
 	all.Go(func() {
 		for {
 			b := make([]byte, 2048)
@@ -113,7 +114,8 @@ func relay(t *testing.T, at netip.Addr, n *daemontest.Network, to netip.AddrPort
 			}
 			all.Go(func() {
 				defer out.Close()
-				out.SetDeadline(time.Now().Add(2 * time.Second))
+				defer context.AfterFunc(ctx, func() { out.SetDeadline(time.Unix(1, 0)) })()
+				out.SetDeadline(time.Now().Add(patience / 2))
 				out.Write(b[:size])
 				if size, err := out.Read(b); err == nil { // else silence
 					in.WriteToUDPAddrPort(b[:size], from)
@@ -144,7 +146,7 @@ func (f *following) opens(ke netip.AddrPort, alg aead.ID) error {
 // exchanges does key exchanges at ke, and asks the daemon nothing.
 func (f *following) exchanges(ke netip.AddrPort) func() error {
 	return func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		_, err := f.keyExchange(ctx, ke)
 		return err

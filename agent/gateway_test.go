@@ -54,7 +54,7 @@ func (f *fronting) configure(gateway string, extra ...string) {
 	}
 	f.write(f.conf, fmt.Appendf(nil, `names: [%s]
 certificate: {source: files, cert: %s, key: %s}
-ke: {listen: [%s]}
+ke: {timeout: 30s, listen: [%s]}
 observe: {socket: %s, self_check: 1s}
 state_dir: %s
 daemon: {kind: gateway, address: %q, gateway: {%s}}
@@ -167,7 +167,7 @@ func (f *fronting) asks(ke netip.AddrPort, alg aead.ID) error {
 
 // asked exchanges keys for one algorithm and asks the gateway with a cookie.
 func (f *fronting) asked(ke netip.AddrPort, alg aead.ID) (reply client.Reply, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	r, err := client.KeyExchange(ctx, client.Config{Addr: ke, Name: memberName, Roots: f.ca.roots, AEADs: []aead.ID{alg}})
 	if err != nil {

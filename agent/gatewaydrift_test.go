@@ -47,10 +47,12 @@ func TestHowFarOffTheTimeBehindTheGatewayIs(t *testing.T) {
 // lie answers as an NTP server at addr whose clock is that much ahead.
 func lie(t *testing.T, addr netip.AddrPort, ahead time.Duration) (stop func()) {
 	t.Helper()
-	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
-	if err != nil {
-		t.Fatal(err)
-	}
+	var conn *net.UDPConn
+	eventually(t, "the port is free", func() (free bool) { // a client's socket may have it for a moment
+		var err error
+		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+		return err == nil
+	})
 	done := make(chan struct{})
 	go func() { // ends with conn
 		defer close(done)

@@ -28,7 +28,7 @@ func (f *fronting) visit(d status.Document) *visitor { return f.visitAt(f.ke(d))
 
 func (f *fronting) visitAt(ke netip.AddrPort) *visitor {
 	f.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	r, err := f.keyExchange(ctx, ke)
 	if err != nil {
@@ -56,22 +56,22 @@ func gatewayAt(d status.Document) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// ask spends a cookie, up to three times: a busy machine may answer too late.
+// ask spends a cookie, more than once if need be: where the machine is busy the
+// gateway is silent rather than late.
 func (v *visitor) ask(at netip.AddrPort) error {
 	_, err := v.query(at)
 	return err
 }
 
 func (v *visitor) query(at netip.AddrPort) (reply client.Reply, err error) {
-	for range 3 {
+	for end := time.Now().Add(patience); ; {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		reply, err = client.Query(ctx, at, v.keys, v.cookies[0], 0)
 		cancel()
-		if !errors.Is(err, client.ErrSilent) {
-			break
+		if !errors.Is(err, client.ErrSilent) || time.Now().After(end) {
+			return reply, err
 		}
 	}
-	return reply, err
 }
 
 func TestTheGatewayOpensCookiesFromBeforeARestart(t *testing.T) {

@@ -55,7 +55,7 @@ func TestAReloadOfTheGatewayLosesNoRequest(t *testing.T) {
 		}
 	}, func() error {
 		asked++
-		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		reply, err := client.Query(ctx, at, v.keys, v.cookies[0], 0)
 		if errors.Is(err, client.ErrSilent) {

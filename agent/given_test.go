@@ -140,7 +140,7 @@ func connect(t *testing.T, addr netip.AddrPort) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	return c
 }
 
@@ -155,7 +155,7 @@ func hears(t *testing.T, addr netip.AddrPort) string {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	return said(t, c)
 }
 
@@ -225,7 +225,7 @@ func TestInAGivenSocketNewcomersWaitAWhileForTheDoorAndAreThenHungUpOn(t *testin
 // accepts says whether who has connected is let in.
 func accepts(t *testing.T, ln net.Listener, who net.Conn) bool {
 	t.Helper()
-	_ = ln.(*net.TCPListener).SetDeadline(time.Now().Add(3 * time.Second))
+	_ = ln.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second))
 	defer ln.(*net.TCPListener).SetDeadline(time.Time{})
 	for {
 		c, err := ln.Accept()

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -56,7 +55,7 @@ func TestBehindAProxyTheDoorIsOnLoopbackAndLeadsListedHostsOn(t *testing.T) {
 	ended := make(chan error, 1)
 	ctx, stop := context.WithCancel(t.Context())
 	go func() { ended <- c.doors[0].serve(ctx, ln[0]) }()
-	client := http.Client{Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := http.Client{Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	for host, want := range map[string]int{"pool.example": http.StatusMovedPermanently, "alice.pool.example": http.StatusNotFound, at[0]: http.StatusMisdirectedRequest} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+at[0]+"/", nil)
 		if err != nil {

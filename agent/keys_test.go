@@ -32,7 +32,7 @@ func provenAndOpen(m *member) func(status.Document) bool {
 func rotateEvery(n int) string { return fmt.Sprintf("keys: {rotate_every: %dd}\n", n) }
 
 func (m *member) rotate() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return status.NewClient(m.socket).Rotate(ctx)
 }
@@ -68,7 +68,7 @@ func TestAReloadOfTheKeysBesideAFrozenDaemonRefusesNoClient(t *testing.T) {
 	addr := m.ke(m.wait("it serves", provenAndOpen(m)))
 	thaw := m.chronyd.Freeze()
 	clients := func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		r, err := m.keyExchange(ctx, addr)
 		if err == nil && len(r.Cookies) != 8 {
@@ -243,11 +243,11 @@ func init() {
 		log := hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: os.Stderr})
 		ended(Run(context.Background(), Options{ConfigPath: os.Args[1], Log: log, Version: "test"}))
 	case "helper":
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		ended(feed.Chrony(ctx, feed.Options{From: os.Args[1], KeysFile: os.Args[2], CommandSocket: os.Args[3], ChronyConf: os.Args[4]}))
 	case "certificate":
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		e, err := config.ParseExport(os.Args[2])
 		if err == nil {
@@ -259,7 +259,7 @@ func init() {
 		}
 		ended(err)
 	case "export":
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		ended(feed.NTPsec(ctx, feed.ExportOptions{From: os.Args[1], To: os.Args[2]}))
 	}
@@ -380,7 +380,7 @@ func asUser(t *testing.T, c *syscall.Credential, part string, args ...string) *e
 	cmd.Dir, cmd.Env = "/", append(os.Environ(), asUserEnv+"="+part)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c}
 	if part == "agent" {
-		cmd.Stderr = testWriter{t}
+		cmd.Stderr = testWriter{t: t}
 	}
 	return cmd
 }

@@ -70,7 +70,7 @@ func (m *member) openParts(spacing time.Duration) (*agent, netip.AddrPort) {
 // until polls until ok, for as long as a machine may be busy with other things.
 func (m *member) until(what string, ok func() bool) {
 	m.t.Helper()
-	deadline := time.After(time.Minute)
+	deadline := time.After(patience)
 	again := time.NewTicker(2 * time.Millisecond)
 	defer again.Stop()
 	for !ok() {

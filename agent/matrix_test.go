@@ -111,7 +111,7 @@ func TestEveryClientGetsAuthenticTimeFromEveryDaemon(t *testing.T) {
 		})
 	}
 	rows := clientRows(t, ca, servers, all)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	var each sync.WaitGroup
 	for _, r := range rows {
@@ -163,7 +163,7 @@ func (c *column) begin(t *testing.T, ca *authority) {
 	}
 	c.write(c.conf, fmt.Appendf(nil, `names: [%s]
 certificate: {source: files, cert: %s, key: %s}
-ke: {listen: ["%s:%d"]%s}
+ke: {timeout: 30s, listen: ["%s:%d"]%s}
 observe: {socket: %s, self_check: 1s}
 state_dir: %s
 %s`, c.host, c.cert, c.member.key, c.addr, c.port, c.ntp, c.socket, c.state, c.daemon))
@@ -206,7 +206,7 @@ var ownLikes = []aead.ID{30, 17, 16, 15}
 // ask is our own client: it offers every algorithm alone, and asks twice with
 // each that is agreed to.
 func (c *column) ask(ctx context.Context) (said clienttest.Said, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second) // a datagram may be lost: then all is done again
+	ctx, cancel := context.WithTimeout(ctx, patience/4) // a datagram may be lost: then all is done again
 	defer cancel()
 	for _, alg := range ownLikes {
 		r, err := client.KeyExchange(ctx, client.Config{

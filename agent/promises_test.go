@@ -21,6 +21,10 @@ type eventTable struct {
 	addr netip.AddrPort
 }
 
+// What a daemon that ends leaves unanswered is not waited for; of one that goes on
+// every answer is.
+const ifItEnds, ifItGoesOn = 2 * time.Second, patience
+
 func (m *member) eventTable(addr netip.AddrPort, what string) *eventTable {
 	tell(m.t, "| %s | KE ok | refused | Error 2 | failed | NTP ok | NAK | silent | cookie from before | longest gap |", what)
 	tell(m.t, "|---|---|---|---|---|---|---|---|---|---|")
@@ -28,15 +32,18 @@ func (m *member) eventTable(addr netip.AddrPort, what string) *eventTable {
 }
 
 // row has clients come before, while and after something happens, until all is
-// well, and writes what they saw.
-func (e *eventTable) row(name string, happens func(c *traffic), well func(status.Document) bool) *traffic {
+// well, and writes what they saw. Each waits so long for the daemon, and who has a
+// cookie from before waits old.
+func (e *eventTable) row(name string, answers, old time.Duration, happens func(c *traffic), well func(status.Document) bool) *traffic {
 	t := e.m.t
 	t.Helper()
-	before, err := e.m.keyExchange(t.Context(), e.addr)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	before, err := e.m.keyExchange(ctx, e.addr)
 	if err != nil {
 		t.Fatalf("before %s: %v", name, err)
 	}
-	c := e.m.traffic(name, e.addr)
+	c := e.m.traffic(name, e.addr, answers)
 	stop := sync.OnceFunc(c.stop)
 	defer stop() // a test that fails leaves by Goexit
 	c.more()
@@ -47,7 +54,7 @@ func (e *eventTable) row(name string, happens func(c *traffic), well func(status
 	c.more()
 	stop()
 	c.event, c.proven = event, proven
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // some daemons are silent to what they cannot open
+	ctx, cancel = context.WithTimeout(t.Context(), old)
 	defer cancel()
 	_, c.before = client.Query(ctx, netip.AddrPortFrom(e.addr.Addr(), before.Port), before.Keys, before.Cookies[0], 0)
 	c.tell()
@@ -98,10 +105,16 @@ func (c *traffic) nakTimes() (first, last time.Time) {
 }
 
 // unnoticed is promised where nobody needs to notice anything: no client is
-// refused, told off, let down or left without an answer.
+// refused, told off, let down or left without an answer. But a daemon that shows
+// its keys too slowly has the key exchange shut until it does.
 func (e *eventTable) unnoticed(name string, happens func(c *traffic)) {
 	e.m.t.Helper()
-	c := e.promised(name, happens).waited()
+	shut := e.m.shut.Load()
+	c := e.kept(name, ifItGoesOn, happens).waited()
+	if e.m.shut.Load() > shut {
+		tell(e.m.t, "| ^ the daemon was slow to show its keys | | | | | | | | | |")
+		return
+	}
 	if c.refused != 0 || c.failed != 0 || c.silent != 0 {
 		e.m.t.Errorf("%s: nobody was to notice, and %d clients were refused, %d failed (%v) and %d had no answer",
 			name, c.refused, c.failed, c.firstFailed, c.silent)
@@ -111,7 +124,12 @@ func (e *eventTable) unnoticed(name string, happens func(c *traffic)) {
 // promised is served where clients keep the cookies they have.
 func (e *eventTable) promised(name string, happens func(c *traffic)) *traffic {
 	e.m.t.Helper()
-	c := e.served(name, happens)
+	return e.kept(name, ifItEnds, happens)
+}
+
+func (e *eventTable) kept(name string, answers time.Duration, happens func(c *traffic)) *traffic {
+	e.m.t.Helper()
+	c := e.fresh(name, answers, happens)
 	if c.before != nil {
 		e.m.t.Errorf("%s: a cookie from before: %v", name, c.before)
 	}
@@ -121,7 +139,12 @@ func (e *eventTable) promised(name string, happens func(c *traffic)) *traffic {
 // served promises the least: no cookie just made is one that the daemon refuses.
 func (e *eventTable) served(name string, happens func(c *traffic)) *traffic {
 	e.m.t.Helper()
-	c := e.row(name, happens, provenAndOpen(e.m))
+	return e.fresh(name, ifItEnds, happens)
+}
+
+func (e *eventTable) fresh(name string, answers time.Duration, happens func(c *traffic)) *traffic {
+	e.m.t.Helper()
+	c := e.row(name, answers, patience, happens, provenAndOpen(e.m))
 	if n := len(c.naks); n != 0 {
 		e.m.t.Errorf("%s: the daemon refused %d cookies just made", name, n)
 	}
@@ -141,11 +164,12 @@ func (c *traffic) restarted() {
 	}
 }
 
-// waited adds to a promise that nobody is told that there are no keys.
+// waited adds to a promise that nobody is told that there are no keys before he has
+// waited for them as long as he is to: a machine that is busy may take longer.
 func (c *traffic) waited() *traffic {
 	c.m.t.Helper()
-	if c.told != 0 {
-		c.m.t.Errorf("%s: %d clients were told Error 2", c.name, c.told)
+	if c.hasty != 0 {
+		c.m.t.Errorf("%s: %d clients were told Error 2 within %v", c.name, c.hasty, keysAwaited)
 	}
 	return c
 }
@@ -158,22 +182,40 @@ const naksPerPlace = 2
 // bounded is for what cannot be promised: cookies are refused that were made
 // before chronyd, asked again, had proven the keys, and only a few.
 func (e *eventTable) bounded(name string, happens func(c *traffic)) *traffic {
+	e.m.t.Helper()
+	return e.few(name, patience, happens)
+}
+
+func (e *eventTable) few(name string, old time.Duration, happens func(c *traffic)) *traffic {
 	t := e.m.t
 	t.Helper()
-	from := time.Now()
-	c := e.row(name+" (not promised)", happens, func(d status.Document) bool {
-		return provenAndOpen(e.m)(d) && d.Daemon.Seen.After(from)
-	})
-	if n := len(c.naks); n > places*naksPerPlace {
-		t.Errorf("%s: the daemon refused %d cookies just made, more than %d for each of %d places", name, n, naksPerPlace, places)
-	}
-	for _, n := range c.naks {
-		if n.told.Before(c.event) || n.begun.After(c.proven) {
-			t.Errorf("%s: refused %.1f ms after it began, a cookie from an exchange begun %.1f ms after; the keys were proven after %.1f ms",
-				name, ms(n.told.Sub(c.event)), ms(n.begun.Sub(c.event)), ms(c.proven.Sub(c.event)))
+	for try := 1; ; try++ {
+		from := time.Now()
+		c := e.row(name+" (not promised)", ifItEnds, old, happens, func(d status.Document) bool {
+			return provenAndOpen(e.m)(d) && d.Daemon.Seen.After(from)
+		})
+		c.refusedInTime()
+		n := len(c.naks)
+		if n <= places*naksPerPlace {
+			return c
+		}
+		if try == 5 { // a busy machine may keep the agent from seeing it, but not every time
+			t.Errorf("%s: the daemon refused %d cookies just made, more than %d for each of %d places", name, n, naksPerPlace, places)
+			return c
 		}
 	}
-	return c
+}
+
+// refusedInTime says that no cookie was refused before it happened, or was made
+// after the keys were proven.
+func (c *traffic) refusedInTime() {
+	c.m.t.Helper()
+	for _, n := range c.naks {
+		if n.told.Before(c.event) || n.begun.After(c.proven) {
+			c.m.t.Errorf("%s: refused %.1f ms after it began, a cookie from an exchange begun %.1f ms after; the keys were proven after %.1f ms",
+				c.name, ms(n.told.Sub(c.event)), ms(n.begun.Sub(c.event)), ms(c.proven.Sub(c.event)))
+		}
+	}
 }
 
 // fixedPort is an address that stays ours when the agent is started again: a

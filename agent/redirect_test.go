@@ -77,9 +77,13 @@ daemon: {kind: ntpsec, ntpsec: {keys_file: `+s.KeysFile+`}}
 		t.Helper()
 		for _, addr := range at {
 			from.Do(func() {
-				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				defer cancel()
-				r, err := client.KeyExchange(ctx, client.Config{Addr: netip.AddrPortFrom(addr, 4460), Name: name, Roots: roots})
+				var r client.Result
+				err := patiently(func() (err error) {
+					r, err = client.KeyExchange(ctx, client.Config{Addr: netip.AddrPortFrom(addr, 4460), Name: name, Roots: roots})
+					return err
+				})
 				if err != nil {
 					t.Errorf("%s: key exchange at %v: %v", sentence, addr, err)
 					return

@@ -154,13 +154,26 @@ func (m *restartedDaemon) renew(life time.Duration) string {
 	return serial
 }
 
+// meets is what a client of the daemon, which has few seconds for him, meets.
+func (m *restartedDaemon) meets() (serial string, cookies int, err error) {
+	err = patiently(func() error { serial, cookies, err = m.exchange(restartedKE); return err })
+	return serial, cookies, err
+}
+
 // shown is the serial of the certificate that a client meets, whoever it is of.
 func (m *restartedDaemon) shown() string {
-	served, err := feed.Served(m.t.Context(), restartedKE, memberName)
+	serial := ""
+	err := patiently(func() error {
+		served, err := feed.Served(m.t.Context(), restartedKE, memberName)
+		if err == nil {
+			serial = served.SerialNumber.Text(16)
+		}
+		return err
+	})
 	if err != nil {
-		return err.Error()
+		m.t.Fatal(err)
 	}
-	return served.SerialNumber.Text(16)
+	return serial
 }
 
 // until waits for what the status does not tell.
@@ -226,7 +239,7 @@ func (m *restartedDaemon) serves(sentence, serial string) {
 	if d.State == status.Unhealthy || d.Keys.Mode != status.ModeCertificate || len(d.Listeners) > 0 || !strings.Contains(status.Text(d), m.kind+" serves it with our certificate") {
 		m.t.Errorf("%s: %+v", sentence, d)
 	}
-	if got, cookies, err := m.exchange(restartedKE); got != serial || cookies != 8 || err != nil {
+	if got, cookies, err := m.meets(); got != serial || cookies != 8 || err != nil {
 		m.t.Errorf("%s: a client meets the certificate %s and gets %d cookies, %v; want %s", sentence, got, cookies, err, serial)
 	}
 }
@@ -241,7 +254,7 @@ func (m *restartedDaemon) waits(sentence, old, serial string) time.Time {
 	if d.State == status.Unhealthy || d.Exports[0].Why() != "" || !strings.Contains(status.Text(d), "it is restarted for the new one, once a day at most, in 23h") {
 		m.t.Errorf("%s: %+v\n%s", sentence, d, status.Text(d))
 	}
-	if got, _, err := m.exchange(restartedKE); got != old || err != nil {
+	if got, _, err := m.meets(); got != old || err != nil {
 		m.t.Errorf("%s: a client meets the certificate %s, %v; want %s", sentence, got, err, old)
 	}
 	return d.Exports[0].Waits

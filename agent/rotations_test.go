@@ -60,7 +60,9 @@ type asker struct {
 
 func (r *rotating) newAsker() (*asker, error) {
 	a := &asker{rotating: r, cookies: map[int64][][]byte{}}
-	res, err := r.m.keyExchange(r.t.Context(), r.ke)
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
+	defer cancel()
+	res, err := r.m.keyExchange(ctx, r.ke)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +95,7 @@ func (a *asker) ask(age int64) {
 		return
 	}
 	a.cookies[from] = have[1:]
-	ctx, cancel := context.WithTimeout(a.t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
 	defer cancel()
 	reply, err := client.Query(ctx, a.ntp, a.keys, have[0], 3)
 	// A rotation that began meanwhile may have made the cookie one older. The
@@ -166,7 +168,9 @@ func (r *rotating) fresh(done <-chan struct{}, count *spent) {
 		}
 		count.queries.Add(1)
 		for _, cookies := range a.cookies {
-			_, err := client.Query(r.t.Context(), a.ntp, a.keys, cookies[0], 0)
+			ctx, cancel := context.WithTimeout(r.t.Context(), patience)
+			_, err := client.Query(ctx, a.ntp, a.keys, cookies[0], 0)
+			cancel()
 			switch {
 			case errors.Is(err, client.ErrNAK):
 				count.nak.Add(1)

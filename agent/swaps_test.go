@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -44,7 +45,9 @@ type served struct {
 // service at some moment between its first packet and its last.
 func (s *served) client(t *testing.T, c client.Config) {
 	from, start := s.installed.Load(), time.Now()
-	r, err := client.KeyExchange(t.Context(), c)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	r, err := client.KeyExchange(ctx, c)
 	took, to := time.Since(start), s.begun.Load()
 	s.handshakes.Add(1)
 	if err != nil {

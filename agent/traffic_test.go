@@ -15,14 +15,16 @@ import (
 // traffic is the clients of one row of a table of events: each exchanges keys
 // and asks the daemon once with a cookie from that.
 type traffic struct {
-	m    *member
-	name string // of the row
-	ke   netip.AddrPort
-	done chan struct{}
-	all  sync.WaitGroup
+	m       *member
+	name    string // of the row
+	ke      netip.AddrPort
+	answers time.Duration // how long a query waits
+	done    chan struct{}
+	all     sync.WaitGroup
 
 	mu                        sync.Mutex
 	ok, refused, told, failed int // key exchanges; refused: the connection, told: by Error record 2
+	hasty                     int // of those told: sooner than who waits for keys is
 	answered, silent          int // queries; what failed otherwise counts as failed
 	last                      time.Time
 	gap                       time.Duration // the longest without a client that was served
@@ -45,8 +47,8 @@ const (
 	clientEach = 8 * time.Millisecond
 )
 
-func (m *member) traffic(name string, addr netip.AddrPort) *traffic {
-	c := &traffic{m: m, name: name, ke: addr, done: make(chan struct{}), last: time.Now()}
+func (m *member) traffic(name string, addr netip.AddrPort, answers time.Duration) *traffic {
+	c := &traffic{m: m, name: name, ke: addr, answers: answers, done: make(chan struct{}), last: time.Now()}
 	for range places {
 		c.all.Go(func() {
 			next := time.NewTicker(clientEach)
@@ -65,22 +67,24 @@ func (m *member) traffic(name string, addr netip.AddrPort) *traffic {
 }
 
 func (c *traffic) client() {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	begun := time.Now()
 	r, err := c.m.keyExchange(ctx, c.ke)
-	c.count(err)
+	c.count(begun, err)
 	if err != nil {
 		return
 	}
-	// What a daemon that ends leaves unanswered is not waited for.
-	ctx, cancel = context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel = context.WithTimeout(context.Background(), c.answers)
 	defer cancel()
 	_, err = client.Query(ctx, netip.AddrPortFrom(c.ke.Addr(), r.Port), r.Keys, r.Cookies[0], 0)
 	c.queried(begun, err)
 }
 
-func (c *traffic) count(err error) {
+// keysAwaited is how long a client is kept waiting for keys that come.
+const keysAwaited = time.Second
+
+func (c *traffic) count(begun time.Time, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var told *record.Error
@@ -91,6 +95,9 @@ func (c *traffic) count(err error) {
 		c.refused++
 	case errors.As(err, &told) && told.Code == record.InternalError:
 		c.told++
+		if time.Since(begun) < keysAwaited {
+			c.hasty++
+		}
 	default:
 		c.fail(err)
 	}
