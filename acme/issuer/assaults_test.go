@@ -71,7 +71,7 @@ func TestAssaults(t *testing.T) {
 		{name: "CVE-2025-54799 an order that has moved to http", front: at("/order-plz", always(308, "", "Location: http://127.0.0.1:1/")), class: acme.ClassMalformed, text: "redirected to http://127.0.0.1:1/", next: time.Hour},
 		{name: "a finalize link that is a file", front: rewrite("/order-plz", `"finalize": "https:`, `"finalize": "file:`), class: acme.ClassMalformed, text: "is not https", next: time.Hour},
 
-		{name: "nine of ten nonces are bad", front: badNonces, hurry: hurried(20*time.Second, 0, 0), class: acme.ClassNetwork, text: "badNonce: not this one", next: time.Minute},
+		{name: "nine of ten nonces are bad", front: badNonces(10), hurry: hurried(20*time.Second, 0, 0), class: acme.ClassNetwork, text: "badNonce: not this one", next: time.Minute},
 		{name: "no nonce", front: withoutNonce(false), class: acme.ClassMalformed, text: "nonce", next: time.Hour},
 		{name: "the nonce bug of acme.sh: an empty nonce", front: withoutNonce(true), class: acme.ClassMalformed, text: "nonce", next: time.Hour},
 

@@ -135,17 +135,19 @@ var inTwoHours = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 	w.WriteHeader(http.StatusTooManyRequests)
 })
 
-// badNonces refuses nine of ten nonces. The first to be taken is the tenth.
-func badNonces(real http.Handler) http.Handler {
-	var posts atomic.Int32
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost && posts.Add(1)%10 != 0 {
-			w.Header().Set("Replay-Nonce", nonceOf(real))
-			always(400, `{"type":"urn:ietf:params:acme:error:badNonce","detail":"not this one","status":400}`).ServeHTTP(w, r)
-			return
-		}
-		real.ServeHTTP(w, r)
-	})
+// badNonces refuses all nonces but every n-th.
+func badNonces(n int32) wall {
+	return func(real http.Handler) http.Handler {
+		var posts atomic.Int32
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPost && posts.Add(1)%n != 0 {
+				w.Header().Set("Replay-Nonce", nonceOf(real))
+				always(400, `{"type":"urn:ietf:params:acme:error:badNonce","detail":"not this one","status":400}`).ServeHTTP(w, r)
+				return
+			}
+			real.ServeHTTP(w, r)
+		})
+	}
 }
 
 // withoutNonce gives none, or an empty one.

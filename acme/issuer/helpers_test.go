@@ -2,9 +2,9 @@ package issuer_test
 
 import (
 	"crypto/tls"
+	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -74,28 +74,19 @@ func nonceOf(real http.Handler) string {
 	return rec.Header().Get("Replay-Nonce")
 }
 
-// goDown ends a server and keeps everybody else from its port: a server of another test would answer there.
-func goDown(t *testing.T, s *httptest.Server) {
+// goDown ends a server whose port stays this test's: a server of another one would answer there. Nor does it answer itself any
+// more: a process that is just being started has all our sockets until it runs, and closing one is not its end before that.
+func goDown(t *testing.T, s *server) {
 	t.Helper()
-	at := s.Listener.Addr().(*net.TCPAddr)
-	defer s.Close()    // which waits for its connections,
-	s.Listener.Close() // so that this must come first, and its port be taken at once
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	raw, err := s.tcp.SyscallConn()
+	if err == nil {
+		down := raw.Control(func(fd uintptr) { err = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+		err = errors.Join(down, err)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Close(fd) })
-	// A socket that is bound and does not listen. Connections of the past must not keep it out, nor it let others in.
-	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrInet4{Port: at.Port, Addr: [4]byte(at.IP.To4())})
-	}
-	if err == nil {
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
-	}
-	if err != nil {
-		t.Fatalf("hold port %d: %v", at.Port, err)
-	}
+	s.Close()
 }
 
 // record notes the paths that the CA asks port 80 for.

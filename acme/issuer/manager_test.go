@@ -28,7 +28,7 @@ func shown(t *testing.T, set *live.Set, name hostcheck.Name) []byte {
 // await gives the next event of that kind, and fails on one that tells of a failure unless that is what is awaited.
 func await(t *testing.T, events <-chan acme.Event, kind acme.Kind) acme.Event {
 	t.Helper()
-	deadline := time.NewTimer(30 * time.Second)
+	deadline := time.NewTimer(2 * time.Minute)
 	defer deadline.Stop()
 	for {
 		select {
@@ -40,7 +40,7 @@ func await(t *testing.T, events <-chan acme.Event, kind acme.Kind) acme.Event {
 				t.Fatalf("failed: %s", e.Text)
 			}
 		case <-deadline.C:
-			t.Fatalf("no %s within 30 s", kind)
+			t.Fatalf("no %s within two minutes", kind)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -27,6 +28,7 @@ import (
 
 	"ntsagent/acme"
 	"ntsagent/acme/challenge"
+	"ntsagent/acme/front/fronttest"
 	"ntsagent/acme/issuer"
 	"ntsagent/acme/pebble"
 	"ntsagent/acme/store"
@@ -37,12 +39,12 @@ import (
 type world struct {
 	directory string
 	caFile    string // root of the ACME server's own certificate
-	server    *httptest.Server
+	server    *server
 	manage    http.Handler // pebble's own management
 	zone      *zone
 	names     hostcheck.Set
 	responder *challenge.Responder
-	http      *httptest.Server
+	http      *server
 	tlsAddr   string
 
 	mu    sync.Mutex
@@ -51,11 +53,11 @@ type world struct {
 
 // settings are pebble's knobs. Its constructors read them from the environment, one world at a time.
 type settings struct {
-	badNonces, authzReuse int
-	eab                   bool
-	expired               bool                            // the server's own TLS certificate is over
-	front                 func(http.Handler) http.Handler // stands before the server; nil = nothing does
-	webPort, routerPort   uint16                          // where the CA comes for proofs, of who stands before the agent; 0 = the agent's own
+	authzReuse          int // percent
+	eab                 bool
+	expired             bool                            // the server's own TLS certificate is over
+	front               func(http.Handler) http.Handler // stands before the server; nil = nothing does
+	webPort, routerPort uint16                          // where the CA comes for proofs, of who stands before the agent; 0 = the agent's own
 }
 
 var pebbleEnv sync.Mutex
@@ -76,7 +78,7 @@ func newWorld(t *testing.T, s settings, names ...hostcheck.Name) *world {
 	}
 	w.names = hostcheck.NewSet(names, uint16(httpPort))
 	w.responder = challenge.New(w.names, nullLog)
-	w.http = &httptest.Server{Listener: httpListener, Config: challenge.NewHTTPServer(w.record(w.responder), nullLog)}
+	w.http = newServer(httpListener, challenge.NewHTTPServer(w.record(w.responder), nullLog))
 	w.http.Start()
 	t.Cleanup(w.http.Close)
 	w.tlsAddr = tlsListener.Addr().String()
@@ -88,7 +90,7 @@ func newWorld(t *testing.T, s settings, names ...hostcheck.Name) *world {
 	authority := ca.New(quiet, memory, "", "ecdsa", 0, 1, profiles)
 	pebbleEnv.Lock()
 	defer pebbleEnv.Unlock()
-	for k, v := range map[string]string{"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": strconv.Itoa(s.badNonces), "PEBBLE_AUTHZREUSE": strconv.Itoa(s.authzReuse)} {
+	for k, v := range map[string]string{"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUTHZREUSE": strconv.Itoa(s.authzReuse)} {
 		if err := os.Setenv(k, v); err != nil {
 			t.Fatal(err)
 		}
@@ -105,8 +107,7 @@ func newWorld(t *testing.T, s settings, names ...hostcheck.Name) *world {
 	if s.front != nil {
 		handler = s.front(handler)
 	}
-	w.server = httptest.NewUnstartedServer(handler)
-	w.server.Config.ErrorLog = quiet
+	w.server = newServer(listen(t), &http.Server{Handler: handler, ErrorLog: quiet})
 	if s.expired {
 		w.server.TLS = &tls.Config{Certificates: []tls.Certificate{expiredCertificate(t)}}
 	}
@@ -192,14 +193,25 @@ func (z *zone) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	w.WriteMsg(m)
 }
 
+// listen opens a port that is the test's until it ends, whether somebody listens there or not.
 func listen(t *testing.T) net.Listener {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", fronttest.FreePort(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ln.Close() })
 	return ln
+}
+
+// server is one that can go down, see goDown.
+type server struct {
+	*httptest.Server
+	tcp *net.TCPListener
+}
+
+func newServer(ln net.Listener, config *http.Server) *server {
+	return &server{&httptest.Server{Listener: ln, Config: config}, ln.(*net.TCPListener)}
 }
 
 func port(ln net.Listener) int { return ln.Addr().(*net.TCPAddr).Port }
