@@ -26,15 +26,8 @@ type faulty struct {
 
 func startFaulty(t *testing.T, udp func(q *dns.Msg, send func([]byte)), tcp func(q *dns.Msg, c net.Conn)) *faulty {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln, pc := listenBoth(t)
 	addr := ln.Addr().(*net.TCPAddr).AddrPort()
-	pc, err := net.ListenPacket("udp", addr.String())
-	if err != nil {
-		t.Fatal(err)
-	}
 	f := &faulty{Config: Config{Resolvers: []netip.AddrPort{addr}, Port: addr.Port()}}
 	var serving sync.WaitGroup
 	t.Cleanup(func() { ln.Close(); pc.Close(); serving.Wait() })
@@ -75,6 +68,26 @@ func startFaulty(t *testing.T, udp func(q *dns.Msg, send func([]byte)), tcp func
 		}
 	})
 	return f
+}
+
+// listenBoth listens at a port that is free for TCP and for UDP: the kernel chooses it for one of them, and others have ports of
+// the other.
+func listenBoth(t *testing.T) (net.Listener, net.PacketConn) {
+	t.Helper()
+	for {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pc, err := net.ListenPacket("udp", ln.Addr().String())
+		if err == nil {
+			return ln, pc
+		}
+		ln.Close()
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // resolve starts the answer of a resolver to q.
