@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"os/exec"
 	"time"
 )
@@ -9,7 +10,9 @@ import (
 const MaxOutput = 64 << 10
 
 // Output runs a program with nothing of ours but what cmd names, its arguments
-// above all, and returns the beginning of what it prints.
+// above all, and returns the beginning of what it prints. It waits for the program,
+// and not for one that this has left running with the same output, as what restarts
+// a daemon may.
 func Output(cmd *exec.Cmd) ([]byte, error) {
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
@@ -17,6 +20,9 @@ func Output(cmd *exec.Cmd) ([]byte, error) {
 	var out limited
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
+	if errors.Is(err, exec.ErrWaitDelay) { // instead of nil
+		err = nil
+	}
 	return out.b, err
 }
 

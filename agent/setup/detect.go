@@ -317,8 +317,9 @@ func (h Host) completed(d Daemon) Daemon {
 	return d
 }
 
-// askWithin bounds asking a program for its version.
-const askWithin = 2 * time.Second
+// askWithin bounds asking a program for its version. One that is slow to start on a
+// busy host must not be taken for another: what an ntpd is, it alone can say.
+const askWithin = 10 * time.Second
 
 // ask runs the program of a process for its version, if only root or we can have
 // put it there. What is run is the file that was looked at, whatever its path leads
