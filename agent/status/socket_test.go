@@ -22,7 +22,12 @@ import (
 // agent serves a Server on a socket of its own and returns the path.
 func agent(t *testing.T, s Server) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "run", "control.sock")
+	dir, err := os.MkdirTemp("", "agent") // not t.TempDir: the names of sockets are limited to 107 octets
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "run", "control.sock")
 	ln, err := Listen(path)
 	if err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ func manager(t *testing.T) func() string {
 	return func() string {
 		t.Helper()
 		b := make([]byte, 4096)
-		conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		conn.SetReadDeadline(time.Now().Add(time.Minute))
 		n, err := conn.Read(b)
 		if err != nil {
 			t.Fatalf("no notification: %v", err)
