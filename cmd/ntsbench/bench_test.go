@@ -271,6 +271,8 @@ func TestWrongUsageIsTold(t *testing.T) {
 		"a rate of next to nothing": {[]string{"plain", "--addr", here, "--rate", "1e-12"}, "--rate 1e-12"},
 		"a rate that is none":       {[]string{"plain", "--addr", here, "--rate", "NaN"}, "--rate NaN"},
 		"a time below nothing":      {[]string{"plain", "--addr", here, "--for", "-1s"}, "--for -1s"},
+		"no time for a reply":       {[]string{"plain", "--addr", here, "--lost-after", "0s"}, "--lost-after 0s"},
+		"no time for a session":     {[]string{"ke", "--addr", here, "--timeout", "0s"}, "--timeout 0s"},
 		"no NTP server":             {[]string{"nts", "--ke", here}, `--addr ""`},
 		"no key-exchange server":    {[]string{"nts", "--addr", here}, `--ke ""`},
 		"too many placeholders":     {[]string{"nts", "--addr", here, "--ke", here, "--placeholders", "8"}, "--placeholders 8: it is 0 to 7"},

@@ -18,6 +18,7 @@ import (
 // aim are the flags that say which NTS-KE server is loaded.
 type aim struct {
 	flag, addr, name, ca, groups string
+	timeout                      time.Duration
 }
 
 // flags adds them; that of the address has the name given.
@@ -27,10 +28,14 @@ func (a *aim) flags(f *flag.FlagSet, addr string) {
 	f.StringVar(&a.name, "name", "", "host `NAME`, or IP address, its certificate is for")
 	f.StringVar(&a.ca, "ca", "", "PEM `FILE` of who signed it (default: the system's authorities)")
 	f.StringVar(&a.groups, "groups", "default", "key exchange: x25519, or what this client prefers")
+	f.DurationVar(&a.timeout, "timeout", load.SessionTimeout, "how long one key exchange may take")
 }
 
 func (a *aim) target() (load.KETarget, error) {
-	t := load.KETarget{Name: a.name}
+	t := load.KETarget{Name: a.name, Timeout: a.timeout}
+	if a.timeout <= 0 {
+		return t, fmt.Errorf("%w: --timeout %v: it must be longer than 0", errUsage, a.timeout)
+	}
 	var err error
 	if t.Addr, err = address(a.flag, a.addr); err != nil {
 		return t, err
@@ -73,7 +78,16 @@ func address(flag, value string) (netip.AddrPort, error) {
 type queries struct {
 	sockets, window int
 	rate            float64
-	span            time.Duration
+	span, lostAfter time.Duration
+}
+
+// flags adds them.
+func (q *queries) flags(f *flag.FlagSet) {
+	f.IntVar(&q.sockets, "sockets", ntpSockets, "sockets, each with keys of its own if there are any")
+	f.IntVar(&q.window, "window", ntpWindow, "queries in flight on each")
+	f.Float64Var(&q.rate, "rate", 0, "queries per second in all; 0: as fast as they are answered")
+	f.DurationVar(&q.span, "for", 10*time.Second, "how long; 0: until Ctrl-C")
+	f.DurationVar(&q.lostAfter, "lost-after", load.LostAfter, "how long a reply is waited for")
 }
 
 func (q queries) valid() error {
@@ -86,6 +100,8 @@ func (q queries) valid() error {
 		return fmt.Errorf("%w: --rate %g: it is 0, or 1 to 1e7", errUsage, q.rate)
 	case q.span < 0:
 		return fmt.Errorf("%w: --for %v: it cannot be negative; 0 is until Ctrl-C", errUsage, q.span)
+	case q.lostAfter <= 0:
+		return fmt.Errorf("%w: --lost-after %v: it must be longer than 0", errUsage, q.lostAfter)
 	}
 	return nil
 }
@@ -114,17 +130,15 @@ func runKE(ctx context.Context, args []string, stdout, _ io.Writer) error {
 
 func runNTS(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	var a aim
+	var q queries
 	var c load.NTSConfig
 	f := flag.NewFlagSet("nts", flag.ContinueOnError)
 	ntp := f.String("addr", "", "`ADDRESS:PORT` of the NTP server")
 	a.flags(f, "ke")
-	f.IntVar(&c.Sockets, "sockets", ntpSockets, "sockets, each with keys of its own")
-	f.IntVar(&c.Window, "window", ntpWindow, "queries in flight on each")
+	q.flags(f)
 	f.IntVar(&c.Placeholders, "placeholders", 0, "cookie placeholders in each query, up to 7")
 	alg := f.Uint("aead", uint(aead.SIVCMAC256), "IANA `NUMBER` of the AEAD algorithm: 15, 16, 17 or 30")
 	f.BoolVar(&c.UnknownKey, "unknown-key", false, "ask with cookies under a key the server does not have; NTS NAKs are the good replies")
-	f.Float64Var(&c.Rate, "rate", 0, "queries per second in all; 0: as fast as they are answered")
-	f.DurationVar(&c.For, "for", 10*time.Second, "how long; 0: until Ctrl-C")
 	if err := parse(f, args, stdout); err != nil {
 		return err
 	}
@@ -135,9 +149,10 @@ func runNTS(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	if c.NTP, err = address("addr", *ntp); err != nil {
 		return err
 	}
-	if err := (queries{c.Sockets, c.Window, c.Rate, c.For}).valid(); err != nil {
+	if err := q.valid(); err != nil {
 		return err
 	}
+	c.Sockets, c.Window, c.Rate, c.For, c.LostAfter = q.sockets, q.window, q.rate, q.span, q.lostAfter
 	if c.AEAD = aead.ID(*alg); *alg > 0xffff || c.AEAD.KeyLen() == 0 {
 		return fmt.Errorf("%w: --aead %d: it is 15, 16, 17 or 30", errUsage, *alg)
 	}
@@ -152,24 +167,22 @@ func runNTS(ctx context.Context, args []string, stdout, _ io.Writer) error {
 }
 
 func runPlain(ctx context.Context, args []string, stdout, _ io.Writer) error {
-	var c load.PlainConfig
+	var q queries
 	f := flag.NewFlagSet("plain", flag.ContinueOnError)
 	ntp := f.String("addr", "", "`ADDRESS:PORT` of the NTP server")
-	f.IntVar(&c.Sockets, "sockets", ntpSockets, "sockets")
-	f.IntVar(&c.Window, "window", ntpWindow, "queries in flight on each")
-	f.Float64Var(&c.Rate, "rate", 0, "queries per second in all; 0: as fast as they are answered")
-	f.DurationVar(&c.For, "for", 10*time.Second, "how long; 0: until Ctrl-C")
+	q.flags(f)
 	err := parse(f, args, stdout)
 	if err != nil {
 		return err
 	}
-	if c.NTP, err = address("addr", *ntp); err != nil {
+	at, err := address("addr", *ntp)
+	if err != nil {
 		return err
 	}
-	if err := (queries{c.Sockets, c.Window, c.Rate, c.For}).valid(); err != nil {
+	if err := q.valid(); err != nil {
 		return err
 	}
-	r, err := load.Plain(ctx, c)
+	r, err := load.Plain(ctx, load.PlainConfig{NTP: at, Sockets: q.sockets, Window: q.window, Rate: q.rate, For: q.span, LostAfter: q.lostAfter})
 	if err != nil {
 		return err
 	}
@@ -215,7 +228,7 @@ func runIdle(ctx context.Context, args []string, stdout, _ io.Writer) error {
 		return fmt.Errorf("no connection was opened; the first: %w", idle.FirstErr)
 	}
 	fmt.Fprintf(stdout, "%d connections opened, %d refused%s\n", idle.Opened(), idle.Refused, reason(idle.FirstErr))
-	p := load.Probe(ctx, t, probes, probeMost)
+	p := load.Probe(ctx, t, probes, t.Timeout)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -117,7 +117,7 @@ func localShortage(err error) bool {
 // open brings one connection to where it falls silent. Its life is counted from
 // when TCP was connected.
 func open(ctx context.Context, t KETarget, kind Kind, half []byte) (net.Conn, time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, sessionTimeout)
+	ctx, cancel := context.WithTimeout(ctx, t.timeout())
 	defer cancel()
 	nc, err := new(net.Dialer).DialContext(ctx, "tcp", t.Addr.String())
 	if err != nil {

@@ -7,6 +7,7 @@ package load
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -23,8 +24,8 @@ import (
 	"ntsagent/ntske/client"
 )
 
-// sessionTimeout is how long one session may take before it has failed.
-const sessionTimeout = 5 * time.Second
+// SessionTimeout is how long one session may take before it has failed, unless its target says it.
+const SessionTimeout = 5 * time.Second
 
 // cookiesWanted is how many cookies a key exchange brings (RFC 8915 §4.1.6).
 const cookiesWanted = 8
@@ -38,13 +39,17 @@ type KETarget struct {
 	Name   string         // its certificate must be for
 	Roots  *x509.CertPool // who may have signed that; nil: the system's
 	Groups []tls.CurveID  // key exchange groups offered; nil: those crypto/tls prefers
+
+	Timeout time.Duration // of one session; 0: SessionTimeout
 }
+
+func (t KETarget) timeout() time.Duration { return cmp.Or(t.Timeout, SessionTimeout) }
 
 // KE runs whole NTS-KE sessions for d, each of the clients one after another.
 // Every session verifies the certificate, the answer as a strict client does,
 // AES-SIV-CMAC-256, eight cookies of one length and the close_notify at the end.
 func KE(ctx context.Context, t KETarget, clients int, d time.Duration) Result {
-	return loop(ctx, clients, d, t.session)
+	return loop(ctx, clients, d, t.timeout(), t.session)
 }
 
 // session is one verified NTS-KE session.
@@ -89,7 +94,7 @@ func verify(res client.Result, alg aead.ID) error {
 // TLSFloor runs TLS sessions for d as KE does, against a server that sends
 // answer right after the handshake, asked nothing, and says close_notify.
 func TLSFloor(ctx context.Context, t KETarget, answer []byte, clients int, d time.Duration) Result {
-	return loop(ctx, clients, d, func(ctx context.Context) error { return t.floor(ctx, answer) })
+	return loop(ctx, clients, d, t.timeout(), func(ctx context.Context) error { return t.floor(ctx, answer) })
 }
 
 // floor is one verified session of a TLS floor.
@@ -161,12 +166,12 @@ func (c *tailed) Read(b []byte) (int, error) {
 // has begun by then is finished, so that a server's CPU time belongs to what is
 // counted. A session that ctx cuts off counts as nothing. After one that failed
 // its client pauses, so that a server that is away is not hammered.
-func loop(ctx context.Context, clients int, d time.Duration, session func(context.Context) error) Result {
+func loop(ctx context.Context, clients int, d, timeout time.Duration, session func(context.Context) error) Result {
 	begin := time.Now()
 	results := make([]Result, clients)
 	var going sync.WaitGroup
 	for i := range results {
-		going.Go(func() { results[i] = oneAfterAnother(ctx, begin, d, session) })
+		going.Go(func() { results[i] = oneAfterAnother(ctx, begin, d, timeout, session) })
 	}
 	going.Wait()
 	var all Result
@@ -176,10 +181,10 @@ func loop(ctx context.Context, clients int, d time.Duration, session func(contex
 	return all
 }
 
-func oneAfterAnother(ctx context.Context, begin time.Time, d time.Duration, session func(context.Context) error) Result {
+func oneAfterAnother(ctx context.Context, begin time.Time, d, timeout time.Duration, session func(context.Context) error) Result {
 	var r Result
 	for now := begin; now.Sub(begin) < d; {
-		limited, cancel := context.WithTimeout(ctx, sessionTimeout)
+		limited, cancel := context.WithTimeout(ctx, timeout)
 		err := session(limited)
 		cancel()
 		if ctx.Err() != nil {

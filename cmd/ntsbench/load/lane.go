@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"syscall"
 	"time"
@@ -24,7 +23,7 @@ var (
 
 // dialect makes the requests of one socket and judges what comes back. Requests are numbered by the slot
 // they fly in. reserve and ask are called by several goroutines, but for one request by one at a time;
-// token and judge by the one that reads.
+// token and judge by one at a time.
 type dialect interface {
 	// reserve takes what request i needs; false if there is nothing to take now.
 	reserve(i int) bool
@@ -46,6 +45,9 @@ type lane struct {
 	speak  dialect
 	open   bool // open loop: a request is sent because its time has come, else because there is a slot for it
 
+	reading sync.Mutex // held from the kernel until what was read is counted
+	buf     []byte     // room for the longest datagram; whose reading it is
+
 	mu      sync.Mutex
 	slots   []slot
 	free    []int               // slots nobody uses
@@ -63,13 +65,14 @@ type slot struct {
 	token   uint64
 	due     time.Time // intended time, from which latency counts
 	sent    time.Time
-	fault   error // why it was not sent after all
-	live    bool  // may be answered
-	holds   int   // who still uses it: the sender until it has returned from the kernel, the reply until it is counted
+	away    time.Time // when the kernel had taken it; zero until then
+	fault   error     // why it was not sent after all
+	live    bool      // may be answered
+	holds   int       // who still uses it: the sender until it has returned from the kernel, the reply until it is counted
 }
 
 func newLane(s *socket, d dialect, window int, open bool, idle chan<- struct{}) *lane {
-	l := &lane{socket: s, speak: d, open: open, idle: idle, slots: make([]slot, window), lost: map[uint64]struct{}{}}
+	l := &lane{socket: s, speak: d, open: open, idle: idle, slots: make([]slot, window), buf: make([]byte, 1<<16), lost: map[uint64]struct{}{}}
 	for i := range window {
 		l.free = append(l.free, i)
 	}
@@ -122,7 +125,7 @@ func (l *lane) send(i int, due time.Time) {
 
 	l.mu.Lock()
 	s.token, s.live, s.holds, s.fault = token, true, 2, nil
-	s.sent = time.Now()
+	s.sent, s.away = time.Now(), time.Time{}
 	s.due = due
 	if !l.open {
 		s.due = s.sent
@@ -134,7 +137,7 @@ func (l *lane) send(i int, due time.Time) {
 		_, err = l.socket.conn.Write(s.request)
 	}
 	l.mu.Lock()
-	s.fault = err
+	s.fault, s.away = err, time.Now()
 	l.release(i)
 	l.mu.Unlock()
 }
@@ -159,19 +162,35 @@ func (l *lane) tellIfIdle() {
 	}
 }
 
-// receive reads and judges until the socket is closed. buf has room for the longest datagram.
-func (l *lane) receive(buf []byte) {
-	for {
-		n, arrived, err := l.socket.read(buf)
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return
-		case err != nil:
-			continue // about a datagram that did not reach the server; its request is lost in time
-		}
-		l.take(buf[:n], arrived)
+// receive reads and judges until the socket is closed.
+func (l *lane) receive() {
+	for l.socket.raw.Read(l.takeNext) == nil {
 		l.pump()
 	}
+}
+
+// takeNext counts the next datagram; false: none is there.
+func (l *lane) takeNext(fd uintptr) bool {
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	n, arrived, err := l.socket.read(fd, l.buf)
+	if err == nil {
+		l.take(l.buf[:n], arrived)
+	} // else it is about a datagram that did not reach the server: its request is lost in time
+	return err != syscall.EAGAIN
+}
+
+// catchUp counts what is there. It says whether that was all, so that what is not answered by now has no reply
+// that only waits for us.
+func (l *lane) catchUp() (all bool) {
+	l.socket.raw.Control(func(fd uintptr) {
+		for range 2 * len(l.slots) { // there are no more unless the server sends what nobody asked for
+			if all = !l.takeNext(fd); all {
+				return
+			}
+		}
+	})
+	return all
 }
 
 // take counts what a datagram is good for.
@@ -220,13 +239,13 @@ func (l *lane) claim(b []byte) (i int, ok bool) {
 	return 0, false
 }
 
-// expire counts the requests sent before then as lost.
+// expire counts the requests that were away by then as lost.
 func (l *lane) expire(then, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.slots {
 		s := &l.slots[i]
-		if !s.live || s.sent.After(then) {
+		if !s.live || s.away.IsZero() || s.away.After(then) {
 			continue
 		}
 		s.live = false

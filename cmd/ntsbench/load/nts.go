@@ -32,7 +32,7 @@ type NTSConfig struct {
 	Placeholders int           // cookie placeholders in each request, 0 to 7
 	Rate         float64       // requests per second on all sockets together; 0: closed loop
 	For          time.Duration // how long requests are sent; 0: until the context ends
-	LostAfter    time.Duration // a request without a reply has failed after; 0: 1 s
+	LostAfter    time.Duration // a request without a reply has failed after; 0: the package's LostAfter
 	Begin        func()        // called when keys are exchanged, before the first query; may be nil
 }
 
@@ -129,7 +129,7 @@ func (m *mint) work(ctx context.Context, speakers []*nts, lanes []*lane) {
 
 // fill does one key exchange for d.
 func (m *mint) fill(ctx context.Context, d *nts) error {
-	limited, cancel := context.WithTimeout(ctx, sessionTimeout)
+	limited, cancel := context.WithTimeout(ctx, m.from.timeout())
 	defer cancel()
 	res, err := m.from.exchange(limited, m.alg)
 	var a *association

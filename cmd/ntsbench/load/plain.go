@@ -27,7 +27,7 @@ type PlainConfig struct {
 	Octets    int           // length of a request; 0: 48, which is the only length of an NTP query
 	Reply     int           // of an echo: length of its reply, the start of the request; 0: all of it
 	For       time.Duration // how long requests are sent; 0: until the context ends
-	LostAfter time.Duration // a request without a reply has failed after; 0: 1 s
+	LostAfter time.Duration // a request without a reply has failed after; 0: the package's LostAfter
 }
 
 func (c PlainConfig) traffic() (traffic, error) {

@@ -6,14 +6,17 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// socket is a connected UDP socket. One goroutine may read while others write.
+// socket is a connected UDP socket. One goroutine at a time may read while others write.
 type socket struct {
 	conn    *net.UDPConn
+	raw     syscall.RawConn
 	control [64]byte // what the kernel says beside a datagram; the reader's
 }
 
@@ -37,16 +40,28 @@ func dial(addr netip.AddrPort) (*socket, error) {
 		conn.Close()
 		return nil, fmt.Errorf("have arriving datagrams stamped: %w", err)
 	}
-	return &socket{conn: conn}, nil
+	return &socket{conn: conn, raw: raw}, nil
 }
 
-// read reads a datagram and says when it arrived, which is earlier than now: under load it waited for us,
-// and that is neither the server's latency nor its clock's offset.
-func (s *socket) read(b []byte) (n int, arrived time.Time, err error) {
-	n, controls, _, _, err := s.conn.ReadMsgUDPAddrPort(b, s.control[:])
+// read reads a datagram that is there; the error is EAGAIN if there is none. It says when the datagram arrived,
+// which is earlier than now: under load it waited for us, and that is neither the server's latency nor its
+// clock's offset. fd is the socket's, from its raw.
+func (s *socket) read(fd uintptr, b []byte) (n int, arrived time.Time, err error) {
+	room := unix.Iovec{Base: &b[0]}
+	room.SetLen(len(b))
+	msg := unix.Msghdr{Iov: &room, Control: &s.control[0]}
+	msg.SetIovlen(1)
+	msg.SetControllen(len(s.control))
+	got, _, errno := unix.Syscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&msg)), unix.MSG_DONTWAIT)
+	if errno != 0 {
+		return 0, time.Time{}, errno
+	}
 	now := time.Now()
-	return n, now.Add(-waited(now, s.control[:controls])), err
+	return int(got), now.Add(-waited(now, s.control[:msg.Controllen])), nil
 }
+
+// longestWait is what a datagram may have waited for us: for more the clock was set in between.
+const longestWait = 10 * time.Second
 
 // waited returns how long ago the kernel received a datagram, from its control message SCM_TIMESTAMPNS; 0 if
 // there is none or the clock was set in between.
@@ -59,7 +74,7 @@ func waited(now time.Time, control []byte) time.Duration {
 	}
 	seconds, nanoseconds := binary.NativeEndian.Uint64(control[header:]), binary.NativeEndian.Uint64(control[header+8:])
 	d := now.Sub(time.Unix(int64(seconds), int64(nanoseconds))) // of the wall clock: the stamp has no other
-	if d < 0 || d > time.Second {
+	if d < 0 || d > longestWait {
 		return 0
 	}
 	return d

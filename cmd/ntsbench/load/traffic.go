@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// defaultLostAfter is when a request without a reply is lost.
-const defaultLostAfter = time.Second
+// LostAfter is when a request without a reply is lost, unless a load says it. It is long because a server, or the
+// whole machine, may stand still for some seconds, and answer then.
+const LostAfter = 5 * time.Second
 
 // The rates of an open loop, per second.
 const (
@@ -25,7 +26,7 @@ type traffic struct {
 	window    int           // requests in flight on a socket, at most
 	rate      float64       // requests per second on all sockets; 0: closed loop
 	span      time.Duration // 0: until the context ends
-	lostAfter time.Duration // 0: defaultLostAfter
+	lostAfter time.Duration // 0: LostAfter
 }
 
 func (t traffic) valid() error {
@@ -84,7 +85,7 @@ func (t traffic) run(ctx context.Context, lanes []*lane, idle <-chan struct{}) (
 		defer time.AfterFunc(t.span, end).Stop()
 	}
 	for _, l := range lanes {
-		readers.Go(func() { l.receive(make([]byte, 1<<16)) })
+		readers.Go(func() { l.receive() })
 		l.pump()
 	}
 	t.supervise(ctx, lanes, idle, stop)
@@ -120,7 +121,7 @@ func (t traffic) pace(p *pulse, lanes []*lane, start time.Time, interval time.Du
 func (t traffic) supervise(ctx context.Context, lanes []*lane, idle <-chan struct{}, stop func()) {
 	lostAfter := t.lostAfter
 	if lostAfter == 0 {
-		lostAfter = defaultLostAfter
+		lostAfter = LostAfter
 	}
 	sweep := time.NewTicker(max(lostAfter/16, time.Millisecond))
 	defer sweep.Stop()
@@ -133,7 +134,9 @@ func (t traffic) supervise(ctx context.Context, lanes []*lane, idle <-chan struc
 			continue
 		case now := <-sweep.C:
 			for _, l := range lanes {
-				l.expire(now.Add(-lostAfter), now)
+				if l.catchUp() {
+					l.expire(now.Add(-lostAfter), now)
+				}
 				if !over.IsZero() && now.Sub(over) > lostAfter {
 					l.drop()
 				}
