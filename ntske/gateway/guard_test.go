@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ntsagent/agent/daemon/daemontest"
-	"ntsagent/ntske/client"
 	"ntsagent/ntske/packet"
 )
 
@@ -25,13 +24,22 @@ func TestDatagramsThatAreTooLongAndFloodsAreDropped(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	send(append(clientHeader().AppendTo(nil), make([]byte, maxDatagram)...))
-	until(t, "the long one", func() bool { return s.g.Counts()[SilentLong] == 1 })
+	long := append(clientHeader().AppendTo(nil), make([]byte, maxDatagram)...)
+	until(t, "the long one", func() bool { send(long); return s.g.Counts()[SilentLong] > 0 }) // the first may come to a network that is not up yet
+	short := func() (all uint64) {
+		for outcome, n := range s.g.Counts() {
+			if outcome != SilentLong && outcome != Asked && outcome != Unsent {
+				all += n
+			}
+		}
+		return all
+	}
 	for i := range uint64(1000) {
 		send(clientHeader().AppendTo(nil))
-		until(t, "the next", func() bool { n := s.g.Counts(); return n[ServedPlain]+n[SilentLimit] == i+1 })
+		until(t, "the next", func() bool { return short() == i+1 }) // on a busy machine it may come too late to be served
 	}
-	if n := s.g.Counts(); n[ServedPlain] < 50 || n[ServedPlain] > 300 { // 10, and an eighth of the others
+	n := s.g.Counts()
+	if passed := short() - n[SilentLimit]; passed < 50 || passed > 300 || n[ServedPlain] == 0 { // 10, and an eighth of the others
 		t.Errorf("counted %v", n)
 	}
 }
@@ -90,7 +98,7 @@ func TestAGatewayDoesNotAnswerAGateway(t *testing.T) {
 		t.Errorf("mirrored %+v", m.State())
 	}
 	until(t, "the operator being told", func() bool { return strings.Contains(m.Report().Fault, "is a gateway itself") })
-	if reply, err := client.Plain(t.Context(), s.addr); err != nil || reply.Header.Stratum != 2 {
+	if reply, err := s.plain(t, s.addr); err != nil || reply.Header.Stratum != 2 {
 		t.Errorf("a client: %+v, %v", reply.Header, err)
 	}
 }

@@ -184,44 +184,68 @@ func TestOpenNTPDsTimeIsServedThroughoutASlew(t *testing.T) {
 	m := startMirror(t, o.addr, interval)
 	mirrored, byRelay := siteBefore(t, m, "127.0.0.1:0", 1, nil), siteBefore(t, m, "127.0.0.1:0", 1, relayed)
 	for _, amount := range []time.Duration{0, time.Millisecond, -800 * time.Microsecond} {
-		o.adjust(t, amount)
-		// The mirror has asked since, and where long delays hide the step it has forgotten what was before.
-		known := m.clock().Mono + int64((trackLen+2)*interval)
-		told := map[string]int{} // answers that cannot be of the clock alone
-		for i := 0; i < 10 || o.ahead(monotonic()) != 0; i++ {
-			for _, c := range []struct {
-				name string
-				ask  func() (client.Reply, bool)
-			}{
-				{"asked directly", func() (client.Reply, bool) { r, ok := o.ask(); r.Header.RootDispersion = 0; return r, ok }},
-				{"mirrored", func() (client.Reply, bool) { return mirrored.ask(t) }},
-				{"by relay", func() (client.Reply, bool) { return byRelay.ask(t) }},
-			} {
-				if s := m.State(); c.name == "mirrored" && s.at.Mono < known {
-					continue
-				}
-				from := o.ahead(monotonic())
-				r, ok := c.ask()
-				to := o.ahead(monotonic())
-				if !ok {
-					continue // a busy machine
-				}
-				lo, hi := time.Duration(min(from, to))-bound(r), time.Duration(max(from, to))+bound(r)
-				if r.Offset < lo || r.Offset > hi {
-					t.Errorf("%v, %s: %v ahead, want %v to %v; %v", amount, c.name, r.Offset, lo, hi, m.Condition())
-				}
-				if lo > 0 || hi < 0 {
-					told[c.name]++
-				}
+		told := map[string]int{}                                          // answers that cannot be of the clock alone
+		slew := func() { o.slews(t, amount, m, mirrored, byRelay, told) } // once or, on a busy machine, more often
+		for deadline := time.Now().Add(60 * time.Second); ; {
+			if slew(); amount == 0 || len(told) == 3 {
+				break
 			}
-			<-time.After(5 * time.Millisecond)
+			if time.Now().After(deadline) {
+				t.Errorf("%v: only %v answers could be told from the clock's", amount, told)
+				break
+			}
 		}
 		t.Logf("%v: %v told from the clock", amount, told)
-		if len(told) < 3 && amount != 0 {
-			t.Errorf("%v: only %v answers could be told from the clock's", amount, told)
-		}
 	}
 	t.Logf("mirrored %v; by relay %v", mirrored.g.Counts(), byRelay.g.Counts())
+}
+
+// slews makes one adjustment and compares all answers that come until it is worked off. A change that long delays hide is
+// known after as many exchanges as a track remembers, which they need not do much longer.
+func (o *openNTPD) slews(t *testing.T, amount time.Duration, m *Mirror, mirrored, byRelay *site, told map[string]int) {
+	t.Helper()
+	o.adjust(t, amount)
+	const forgotten = trackLen + 1 // one may have been under way
+	polls, relays, last := 0, 0, m.State()
+	for i := 0; i < 10 || o.ahead(monotonic()) != 0; i++ {
+		for _, c := range []struct {
+			name string
+			ask  func() (client.Reply, bool)
+		}{
+			{"asked directly", func() (client.Reply, bool) { r, ok := o.ask(); r.Header.RootDispersion = 0; return r, ok }},
+			{"mirrored", func() (client.Reply, bool) {
+				if s := m.State(); s != last {
+					polls, last = polls+1, s
+				}
+				if polls <= forgotten {
+					return client.Reply{}, false
+				}
+				return mirrored.ask(t)
+			}},
+			{"by relay", func() (client.Reply, bool) {
+				r, ok := byRelay.ask(t)
+				if ok {
+					relays++
+				}
+				return r, ok && relays > forgotten
+			}},
+		} {
+			from := o.ahead(monotonic())
+			r, ok := c.ask()
+			to := o.ahead(monotonic())
+			if !ok {
+				continue // a busy machine
+			}
+			lo, hi := time.Duration(min(from, to))-bound(r), time.Duration(max(from, to))+bound(r)
+			if r.Offset < lo || r.Offset > hi {
+				t.Errorf("%v, %s: %v ahead, want %v to %v; %v", amount, c.name, r.Offset, lo, hi, m.Condition())
+			}
+			if lo > 0 || hi < 0 {
+				told[c.name]++
+			}
+		}
+		<-time.After(5 * time.Millisecond)
+	}
 }
 
 func TestChronydsTimeIsServedThoughItDisciplinesNoClock(t *testing.T) {
@@ -244,12 +268,12 @@ func TestChronydsTimeIsServedThoughItDisciplinesNoClock(t *testing.T) {
 	until(t, "the source's time", near(300*time.Millisecond))
 	m := startMirror(t, chronyd.Addr, 250*time.Millisecond)
 	s := siteBefore(t, m, "127.0.0.1:0", 1, nil)
-	follows := func(what string, until time.Time) (first, last time.Duration) {
+	follows := func(what string, enough func(first, last client.Reply) bool) (first, last client.Reply) {
 		t.Helper()
 		n := 0
-		for deadline := time.Now().Add(30 * time.Second); n < 20 || time.Now().Before(until); {
+		for deadline := time.Now().Add(60 * time.Second); n < 20 || !enough(first, last); {
 			if time.Now().After(deadline) {
-				t.Fatalf("%s: only %d answers", what, n)
+				t.Fatalf("%s: only %d answers; from %v to %v", what, n, first.Offset, last.Offset)
 			}
 			before, ok1 := askPlain(chronyd.Addr)
 			r, ok2 := s.ask(t)
@@ -257,10 +281,14 @@ func TestChronydsTimeIsServedThoughItDisciplinesNoClock(t *testing.T) {
 			if !ok1 || !ok2 || !ok3 {
 				continue // a busy machine
 			}
-			if n++; n == 1 {
-				first = before.Offset
+			const stratum = 3 // behind daemonHeader
+			if before.Header.Stratum != stratum || r.Header.Stratum != stratum || after.Header.Stratum != stratum {
+				continue // there chronyd loses its source, and changes its mind at once: it runs on its own and admits no dispersion
 			}
-			last = after.Offset
+			if n++; n == 1 {
+				first = before
+			}
+			last = after
 			// Both are seen through delays of their own.
 			lo := min(before.Offset-before.Delay/2, after.Offset-after.Delay/2) - bound(r)
 			hi := max(before.Offset+before.Delay/2, after.Offset+after.Delay/2) + bound(r)
@@ -271,13 +299,19 @@ func TestChronydsTimeIsServedThoughItDisciplinesNoClock(t *testing.T) {
 		}
 		return first, last
 	}
-	follows("-x", time.Now().Add(time.Second))
+	start := time.Now()
+	follows("-x", func(_, _ client.Reply) bool { return time.Since(start) > time.Second })
 	until(t, "that chronyd smooths its time", func() bool { return strings.Contains(chronyd.Log(), "Time smoothing activated") })
+	start = time.Now()
 	shift(310 * time.Millisecond)
-	first, last := follows("smoothtime", time.Now().Add(3*time.Second))
-	t.Logf("smoothed from %v to %v", first, last)
-	if last < first+20*time.Microsecond || last > 309*time.Millisecond {
-		t.Errorf("the time was not smoothed: from %v to %v", first, last)
+	first, last := follows("smoothtime", func(first, last client.Reply) bool { // and the delays do not hide that
+		return last.Offset-last.Delay/2 > first.Offset+first.Delay/2+20*time.Microsecond && time.Since(start) > time.Second
+	})
+	// At 400 ppm at most; the rest is what chronyd's source may be wrong.
+	fastest := 300*time.Millisecond + time.Since(start)*400/1e6 + time.Millisecond
+	t.Logf("smoothed from %v to %v", first.Offset, last.Offset)
+	if last.Offset-last.Delay/2 > fastest {
+		t.Errorf("the time was not smoothed: from %v to %v", first.Offset, last.Offset)
 	}
 }
 
@@ -341,17 +375,20 @@ func TestChronydsRateLimitIsNotHitInSilence(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.relay.close()
-	served, refused := 0, 0
+	served, refused, asks, start := 0, 0, int64(0), time.Now().UnixNano()
+	// Requests come once in a millisecond, however slow the machine.
+	w.relay.clock = func() Instant { return Instant{start + asks*1e6, asks * 1e6} }
 	until(t, "a limit that is hit", func() bool {
+		asks++
 		if _, outcome := w.relay.ask(); outcome == Served {
 			served++
 		} else {
 			refused++
 		}
-		return refused > 500
+		return refused > 500 && served > 0
 	})
 	_, dropped := chronyd.Dropped()
-	if asked := w.tally.n[Asked].Load(); served == 0 || dropped == 0 || asked > 100 || !strings.Contains(log.String(), "exempt loopback") {
+	if asked := w.tally.n[Asked].Load(); dropped == 0 || asked > uint64(asks/5) || !strings.Contains(log.String(), "exempt loopback") {
 		t.Errorf("%d answers and %d silences, asked %d times, chronyd dropped %d:\n%s", served, refused, asked, dropped, &log)
 	}
 }

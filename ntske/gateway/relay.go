@@ -41,6 +41,7 @@ type relay struct {
 	clock  func() Instant
 	log    hclog.Logger
 	tally  *tally
+	wait   time.Duration // for an answer: relayWait
 	rest   time.Duration // after the kiss code RATE
 
 	track  track
@@ -82,7 +83,7 @@ func newRelay(m *Mirror, t *tally) (*relay, error) {
 		conn.Close()
 		return fault(err)
 	}
-	r := &relay{conn: conn, raw: raw, clock: m.clock, log: m.conf.Log, tally: t, daemon: m.conf.Daemon, rest: rateFactor * m.conf.Interval}
+	r := &relay{conn: conn, raw: raw, clock: m.clock, log: m.conf.Log, tally: t, daemon: m.conf.Daemon, wait: relayWait, rest: rateFactor * m.conf.Interval}
 	r.iovec.Base = &r.in[0]
 	r.head.Iov = &r.iovec
 	r.head.SetIovlen(1)
@@ -149,7 +150,7 @@ func (r *relay) exchange() (exchange, error) {
 	origin := packet.Timestamp(binary.BigEndian.Uint64(r.nonces.take(8)))
 	question(origin).AppendTo(r.out[:0])
 	r.tally.n[Asked].Add(1)
-	if r.conn.SetReadDeadline(time.Now().Add(relayWait)) != nil {
+	if r.conn.SetReadDeadline(time.Now().Add(r.wait)) != nil {
 		return exchange{}, errRelay
 	}
 	begin := steady(r.clock)

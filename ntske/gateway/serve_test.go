@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ntsagent/agent/daemon/daemontest"
 	"ntsagent/ntske/client"
 	"ntsagent/ntske/cookie"
 	"ntsagent/ntske/packet"
@@ -81,18 +82,36 @@ func (s *site) keys() client.Keys {
 	return client.Keys{AEAD: s.session.AEAD, C2S: s.session.C2S, S2C: s.session.S2C}
 }
 
-// query asks with the agent's own client, up to three times: a busy machine may lose a datagram, and a gateway
-// that was held up too long does not answer.
+// query asks with the agent's own client until there is an answer, for a minute: a gateway that was held up too long
+// does not answer, nor one whose daemon was.
 func (s *site) query(t testing.TB, addr netip.AddrPort, c []byte, placeholders int) (client.Reply, error) {
 	t.Helper()
-	for tries := 1; ; tries++ {
+	return patiently(t, func(ctx context.Context) (client.Reply, error) {
+		return client.Query(ctx, addr, s.keys(), c, placeholders)
+	})
+}
+
+// plain is query without NTS.
+func (s *site) plain(t testing.TB, addr netip.AddrPort) (client.Reply, error) {
+	t.Helper()
+	return patiently(t, func(ctx context.Context) (client.Reply, error) { return client.Plain(ctx, addr) })
+}
+
+func patiently(t testing.TB, ask func(context.Context) (client.Reply, error)) (client.Reply, error) {
+	for deadline := time.Now().Add(time.Minute); ; {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-		reply, err := client.Query(ctx, addr, s.keys(), c, placeholders)
+		reply, err := ask(ctx)
 		cancel()
-		if !errors.Is(err, client.ErrSilent) || tries == 3 {
+		if !errors.Is(err, client.ErrSilent) || time.Now().After(deadline) {
 			return reply, err
 		}
 	}
+}
+
+// near reports whether the clock that answered is ahead by this much, as far as the client can know: an interruption
+// of itself is to it a part of the network.
+func near(r client.Reply, ahead time.Duration) bool {
+	return (r.Offset - ahead).Abs() <= 20*time.Millisecond+r.Delay.Abs()/2
 }
 
 func TestClientsAreServed(t *testing.T) {
@@ -112,12 +131,12 @@ func TestClientsAreServed(t *testing.T) {
 					t.Fatalf("query %d: %d cookies, %v", i, len(reply.Cookies), err)
 				}
 				h := reply.Header
-				if h.Stratum != 2 || h.RefID != daemonHeader.RefID || h.RootDispersion <= daemonHeader.RootDispersion || reply.Offset.Abs() > 20*time.Millisecond {
+				if h.Stratum != 2 || h.RefID != daemonHeader.RefID || h.RootDispersion <= daemonHeader.RootDispersion || !near(reply, 0) {
 					t.Errorf("offset %v, header %+v", reply.Offset, h)
 				}
 				cookies = reply.Cookies
 			}
-			reply, err := client.Plain(t.Context(), addr)
+			reply, err := s.plain(t, addr)
 			if err != nil || reply.Header.Stratum != 2 {
 				t.Errorf("plain: %+v, %v", reply.Header, err)
 			}
@@ -125,7 +144,7 @@ func TestClientsAreServed(t *testing.T) {
 			if _, err := s.query(t, addr, cookies[0], 0); !errors.Is(err, client.ErrNAK) {
 				t.Errorf("with new keys: %v", err)
 			}
-			if n := s.g.Counts(); n[Served] < 20 || n[ServedPlain] != 1 || n[NAKKey] != 1 {
+			if n := s.g.Counts(); n[Served] < 20 || n[ServedPlain] == 0 || n[NAKKey] == 0 {
 				t.Errorf("counted %v", n)
 			}
 		})
@@ -145,7 +164,7 @@ func TestTheTimeServedIsTheDaemonsAndNotTheClocks(t *testing.T) {
 		return (d-shift).Abs() < time.Millisecond && u < time.Millisecond
 	})
 	reply, err := s.query(t, s.addr, s.cookie(t, s.ring.Current()), 0)
-	if err != nil || (reply.Offset-shift).Abs() > 20*time.Millisecond {
+	if err != nil || !near(reply, shift) {
 		t.Errorf("offset %v, %v", reply.Offset, err)
 	}
 }
@@ -186,24 +205,30 @@ func TestServeEndsAndTheSocketsCanBeUsedAgain(t *testing.T) {
 }
 
 func TestNobodyElseHasASocketAtTheAddress(t *testing.T) {
-	taken, err := (&net.ListenConfig{Control: reusePort}).ListenPacket(t.Context(), "udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var taken, beside, alone, besideUs error
+	daemontest.NewNetwork(t).Do(func() { // where nobody takes the port that is given back
+		var other net.PacketConn
+		if other, taken = (&net.ListenConfig{Control: reusePort}).ListenPacket(t.Context(), "udp4", "127.0.0.1:0"); taken != nil {
+			return
+		}
+		addr := other.LocalAddr().(*net.UDPAddr).AddrPort()
+		_, beside = Listen(t.Context(), addr, 2)
+		other.Close()
+		var conns []*net.UDPConn
+		conns, alone = Listen(t.Context(), addr, 2)
+		_, besideUs = Listen(t.Context(), addr, 1)
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+	if taken != nil || alone != nil {
+		t.Fatal(taken, alone)
 	}
-	addr := taken.LocalAddr().(*net.UDPAddr).AddrPort()
-	if _, err := Listen(t.Context(), addr, 2); !errors.Is(err, syscall.EADDRINUSE) {
-		t.Errorf("beside another server: %v", err)
+	if !errors.Is(beside, syscall.EADDRINUSE) {
+		t.Errorf("beside another server: %v", beside)
 	}
-	taken.Close()
-	conns, err := Listen(t.Context(), addr, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Listen(t.Context(), addr, 1); !errors.Is(err, syscall.EADDRINUSE) {
-		t.Errorf("beside ourselves: %v", err)
-	}
-	for _, c := range conns {
-		c.Close()
+	if !errors.Is(besideUs, syscall.EADDRINUSE) {
+		t.Errorf("beside ourselves: %v", besideUs)
 	}
 }
 
@@ -237,15 +262,15 @@ func TestAStepBetweenArrivalAndBatchIsSeenByEveryMode(t *testing.T) {
 		w.raw.Control(func(fd uintptr) { w.turns(fd) })
 	}
 	until(t, "an answer", func() bool { ask(); return n(ServedPlain) > 0 })
-	before := n(ServedPlain)
+	before, stepped := n(ServedPlain), w.clock().Mono
 	shift = int64(100 * time.Millisecond) // less than a request may wait
 	until(t, "silence", func() bool { ask(); return n(SilentStep) > 0 || n(ServedPlain) > before })
 	if n(ServedPlain) != before {
 		t.Error("a stamp of the clock before was served")
 	}
 	until(t, "an answer when all such stamps are too old", func() bool { ask(); return n(ServedPlain) > before })
-	if n(SilentStep) < 2 {
-		t.Errorf("silent %d times", n(SilentStep))
+	if silent := w.clock().Mono - stepped; silent < maxDwell {
+		t.Errorf("silent for %v", time.Duration(silent))
 	}
 }
 
@@ -259,6 +284,11 @@ func batchAllocatesNothing(t *testing.T, change func(*Config)) {
 	d := newDesk(t)
 	// Nobody runs this mirror, for its polls would be counted too.
 	conf := Config{Ring: func() *cookie.Ring { return d.ring }, Mirror: NewMirror(MirrorConfig{Daemon: netip.MustParseAddrPort("127.0.0.1:9")}), Plain: true}
+	start := time.Now().UnixNano()
+	conf.Mirror.clock = func() Instant { // of one reading: neither an interruption nor the machine steps it
+		wall := time.Now().UnixNano()
+		return Instant{wall, wall - start}
+	}
 	state := goodState(Instant{})
 	conf.Mirror.state.Store(state)
 	if change != nil {
@@ -288,18 +318,22 @@ func batchAllocatesNothing(t *testing.T, change func(*Config)) {
 	nts, _ := d.request(t, 7)
 	plain, in := clientHeader().AppendTo(nil), make([]byte, maxDatagram)
 	n := func(o Outcome) uint64 { return w.tally.n[o].Load() }
-	received := uint64(0)
+	// A machine that is too busy makes the gateway silent for a batch.
+	busy := func() uint64 { return n(SilentLate) + n(SilentStep) + n(SilentStale) + n(SilentUncertain) }
+	sent, received, deadline := uint64(0), uint64(0), time.Now().Add(60*time.Second)
 	err = w.raw.Control(func(fd uintptr) {
 		allocations := testing.AllocsPerRun(200, func() {
 			state.at = w.clock()
+			w.relay.notBefore, w.relay.pause = 0, 0 // whatever came of the last batch
 			answers()
 			for range 3 {
 				c.Write(nts)
 				c.Write(plain)
 			}
-			for range 2 { // it returns as soon as it has seen the end
+			for sent += 6; n(Served)+n(ServedPlain)+busy() < sent && time.Now().Before(deadline); {
 				w.turns(fd)
 			}
+			w.turns(fd) // it sees the end
 			for ; received < n(Served)+n(ServedPlain); received++ {
 				if _, err := c.Read(in); err != nil {
 					t.Fatal(err)
@@ -314,10 +348,8 @@ func batchAllocatesNothing(t *testing.T, change func(*Config)) {
 	if w.mode == RelayMode {
 		asked = 2 * 201 // for a batch of 2 and one of 4
 	}
-	// A machine that is too busy makes the gateway silent for a batch.
-	busy := n(SilentLate) + n(SilentStep) + n(SilentStale) + n(SilentUncertain)
-	if err != nil || received+busy != 6*201 || busy > 50 || n(Unsent) != 0 || n(Asked) != asked && busy == 0 {
-		t.Errorf("received %d and lost %d, asked %d times, %v", received, busy, n(Asked), err)
+	if err != nil || received+busy() != 6*201 || received < busy() || n(Unsent) != 0 || n(Asked) != asked && busy() == 0 {
+		t.Errorf("received %d and lost %d, asked %d times, %v", received, busy(), n(Asked), err)
 	}
 	if w.pace.send <= 0 || w.pace.answer <= 0 || w.depth != shallow {
 		t.Errorf("pace %+v, depth %d", w.pace, w.depth)
