@@ -2,9 +2,11 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"ntsagent/agent/config"
@@ -57,6 +59,19 @@ func (a *agent) newKE(cfg *config.Config, ntp netip.AddrPort) (*ke, error) {
 		purpose: status.ServiceKE, asked: cfg.KE.Listen, book: a.book, ready: a.keReady, shutAt: a.shutAt, serve: server.Serve,
 		patience: doubt, kick: make(chan struct{}, 1), log: a.Log.Named("listen"),
 	}}, nil
+}
+
+// end ends the listeners, all at the same time, and returns when the last client is served.
+func (k *ke) end() error {
+	listeners := k.door.book.take(k.door.purpose)
+	failed := make([]error, len(listeners))
+	var ending sync.WaitGroup
+	for i, ln := range listeners {
+		ending.Go(func() { failed[i] = k.server.Last(ln) })
+	}
+	ending.Wait()
+	k.server.Wait()
+	return errors.Join(failed...)
 }
 
 // formatOf is the daemon's way to write cookies.

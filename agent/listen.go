@@ -276,13 +276,16 @@ func (p *page) listenOnce(ctx context.Context, kept map[string]net.Listener) (ch
 // the network "tcp" would make [::] answer for IPv4 as well, and 0.0.0.0 beside
 // it would find its port taken. The daemon may hold SO_REUSEPORT sockets, so
 // that option is never set here: two processes must not share a port by chance.
-// No connection lives long enough for keep-alive probes, so they are not set up.
+// No connection lives long enough for keep-alive probes, so they are not set up,
+// nor for a second path: multipath TCP would keep the server from ending gently.
 func listenTCP(ctx context.Context, a netip.AddrPort) (net.Listener, error) {
 	network := "tcp4"
 	if a.Addr().Is6() && !a.Addr().Is4In6() {
 		network = "tcp6"
 	}
-	l, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, network, a.String())
+	conf := net.ListenConfig{KeepAlive: -1}
+	conf.SetMultipathTCP(false)
+	l, err := conf.Listen(ctx, network, a.String())
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w%s", a, err, listenHint(err))
 	}

@@ -49,17 +49,13 @@ func (p *parts) ntp() netip.AddrPort {
 }
 
 // stop ends the parts; key exchanges that have begun are finished first, which
-// takes no longer than their deadline. Newcomers are refused meanwhile, or wait
+// takes no longer than their deadline. Newcomers are not heard meanwhile, or wait
 // for the next agent in a given socket: to be let in and not served would cost
 // them more.
 func (p *parts) stop() error {
 	var err error
 	if p.ke != nil {
-		err = p.ke.tasks.Stop()
-		for _, ln := range p.ke.door.book.take(p.ke.door.purpose) {
-			err = errors.Join(err, p.ke.server.Last(ln))
-		}
-		p.ke.server.Wait()
+		err = errors.Join(p.ke.tasks.Stop(), p.ke.end())
 	}
 	err = errors.Join(err, p.exports.tasks.Stop(), p.certs.stop(), p.keys.tasks.Stop())
 	if p.gateway != nil {

@@ -108,12 +108,22 @@ func start(t *testing.T, cfg Config) *running {
 	if r.Server, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	if r.ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { r.ln.Close() })
+	r.ln = listen(t, "127.0.0.1:0")
 	r.serve()
 	return r
+}
+
+// listen opens what the agent does, which is no multipath TCP.
+func listen(t *testing.T, address string) net.Listener {
+	t.Helper()
+	var conf net.ListenConfig
+	conf.SetMultipathTCP(false)
+	ln, err := conf.Listen(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return ln
 }
 
 // serve starts Serve and leaves its end to the test or its cleanup.

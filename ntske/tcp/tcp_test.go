@@ -9,6 +9,7 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -277,6 +278,60 @@ func TestTheLastAreServedAndLaterOnesRefused(t *testing.T) {
 	}
 	if err := r.Last(struct{ net.Listener }{r.ln}); err != nil {
 		t.Errorf("one without a queue: %v", err)
+	}
+}
+
+func TestWhoComesWhileAListenerEndsIsServedOrNotHeardButNeverReset(t *testing.T) {
+	for range 5 {
+		r := start(t, Config{Services: map[string]Service{"one": answer("fine")}})
+		var ended atomic.Bool
+		var comers sync.WaitGroup
+		for range 16 {
+			comers.Go(func() {
+				for !ended.Load() {
+					c, err := net.DialTimeout("tcp", r.ln.Addr().String(), 100*time.Millisecond)
+					if err != nil {
+						continue // not heard, or refused
+					}
+					if got, err := r.ask(c, "one"); err != nil || got != "fine" {
+						t.Errorf("let in and not served: %q, %v", got, err)
+						return
+					}
+				}
+			})
+		}
+		r.stopAccepting()
+		if err := r.Last(r.ln); err != nil {
+			t.Error(err)
+		}
+		ended.Store(true)
+		comers.Wait()
+	}
+}
+
+func TestADeafListenerHearsNobodyNewAndKeepsWhomItHas(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		r := start(t, Config{Services: map[string]Service{"one": answer("fine")}})
+		r.stopAccepting()
+		r.ln = listen(t, address)
+		early := r.dial()
+		raw, err := r.ln.(syscall.Conn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := deafen(raw); err != nil {
+			t.Fatal(err)
+		}
+		var silent net.Error
+		if c, err := net.DialTimeout("tcp", r.ln.Addr().String(), 100*time.Millisecond); !errors.As(err, &silent) || !silent.Timeout() {
+			t.Errorf("%s: a newcomer: %v, %v; want silence", address, c, err)
+		}
+		if err := r.Last(r.ln); err != nil {
+			t.Error(err)
+		}
+		if got, err := r.ask(early, "one"); err != nil || got != "fine" {
+			t.Errorf("%s: who was let in: %q, %v", address, got, err)
+		}
 	}
 }
 
