@@ -32,6 +32,10 @@ const (
 	maxBody    = 4 << 10         // of an answer is looked at
 	maxHops    = 5               // of a redirect to the same host; CAs follow ten
 
+	// openTimeout is for one address of this host, which answers at once unless packets are dropped or the machine stands still:
+	// a second of that is not nobody.
+	openTimeout = 4 * time.Second
+
 	http11 = "http/1.1" // the ALPN of a browser, of those that are spoken here
 )
 
@@ -93,7 +97,7 @@ func (p Prober) listening(ctx context.Context, is6 bool, port uint16) (netip.Add
 		if a.Unmap().Is6() != is6 || p.own(at) {
 			continue
 		}
-		dial, cancel := context.WithTimeout(ctx, time.Second)
+		dial, cancel := context.WithTimeout(ctx, openTimeout)
 		c, err := new(net.Dialer).DialContext(dial, "tcp", at.String())
 		cancel()
 		if err == nil {

@@ -65,16 +65,20 @@ func TestAWebServerThatSaysNothingHoldsNobodyWhoIsStopped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	at := serve(t, func(c net.Conn) { cancel(); <-t.Context().Done() })
-	begun := time.Now()
-	prober := front.Prober{Addrs: []netip.Addr{at.Addr()}, HTTP: at.Port(), HTTPS: at.Port()}
-	if seen := prober.Ask(ctx, name, token, expected); len(seen) != 1 || seen[0].Right.Err == nil {
-		t.Errorf("%+v", seen)
+	var took time.Duration
+	for range 5 { // one that is not stopped takes longer each time, a machine that stands still does not
+		ctx, cancel := context.WithCancel(t.Context())
+		at := serve(t, func(c net.Conn) { cancel(); <-t.Context().Done() })
+		begun := time.Now()
+		prober := front.Prober{Addrs: []netip.Addr{at.Addr()}, HTTP: at.Port(), HTTPS: at.Port()}
+		if seen := prober.Ask(ctx, name, token, expected); len(seen) != 1 || seen[0].Right.Err == nil {
+			t.Errorf("%+v", seen)
+		}
+		if took = time.Since(begun); took < 4*time.Second { // one question alone has five
+			return
+		}
 	}
-	if took := time.Since(begun); took > 4*time.Second { // one question alone has five
-		t.Errorf("it took %s to stop", took)
-	}
+	t.Errorf("it took %s to stop", took)
 }
 
 // serve answers every request, once its first octet is there.
