@@ -37,7 +37,7 @@ func TestBehindHAProxyAFaultIsFoundAndItsSnippetMendsIt(t *testing.T) {
 			t.Parallel()
 			s := newStage(t)
 			judge := front.Judge{Agent: s.agent}
-			stop := fronttest.HAProxy(t, s.fill(c.conf), s.http)
+			stop := fronttest.HAProxy(t, s.fill(c.conf))
 			faults := s.faults(t, judge)
 			if len(faults) != len(c.want) {
 				t.Fatalf("faults %+v, want %q", faults, c.want)
@@ -55,7 +55,7 @@ func TestBehindHAProxyAFaultIsFoundAndItsSnippetMendsIt(t *testing.T) {
 			if head, more, _ := strings.Cut(mended, "\n"); head == "frontend https" { // it goes into the one that is there
 				mended = strings.Replace(c.conf, head+"\n", head+"\n"+more, 1)
 			}
-			fronttest.HAProxy(t, s.fill(mended), s.http)
+			fronttest.HAProxy(t, s.fill(mended))
 			if left := s.faults(t, judge); len(left) > 0 {
 				t.Errorf("the snippet\n%s\nleaves %+v", mended, left)
 			}

@@ -144,11 +144,7 @@ func TestBehindNginxAFaultIsFoundAndItsSnippetMendsIt(t *testing.T) {
 			if c.webroot {
 				judge = front.Judge{Webroot: s.folder}
 			}
-			ports := []uint16{s.http}
-			if strings.Contains(c.servers, "listen 443") {
-				ports = append(ports, s.https)
-			}
-			stop := fronttest.Nginx(t, s.fill(c.servers), ports...)
+			stop := fronttest.Nginx(t, s.fill(c.servers))
 			faults := s.faults(t, judge)
 			if len(faults) != len(c.want) {
 				t.Fatalf("faults %+v, want %q", faults, c.want)
@@ -169,7 +165,7 @@ func TestBehindNginxAFaultIsFoundAndItsSnippetMendsIt(t *testing.T) {
 			if !strings.Contains(snippet, "listen 80") { // the fault was that of the other port
 				snippet += c.servers[:strings.Index(c.servers, "server { listen 443")]
 			}
-			fronttest.Nginx(t, s.fill(snippet), s.http)
+			fronttest.Nginx(t, s.fill(snippet))
 			if left := s.faults(t, judge); len(left) > 0 {
 				t.Errorf("the snippet\n%s\nleaves %+v", snippet, left)
 			}

@@ -128,16 +128,9 @@ func TestBehindARouterAFaultIsFoundAndItsSnippetMendsIt(t *testing.T) {
 			r := newRouted(t)
 			var stops []func()
 			start := func(stream, haproxy, servers string) {
-				var ports []uint16
-				if strings.Contains(servers, "127.0.0.1:8443") {
-					ports = append(ports, r.web)
-				}
-				if haproxy == "" {
-					ports = append(ports, r.https)
-				}
-				stops = append(stops, fronttest.NginxRouter(t, r.fill(stream), r.fill(servers), ports...))
+				stops = append(stops, fronttest.NginxRouter(t, r.fill(stream), r.fill(servers)))
 				if haproxy != "" {
-					stops = append(stops, fronttest.HAProxy(t, r.fill(haproxy), r.https))
+					stops = append(stops, fronttest.HAProxy(t, r.fill(haproxy)))
 				}
 			}
 			start(c.stream, c.haproxy, c.servers)
@@ -238,19 +231,19 @@ func TestAWebSiteOnPort80BesideARouterIsFoundAndItsSnippetMendsIt(t *testing.T) 
 			site, run = head+" bind :80\n http-request return status 200 content-type text/html string shop\n", fronttest.HAProxy
 			mended = func(f front.Fault) string { return f.HAProxy + strings.TrimPrefix(site, head) }
 		}
-		fronttest.NginxRouter(t, r.fill(nginxByName), r.fill(shop), r.https, r.web)
+		fronttest.NginxRouter(t, r.fill(nginxByName), r.fill(shop))
 		faults := func() []front.Fault {
 			p := r.prober()
 			p.HTTP = port
 			return front.Judge{TLS: r.agent}.FaultsTLS(p.AskTLS(t.Context(), r.name, r.proof))
 		}
-		stop := run(t, places.Replace(site), port)
+		stop := run(t, places.Replace(site))
 		found := faults()
 		if len(found) != 1 || found[0].Fatal || !strings.Contains(found[0].What, "at port 80 shows browsers") || (found[0].HAProxy != "") != haproxy {
 			t.Fatalf("%+v", found)
 		}
 		stop()
-		run(t, places.Replace(mended(found[0])), port)
+		run(t, places.Replace(mended(found[0])))
 		if left := faults(); len(left) > 0 {
 			t.Errorf("the snippet in\n%s\nleaves %+v", mended(found[0]), left)
 		}

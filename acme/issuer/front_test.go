@@ -123,7 +123,7 @@ func TestIssueBehindNginx(t *testing.T) {
 				judge, webroot = front.Judge{Webroot: dir}, challenge.Webroot(dir)
 			}
 			fronttest.Nginx(t, fmt.Sprintf("server { listen 127.0.0.1:%d default_server; return 444; } server { listen 127.0.0.1:%d; server_name %s; "+
-				"location /.well-known/acme-challenge/ { %s } location / { return 404; } }", public, public, name, how), public)
+				"location /.well-known/acme-challenge/ { %s } location / { return 404; } }", public, public, name, how))
 			order, _ := newOrder(t, name, elliptic.P256())
 			issue(t, w.issuer(t, only(issuer.HTTP01), func(c *issuer.Config) {
 				c.Webroot, c.Front = webroot, &issuer.Front{Judge: judge, Prober: front.Prober{Addrs: loopback, HTTP: public, HTTPS: 1}}
@@ -206,11 +206,11 @@ func (w *world) route(t *testing.T, conf, what, which, agent string, at uint16) 
 		"server { listen 127.0.0.1:%d ssl; server_name shop.example; %s return 200 'the shop'; }", web, web, certificate)
 	conf = strings.NewReplacer("WHAT", what, "WHICH", which, "AGENT", agent, "HERE", fmt.Sprintf("127.0.0.1:%d", at), "SHOP", fmt.Sprintf("127.0.0.1:%d", web)).Replace(conf)
 	if strings.HasPrefix(conf, "stream") {
-		fronttest.NginxRouter(t, conf, shop, web, at)
+		fronttest.NginxRouter(t, conf, shop)
 		return
 	}
-	fronttest.Nginx(t, shop, web)
-	fronttest.HAProxy(t, conf, at)
+	fronttest.Nginx(t, shop)
+	fronttest.HAProxy(t, conf)
 }
 
 // routed has the agent count on a router at the port.

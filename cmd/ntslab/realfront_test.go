@@ -31,13 +31,13 @@ func TestWhatTheStatusSaysMendsWhoStandsBeforeTheAgent(t *testing.T) {
 		says      string
 		mend      func(nginx, haproxy string)
 	}{
-		{"tls-alpn-01", func() func() { return fronttest.Nginx(t, shop("443")+shop("[::]:443"), 443) },
+		{"tls-alpn-01", func() func() { return fronttest.Nginx(t, shop("443")+shop("[::]:443")) },
 			"tls-alpn-01 not tried: who has port 443 ends TLS for " + memberName + " itself, and knows no acme-tls/1",
-			func(nginx, _ string) { fronttest.NginxRouter(t, nginx, shop("127.0.0.1:8443"), 443, 8443) }},
+			func(nginx, _ string) { fronttest.NginxRouter(t, nginx, shop("127.0.0.1:8443")) }},
 		{"http-01", func() func() {
-			return fronttest.HAProxy(t, "frontend http\n bind :80,:::80 v6only\n http-request set-header Host agent.internal\n default_backend agent\nbackend agent\n server agent 127.0.0.1:8402\n", 80)
+			return fronttest.HAProxy(t, "frontend http\n bind :80,:::80 v6only\n http-request set-header Host agent.internal\n default_backend agent\nbackend agent\n server agent 127.0.0.1:8402\n")
 		}, "http-01 not tried: the web server on port 80 does not pass the Host",
-			func(_, haproxy string) { fronttest.HAProxy(t, haproxy, 80) }},
+			func(_, haproxy string) { fronttest.HAProxy(t, haproxy) }},
 	} {
 		stop := row.wrong()
 		m := startRealMember(t, row.challenge, byProxy)

@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"syscall"
@@ -69,14 +70,14 @@ func hold(t testing.TB, at unix.Sockaddr) (port uint16, ok bool) {
 	return uint16(bound.(*unix.SockaddrInet6).Port), true
 }
 
-// Nginx runs nginx with these server blocks until the test ends, or stop is called. It listens at the ports when it returns.
-func Nginx(t testing.TB, servers string, ports ...uint16) (stop func()) {
+// Nginx runs nginx with these server blocks until the test ends, or stop is called. It listens everywhere it is to when it returns.
+func Nginx(t testing.TB, servers string) (stop func()) {
 	t.Helper()
-	return NginxRouter(t, "", servers, ports...)
+	return NginxRouter(t, "", servers)
 }
 
 // NginxRouter is Nginx with a stream block besides.
-func NginxRouter(t testing.TB, stream, servers string, ports ...uint16) (stop func()) {
+func NginxRouter(t testing.TB, stream, servers string) (stop func()) {
 	t.Helper()
 	dir, root := t.TempDir(), partstest.Nginx(t, parts.Debian12)
 	var temp strings.Builder
@@ -89,18 +90,18 @@ func NginxRouter(t testing.TB, stream, servers string, ports ...uint16) (stop fu
 	}
 	conf := fmt.Sprintf("%s daemon off; master_process off; pid %s/pid; error_log stderr; events { worker_connections 64; }\n%s\nhttp { access_log off; %s\n%s\n}\n",
 		module, dir, stream, temp.String(), servers)
-	return run(t, root, ports, conf, "nginx", "-p", dir, "-e", "stderr", "-c")
+	return run(t, root, conf, "nginx", "-p", dir, "-e", "stderr", "-c")
 }
 
 // HAProxy is Nginx for haproxy, with these sections besides its timeouts.
-func HAProxy(t testing.TB, sections string, ports ...uint16) (stop func()) {
+func HAProxy(t testing.TB, sections string) (stop func()) {
 	t.Helper()
 	conf := "defaults\n mode http\n timeout connect 5s\n timeout client 5s\n timeout server 5s\n retries 0\n" + sections
-	return run(t, partstest.HAProxy(t, parts.Debian12), ports, conf, "haproxy", "-db", "-f")
+	return run(t, partstest.HAProxy(t, parts.Debian12), conf, "haproxy", "-db", "-f")
 }
 
 // run starts program, whose last argument is a file that holds conf.
-func run(t testing.TB, root parts.Root, ports []uint16, conf, program string, args ...string) (stop func()) {
+func run(t testing.TB, root parts.Root, conf, program string, args ...string) (stop func()) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "conf")
 	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
@@ -134,19 +135,43 @@ func run(t testing.TB, root parts.Root, ports []uint16, conf, program string, ar
 			t.Logf("%s:\n%s", program, log.String())
 		}
 	})
-	await(t, program, ended, ports)
+	await(t, program, ended, listeners(conf))
 	return func() { cancel(); <-ended }
 }
 
-func await(t testing.TB, program string, ended <-chan struct{}, ports []uint16) {
+// listen is where nginx listens, or HAProxy, in their own words: an address or a port or both, and for HAProxy a list of them.
+var listen = regexp.MustCompile(`(?m)(?:\blisten|^ *bind) +([^ ;\n]+)`)
+
+// listeners are all those places, in the words of package net.
+func listeners(conf string) (all []string) {
+	for _, m := range listen.FindAllStringSubmatch(conf, -1) {
+		for place := range strings.SplitSeq(m[1], ",") {
+			host, port := "", place
+			if colon := strings.LastIndexByte(place, ':'); colon >= 0 {
+				host, port = strings.Trim(place[:colon], "[]"), place[colon+1:]
+			}
+			switch host {
+			case "":
+				host = "127.0.0.1"
+			case "::":
+				host = "::1"
+			}
+			all = append(all, net.JoinHostPort(host, port))
+		}
+	}
+	return all
+}
+
+// await returns when program listens at all of those: it goes through them one by one.
+func await(t testing.TB, program string, ended <-chan struct{}, places []string) {
 	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
-	for _, port := range ports {
+	for _, place := range places {
 		for {
-			c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+			c, err := net.Dial("tcp", place)
 			if err == nil {
 				c.Close()
 				break
@@ -156,7 +181,7 @@ func await(t testing.TB, program string, ended <-chan struct{}, ports []uint16) 
 			case <-ended:
 				t.Fatalf("%s ended", program)
 			case <-deadline.C:
-				t.Fatalf("%s does not listen at port %d", program, port)
+				t.Fatalf("%s does not listen at %s: %v", program, place, err)
 			}
 		}
 	}
