@@ -287,7 +287,8 @@ func TestAWholeAgentWhoseNameIsWithdrawn(t *testing.T) {
 		m.pass(40 * time.Minute)
 		stop = m.run()
 		d = m.wait(fmt.Sprintf("look %d is over, and west has renewed", round+1), func(d status.Document) bool {
-			return looked(d) && serving(d) && d.Certificates[1].Serial != western && d.Certificates[1].OrderingSince.IsZero()
+			return looked(d) && serving(d) && d.Certificates[1].Serial != western && d.Certificates[1].OrderingSince.IsZero() &&
+				(round < 2 || d.State == status.Degraded) // by the name alone: a daemon that was slow to answer is worse
 		})
 		if want := []string{"missing", "missing", status.ConditionWithdrawn}[round]; d.Certificates[0].Condition != want {
 			t.Errorf("after look %d: %+v, want %s", round+1, d.Certificates[0], want)
@@ -314,8 +315,8 @@ func TestAWholeAgentWhoseNameIsWithdrawn(t *testing.T) {
 			t.Errorf("the status does not say %q:\n%s", want, text)
 		}
 	}
-	if d.State != status.Degraded || c.Failures != 0 || c.LastError != "" || len(d.LastErrors) != 1 || !strings.Contains(d.LastErrors[0].What, east.String()) {
-		t.Errorf("state %s, %+v, last errors %+v", d.State, c, d.LastErrors)
+	if c.Failures != 0 || c.LastError != "" || len(d.LastErrors) != 1 || !strings.Contains(d.LastErrors[0].What, east.String()) {
+		t.Errorf("%+v, last errors %+v", c, d.LastErrors)
 	}
 	stop()
 
