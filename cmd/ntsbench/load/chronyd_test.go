@@ -10,8 +10,11 @@ import (
 // span is how long a load of a test lasts.
 const span = 300 * time.Millisecond
 
+// patience is for what must come: on a busy machine any process stands still for seconds.
+const patience = time.Minute
+
 func chronydTarget(s *chronytest.Server) KETarget {
-	return KETarget{Addr: s.KE(), Name: chronytest.Name, Roots: s.Roots}
+	return KETarget{Addr: s.KE(), Name: chronytest.Name, Roots: s.Roots, Timeout: patience}
 }
 
 func TestEveryQueryToChronydIsVerified(t *testing.T) {
@@ -25,7 +28,7 @@ func TestEveryQueryToChronydIsVerified(t *testing.T) {
 		"open loop, with three placeholders": {Window: 8, Placeholders: 3, Rate: 500},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c.NTP, c.KE, c.Sockets, c.For = chronyd.Addr, chronydTarget(chronyd), 2, span
+			c.NTP, c.KE, c.Sockets, c.For, c.LostAfter = chronyd.Addr, chronydTarget(chronyd), 2, span, patience
 			r, err := NTS(t.Context(), c)
 			if err != nil {
 				t.Fatal(err)
@@ -44,7 +47,7 @@ func TestEveryPlainQueryToChronydIsVerified(t *testing.T) {
 	chronyd := chronytest.Start(t, chronytest.Options{})
 	for name, rate := range map[string]float64{"closed loop": 0, "open loop": 500} {
 		t.Run(name, func(t *testing.T) {
-			r, err := Plain(t.Context(), PlainConfig{NTP: chronyd.Addr, Sockets: 2, Window: 4, Rate: rate, For: span})
+			r, err := Plain(t.Context(), PlainConfig{NTP: chronyd.Addr, Sockets: 2, Window: 4, Rate: rate, For: span, LostAfter: patience})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -71,16 +74,21 @@ func wellDone(t *testing.T, r Result, rate float64) {
 	}
 }
 
-// wantTimes wants offsets and delays as they are between two clocks that are one.
+// wantTimes wants offsets and delays as they are between two clocks that are one: however long a query or its answer
+// is held up, its delay is no longer than its latency, and its offset no farther than half of its delay.
 func wantTimes(t *testing.T, r Result) {
 	t.Helper()
 	if r.Offset.Len() != r.Done || r.Delay.Len() != r.Done {
 		t.Fatalf("%d offsets and %d delays of %d queries", r.Offset.Len(), r.Delay.Len(), r.Done)
 	}
-	if o := r.Offset.Quantile(0.5); o.Abs() > 10*time.Millisecond {
-		t.Errorf("offset of one clock from itself is %v", o)
-	}
-	if d := r.Delay.Quantile(0.5); d <= 0 || d > 100*time.Millisecond {
-		t.Errorf("delay is %v", d)
+	const noise = time.Millisecond           // of what chronyd calls its precision
+	for _, q := range []float64{0.25, 0.5} { // a thread that stands still between two looks at the clock spoils few
+		d, o := r.Delay.Quantile(q), r.Offset.Magnitudes()
+		if d <= 0 || d > r.Latency.Quantile(q)+noise {
+			t.Errorf("delay is %v, latency %v", d, r.Latency.Quantile(q))
+		}
+		if got := o.Quantile(q); got > d/2+noise {
+			t.Errorf("offset of one clock from itself is %v, with a delay of %v", got, d)
+		}
 	}
 }

@@ -259,6 +259,7 @@ func (f *fake) exchangeKeys(t *testing.T) {
 	server, err := tcp.New(tcp.Config{
 		TLS:      ntske.TLSConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }),
 		Services: map[string]tcp.Service{ntske.Protocol: service},
+		Timeout:  patience,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -277,7 +278,7 @@ func (f *fake) exchangeKeys(t *testing.T) {
 		}
 		ln.Close()
 	})
-	f.ke = KETarget{Addr: ln.Addr().(*net.TCPAddr).AddrPort(), Name: fakeName, Roots: roots}
+	f.ke = KETarget{Addr: ln.Addr().(*net.TCPAddr).AddrPort(), Name: fakeName, Roots: roots, Timeout: patience}
 }
 
 func selfSigned(t *testing.T) (tls.Certificate, *x509.CertPool) {

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // listener is a server that lets idle connections be looked at.
@@ -29,7 +31,7 @@ func listenIdle(t *testing.T) *listener {
 	cert, roots := selfSigned(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &listener{release: cancel, ready: make(chan struct{}, 100)}
-	l.KETarget = KETarget{Name: fakeName, Roots: roots, Addr: accepting(t, func(nc net.Conn) {
+	l.KETarget = KETarget{Name: fakeName, Roots: roots, Timeout: patience, Addr: accepting(t, func(nc net.Conn) {
 		defer context.AfterFunc(ctx, func() { nc.Close() })()
 		l.serve(nc, serverConfig(cert))
 	})}
@@ -160,7 +162,7 @@ func TestRefusedConnectionsAreCounted(t *testing.T) {
 	if idle.Refused != 5 || idle.FirstErr == nil || idle.Opened() != 0 {
 		t.Errorf("%d refused (%v), %d opened", idle.Refused, idle.FirstErr, idle.Opened())
 	}
-	nobody := KETarget{Name: fakeName, Addr: closedPort(t)}
+	nobody := KETarget{Name: fakeName, Addr: refusing(t, unix.SOCK_STREAM)}
 	if idle, err := Hold(t.Context(), nobody, TCP, 5); err != nil || idle.Refused != 5 {
 		t.Errorf("nobody there: %+v, %v", idle, err)
 	}
@@ -197,24 +199,38 @@ func TestKindsHaveNames(t *testing.T) {
 	}
 }
 
-// closedPort is an address where nobody listens.
-func closedPort(t *testing.T) netip.AddrPort {
+// refusing is an address, of stream or datagram sockets, that answers nobody, and that nobody else can take until the
+// test ends.
+func refusing(t *testing.T, kind int) netip.AddrPort {
 	t.Helper()
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).AddrPort()
+	t.Cleanup(func() { unix.Close(fd) })
+	host := [4]byte{127, 0, 0, 1}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: host}); err != nil {
+		t.Fatal(err)
+	}
+	if kind == unix.SOCK_DGRAM { // then it takes nothing from anybody else
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: host, Port: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4(host), uint16(at.(*unix.SockaddrInet4).Port))
 }
 
 func eventually(t *testing.T, is func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(20 * time.Second); !is(); <-tick.C {
+	for end := time.Now().Add(patience); !is(); <-tick.C {
 		if time.Now().After(end) {
-			t.Fatal("not within 20 s")
+			t.Fatalf("not within %v", patience)
 		}
 	}
 }

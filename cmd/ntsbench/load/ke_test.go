@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ntsagent/cmd/ntsbench/floor"
 	"ntsagent/ntske/aead"
 	"ntsagent/ntske/record"
@@ -57,7 +59,7 @@ func script(t *testing.T, lengths []int, end func(*tls.Conn)) KETarget {
 		}
 		answer.Cookies = append(answer.Cookies, c)
 	}
-	return KETarget{Name: fakeName, Roots: roots, Addr: accepting(t, func(nc net.Conn) {
+	return KETarget{Name: fakeName, Roots: roots, Timeout: patience, Addr: accepting(t, func(nc net.Conn) {
 		c := tls.Server(nc, serverConfig(cert))
 		if _, err := record.ReadRequest(c); err == nil {
 			c.Write(answer.AppendTo(nil))
@@ -158,7 +160,7 @@ func TestALoopCountsWhatItDoes(t *testing.T) {
 
 func TestAKeyExchangeServerThatIsAwayIsNotHammered(t *testing.T) {
 	t.Parallel()
-	away := KETarget{Name: fakeName, Addr: closedPort(t)}
+	away := KETarget{Name: fakeName, Addr: refusing(t, unix.SOCK_STREAM)}
 	r := KE(t.Context(), away, 2, 250*time.Millisecond)
 	if r.Done != 0 || r.Failed < 2 || r.Failed > 6 {
 		t.Errorf("%d done, %d failed (%v), want 2 each 100 ms", r.Done, r.Failed, r.FirstErr)
@@ -192,7 +194,7 @@ func TestTheFloorsAnswerIsCompared(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- floor.TLS(ctx, ln, cert, answer) }()
-	target := KETarget{Addr: ln.Addr().(*net.TCPAddr).AddrPort(), Name: fakeName, Roots: roots}
+	target := KETarget{Addr: ln.Addr().(*net.TCPAddr).AddrPort(), Name: fakeName, Roots: roots, Timeout: patience}
 
 	if r := TLSFloor(t.Context(), target, answer, 4, 100*time.Millisecond); r.Failed != 0 || r.Done < 4 {
 		t.Errorf("%d done, %d failed: %v", r.Done, r.Failed, r.FirstErr)
