@@ -2,6 +2,8 @@
 package pebble
 
 import (
+	"encoding/base64"
+	"encoding/hex"
 	"net/http"
 	"strings"
 	"time"
@@ -19,14 +21,15 @@ const (
 // Handler is the server's own handler without the ways for it to hang itself that pebble 2.10.1 has. To show an order it takes
 // the order's read lock twice, and waits for ever if a certificate comes in between, which locks it to write: a request for an
 // order is held back until its certificate is there, signing at most. And its handlers take the locks of authorizations and of
-// the store in different orders: they run one at a time.
+// the store in different orders: they run one at a time. It notes under which serial number a certificate was made, and which
+// one that has replaced, when it may have been shown already: the request waits for that, too.
 func Handler(server http.Handler, store *db.MemoryStore) http.Handler {
 	turn := make(chan struct{}, 1)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		turn <- struct{}{}
 		defer func() { <-turn }()
 		if id, found := strings.CutPrefix(r.URL.Path, orderPath); found {
-			for end := time.Now().Add(signing); processing(store, id) && time.Now().Before(end) && r.Context().Err() == nil; {
+			for end := time.Now().Add(signing); unsettled(store, id) && time.Now().Before(end) && r.Context().Err() == nil; {
 				<-turn
 				time.Sleep(look)
 				turn <- struct{}{}
@@ -36,12 +39,28 @@ func Handler(server http.Handler, store *db.MemoryStore) http.Handler {
 	})
 }
 
-func processing(store *db.MemoryStore, id string) bool {
+// unsettled tells whether the server is still at work on an order.
+func unsettled(store *db.MemoryStore, id string) bool {
 	order := store.GetOrderByID(id)
 	if order == nil {
 		return false
 	}
 	order.RLock()
-	defer order.RUnlock()
-	return order.Status == acme.StatusProcessing
+	status, certificate, replaces := order.Status, order.CertificateObject, order.Replaces
+	order.RUnlock()
+	if certificate == nil {
+		return status == acme.StatusProcessing
+	}
+	if _, err := store.GetOrderByIssuedSerial(certificate.ID); err != nil {
+		return true
+	}
+	_, serial, _ := strings.Cut(replaces, ".") // RFC 9773 section 4.1
+	b, _ := base64.RawURLEncoding.DecodeString(serial)
+	replaced, err := store.GetOrderByIssuedSerial(hex.EncodeToString(b))
+	if err != nil {
+		return false // it replaces none that the server knows
+	}
+	replaced.RLock()
+	defer replaced.RUnlock()
+	return !replaced.IsReplaced
 }
