@@ -201,6 +201,9 @@ func TestReplaces(t *testing.T) {
 	if _, ok := asked[0]["replaces"]; len(asked) != 1 || ok {
 		t.Errorf("the first order asks for %v, want it to replace nothing", asked)
 	}
+	for first.SerialNumber.BitLen()%8 == 0 { // its number begins with an octet of zero, and pebble 2.10.1 does not find it
+		first, _ = order(nil)
+	}
 	_, asked = order(first)
 	if id, _ := asked[0]["replaces"].(string); len(asked) != 1 || !strings.Contains(id, ".") {
 		t.Errorf("the renewal asks for %v, want it to replace the first", asked)
