@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -17,6 +18,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -152,7 +154,7 @@ func openStore(t *testing.T, dir string) *store.Store {
 	return s
 }
 
-// zone is the DNS that pebble asks, over TCP.
+// zone is the DNS that pebble and the agent ask.
 type zone struct {
 	addr string
 	mu   sync.Mutex
@@ -161,14 +163,33 @@ type zone struct {
 
 func newZone(t *testing.T) *zone {
 	t.Helper()
-	ln := listen(t)
-	z := &zone{addr: ln.Addr().String(), a: make(map[string]string)}
-	started := make(chan struct{})
-	server := &dns.Server{Listener: ln, Handler: z, NotifyStartedFunc: func() { close(started) }}
-	go server.ActivateAndServe()
-	<-started
-	t.Cleanup(func() { server.Shutdown() })
+	z := &zone{a: make(map[string]string)}
+	z.addr = z.serve(t)
 	return z
+}
+
+// serve answers over TCP and UDP at a port where nobody else has either.
+func (z *zone) serve(t *testing.T) (addr string) {
+	t.Helper()
+	for {
+		ln := listen(t)
+		addr = ln.Addr().String()
+		conn, err := net.ListenPacket("udp4", addr)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, server := range []*dns.Server{{Listener: ln}, {PacketConn: conn}} {
+			started := make(chan struct{})
+			server.Handler, server.NotifyStartedFunc = z, func() { close(started) }
+			go server.ActivateAndServe()
+			<-started
+			t.Cleanup(func() { server.Shutdown() })
+		}
+		return addr
+	}
 }
 
 func (z *zone) set(n hostcheck.Name, addr string) {

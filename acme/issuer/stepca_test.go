@@ -27,9 +27,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/miekg/dns"
-
 	"ntsagent/acme"
+	"ntsagent/acme/front/fronttest"
 	"ntsagent/acme/issuer"
 	"ntsagent/acme/live"
 	"ntsagent/hostcheck"
@@ -45,11 +44,7 @@ func (w *world) stepCA(t *testing.T) {
 	}
 	dir := t.TempDir()
 	w.caFile = authorityFiles(t, dir)
-	probe, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := probe.Addr().String()
+	addr := fmt.Sprintf("127.0.0.1:%d", fronttest.FreePort(t))
 	config, err := json.Marshal(map[string]any{
 		"root": w.caFile, "crt": filepath.Join(dir, "intermediate.crt"), "key": filepath.Join(dir, "intermediate.key"),
 		"address": addr, "dnsNames": []string{"127.0.0.1"}, "logger": map[string]any{"format": "text"},
@@ -69,11 +64,10 @@ func (w *world) stepCA(t *testing.T) {
 		t.Fatal(err)
 	}
 	var said logOf
-	cmd := exec.Command(program, filepath.Join(dir, "ca.json"), "--insecure", "--resolver="+w.zone.overUDP(t),
+	cmd := exec.Command(program, filepath.Join(dir, "ca.json"), "--insecure", "--resolver="+w.zone.addr,
 		fmt.Sprintf("--acme-http-port=%d", port(w.http.Listener)), "--acme-tls-port="+tlsPort)
 	cmd.Env = append(os.Environ(), "STEPPATH="+dir)
 	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = &said, &said, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	probe.Close() // as late as can be
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -114,21 +108,6 @@ func (w *world) client(t *testing.T) *http.Client {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(b)
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true}}
-}
-
-// overUDP is the zone for those who ask by UDP.
-func (z *zone) overUDP(t *testing.T) string {
-	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	started := make(chan struct{})
-	server := &dns.Server{PacketConn: conn, Handler: z, NotifyStartedFunc: func() { close(started) }}
-	go server.ActivateAndServe()
-	<-started
-	t.Cleanup(func() { server.Shutdown() })
-	return conn.LocalAddr().String()
 }
 
 // authorityFiles makes a root and an intermediate in dir, and returns the root's file.

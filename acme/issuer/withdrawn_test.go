@@ -22,7 +22,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/miekg/dns"
 
 	"ntsagent/acme/dnscheck"
 	"ntsagent/acme/store"
@@ -75,25 +74,13 @@ daemon:
   chrony: {keys_file: %s, command_socket: %s, config_file: %s}
 observe: {socket: %s, self_check: 1s}
 state_dir: %s
-`, strings.Join(list, ", "), w.directory, w.caFile, port(w.http.Listener), w.zone.addr, w.zone.second(t),
+`, strings.Join(list, ", "), w.directory, w.caFile, port(w.http.Listener), w.zone.addr, w.zone.serve(t),
 		chronyd.Addr, chronyd.KeysFile, chronyd.Socket, chronyd.Conf, m.socket, m.state)
 	if err := os.WriteFile(m.conf, config, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	w.http.Config.Handler = m
 	return m
-}
-
-// second is another server of the zone.
-func (z *zone) second(t *testing.T) (addr string) {
-	t.Helper()
-	ln := listen(t)
-	started := make(chan struct{})
-	server := &dns.Server{Listener: ln, Handler: z, NotifyStartedFunc: func() { close(started) }}
-	go server.ActivateAndServe()
-	<-started
-	t.Cleanup(func() { server.Shutdown() })
-	return ln.Addr().String()
 }
 
 // ServeHTTP takes the CA from its port to the agent's, which the kernel chose. The first visit may come before it is known.
