@@ -27,18 +27,18 @@ func TestTheAlgorithmIsTheFirstOfOursThatTheServerHas(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(c.offer), func(t *testing.T) {
 			w := newWorld(t, "127.0.0.1", bothOfChrony)
-			res, err := KeyExchange(t.Context(), Config{Addr: w.ke, Name: testName, Roots: w.roots, AEADs: c.offer})
+			res, err := KeyExchange(patient(t), Config{Addr: w.ke, Name: testName, Roots: w.roots, AEADs: c.offer})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if res.Keys.AEAD != c.want || len(res.Keys.C2S) != c.want.KeyLen() || len(res.Cookies[0]) != c.size {
 				t.Errorf("%v with cookies of %d octets, want %v and %d", res.Keys.AEAD, len(res.Cookies[0]), c.want, c.size)
 			}
-			reply, err := Query(t.Context(), w.ntp.addr, res.Keys, res.Cookies[0], 2)
+			reply, err := Query(patient(t), w.ntp.addr, res.Keys, res.Cookies[0], 2)
 			if err != nil || len(reply.Cookies) != 3 {
 				t.Fatalf("%d cookies, %v", len(reply.Cookies), err)
 			}
-			if _, err := Query(t.Context(), w.ntp.addr, res.Keys, reply.Cookies[2], 0); err != nil {
+			if _, err := Query(patient(t), w.ntp.addr, res.Keys, reply.Cookies[2], 0); err != nil {
 				t.Errorf("with a refreshed cookie: %v", err)
 			}
 		})
@@ -65,7 +65,7 @@ func TestRecord1024GoesWithAEAD30Only(t *testing.T) {
 	for _, offer := range [][]aead.ID{{15}, {30}, {17, 15, 30}, {16}} {
 		asked := make(chan record.Request, 1)
 		addr := scriptFor(t, &tls.Config{NextProtos: []string{"ntske/1"}, Certificates: []tls.Certificate{cert}}, asked)
-		if _, err := KeyExchange(t.Context(), Config{Addr: addr, Name: testName, Roots: roots, AEADs: offer}); err == nil {
+		if _, err := KeyExchange(patient(t), Config{Addr: addr, Name: testName, Roots: roots, AEADs: offer}); err == nil {
 			t.Fatal("Error 2 is no answer")
 		}
 		req := <-asked
@@ -77,7 +77,7 @@ func TestRecord1024GoesWithAEAD30Only(t *testing.T) {
 
 func TestCheckWalksTheAlgorithms(t *testing.T) {
 	w := newWorld(t, "127.0.0.1", bothOfChrony)
-	r := Check(t.Context(), CheckConfig{Name: "127.0.0.1", Port: w.ke.Port(), Roots: w.roots, AEADs: []aead.ID{30, 17, 15}})
+	r := w.check(t, w.ke.Port(), func(c *CheckConfig) { c.Name, c.AEADs = "127.0.0.1", []aead.ID{30, 17, 15} })
 	if r.OK || r.Fault() != Server || len(r.Results) != 3 {
 		t.Fatalf("%+v", r)
 	}

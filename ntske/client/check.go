@@ -27,6 +27,8 @@ type CheckConfig struct {
 	Roots    *x509.CertPool // nil: the system's
 	Resolver string         // ip:port; "": the system's
 	Timeout  time.Duration  // for each address; 0: 5 s
+
+	queryTime time.Duration // 0: queryTime
 }
 
 // Algorithms reads the numbers of AEAD algorithms to check: such as this tool
@@ -95,6 +97,9 @@ func (c *CheckConfig) setDefaults() {
 	}
 	if c.Timeout == 0 {
 		c.Timeout = defaultTimeout
+	}
+	if c.queryTime == 0 {
+		c.queryTime = queryTime
 	}
 	c.Count = max(c.Count, minCount)
 }
@@ -176,7 +181,7 @@ func (c *CheckConfig) queries(ctx context.Context, r *NTPReport, res Result) err
 		}
 		cookie := (*from)[0]
 		*from = (*from)[1:]
-		reply, err := query(ctx, r.Address, res.Keys, cookie)
+		reply, err := c.query(ctx, r.Address, res.Keys, cookie)
 		switch {
 		case errors.Is(err, ErrSilent) && ctx.Err() == nil:
 			r.Lost++
@@ -195,8 +200,8 @@ func (c *CheckConfig) queries(ctx context.Context, r *NTPReport, res Result) err
 
 // query asks for two cookies more than it spends, so that a lost packet does
 // not send us back to the key exchange.
-func query(ctx context.Context, addr netip.AddrPort, k Keys, cookie []byte) (Reply, error) {
-	ctx, cancel := context.WithTimeout(ctx, queryTime)
+func (c *CheckConfig) query(ctx context.Context, addr netip.AddrPort, k Keys, cookie []byte) (Reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.queryTime)
 	defer cancel()
 	return Query(ctx, addr, k, cookie, 2)
 }

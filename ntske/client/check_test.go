@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -123,9 +124,7 @@ func TestResolve(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			got, err := Resolve(ctx, tt.resolver, tt.host)
+			got, err := Resolve(patient(t), tt.resolver, tt.host)
 			var texts []string
 			for _, a := range got {
 				texts = append(texts, a.String())
@@ -147,11 +146,15 @@ func TestResolve(t *testing.T) {
 func twoFamilies(t *testing.T, with6 bool) (w *world, port uint16) {
 	t.Helper()
 	w = newWorld(t, "127.0.0.1", nil)
-	if !with6 {
-		return w, w.ke.Port()
-	}
 	// The same key exchange at ::1, whose NTP server must have the same port too.
 	for range 50 {
+		if !with6 {
+			if occupy(t, w.ke.Port()) {
+				return w, w.ke.Port()
+			}
+			w = newWorld(t, "127.0.0.1", nil)
+			continue
+		}
 		ln, err := net.Listen("tcp", fmt.Sprintf("[::1]:%d", w.ke.Port()))
 		if err != nil {
 			w = newWorld(t, "127.0.0.1", nil)
@@ -163,10 +166,9 @@ func twoFamilies(t *testing.T, with6 bool) (w *world, port uint16) {
 			w = newWorld(t, "127.0.0.1", nil)
 			continue
 		}
-		conn.Close() // respond binds it again
 		second := new(responder)
 		second.ring.Store(w.ring)
-		second.run(t, "::1", int(w.ntp.addr.Port()))
+		second.run(t, conn)
 		server, err := ntske.New(ntske.Config{Format: cookie.Chrony{}, Ring: func(context.Context) *cookie.Ring { return w.ring }, NTPPort: w.ntp.addr.Port()})
 		if err != nil {
 			t.Fatal(err)
@@ -178,9 +180,20 @@ func twoFamilies(t *testing.T, with6 bool) (w *world, port uint16) {
 	return nil, 0
 }
 
+// occupy takes a port of TCP at ::1 and does not listen, so that nobody can connect there until the test ends.
+func occupy(t *testing.T, port uint16) bool {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET6, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	return syscall.Bind(fd, &syscall.SockaddrInet6{Port: int(port), Addr: netip.IPv6Loopback().As16()}) == nil
+}
+
 func (w *world) check(t *testing.T, port uint16, change func(*CheckConfig)) Report {
 	t.Helper()
-	c := CheckConfig{Name: testName, Port: port, Roots: w.roots, Timeout: 5 * time.Second,
+	c := CheckConfig{Name: testName, Port: port, Roots: w.roots, Timeout: patience, queryTime: patience / 2,
 		Resolver: zone{records: []string{testName + ". A 127.0.0.1", testName + ". AAAA ::1", "ntp.example. A 127.0.0.1", "six.example. AAAA ::1"}}.serve(t)}
 	if change != nil {
 		change(&c)
@@ -226,7 +239,7 @@ func TestCheckSaysWhichFamilyFails(t *testing.T) {
 
 func TestCheckFindsWhatIsWrong(t *testing.T) {
 	w, port := twoFamilies(t, false)
-	only4 := func(c *CheckConfig) { c.Family, c.Timeout = 4, 2*time.Second }
+	soon := func(c *CheckConfig) { c.queryTime = 100 * time.Millisecond }
 	silent := func(int32, []byte, func([]byte)) bool { return false }
 	set := func(f func(*packet.Header)) func() { return func() { w.ntp.header.Store(&f) } }
 	tests := []struct {
@@ -239,7 +252,7 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 	}{
 		{"another certificate authority", nil, func(c *CheckConfig) { c.Roots = x509.NewCertPool() }, "tls", Server, "certificate that verifies"},
 		{"another name", nil, func(c *CheckConfig) { c.Name = "ntp.example" }, "tls", Server, "certificate that verifies"},
-		{"no NTP answer", func() { w.ntp.hook(silent) }, nil, "ntp", Server, "no answer in time"},
+		{"no NTP answer", func() { w.ntp.hook(silent) }, soon, "ntp", Server, "no answer in time"},
 		{"an unknown cookie key", func() { w.ntp.ring.Store(mustRing(t)) }, nil, "ntp", Server, "NTS NAK"},
 		{"a clock that is not synchronised", set(func(h *packet.Header) { h.Leap = 3 }), nil, "ntp", Server, "synchronised clock yet (leap 3, stratum 2)"},
 		{"stratum 16", set(func(h *packet.Header) { h.Stratum = 16 }), nil, "ntp", Server, "synchronised clock"},
@@ -264,7 +277,7 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 				tt.spoil()
 			}
 			r := w.check(t, port, func(c *CheckConfig) {
-				only4(c)
+				c.Family = 4
 				if tt.change != nil {
 					tt.change(c)
 				}
@@ -315,9 +328,10 @@ func TestCheckFollowsTheAnnouncedServer(t *testing.T) {
 }
 
 func TestCheckOutlivesLostPackets(t *testing.T) {
+	t.Parallel() // with those that take their time
 	w, port := twoFamilies(t, false)
 	w.ntp.hook(func(n int32, _ []byte, _ func([]byte)) bool { return n%2 == 0 }) // every other one is lost
-	r := w.check(t, port, func(c *CheckConfig) { c.Family = 4 })
+	r := w.check(t, port, func(c *CheckConfig) { c.Family, c.queryTime = 4, 5*time.Second })
 	if !r.OK {
 		t.Fatalf("got %s", dump(r))
 	}

@@ -3,11 +3,12 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
-	"time"
 
 	"ntsagent/ntske/record"
 )
@@ -22,7 +23,7 @@ func TestGroupsAreWhatIsOffered(t *testing.T) {
 		"another": {[]tls.CurveID{tls.CurveP384}, tls.CurveP384},
 		"none":    {nil, tls.X25519MLKEM768},
 	} {
-		res, err := KeyExchange(t.Context(), Config{Addr: w.ke, Name: testName, Roots: w.roots, Groups: tt.groups})
+		res, err := KeyExchange(patient(t), Config{Addr: w.ke, Name: testName, Roots: w.roots, Groups: tt.groups})
 		if err != nil || res.TLS.CurveID != tt.want {
 			t.Errorf("%s: %v was used (%v), want %v", name, res.TLS.CurveID, err, tt.want)
 		}
@@ -31,7 +32,7 @@ func TestGroupsAreWhatIsOffered(t *testing.T) {
 
 func TestACleanEndIsACloseNotifyAndIsAnswered(t *testing.T) {
 	w := newWorld(t, "127.0.0.1", nil)
-	if _, err := KeyExchange(t.Context(), Config{Addr: w.ke, Name: testName, Roots: w.roots, Close: true}); err != nil {
+	if _, err := KeyExchange(patient(t), Config{Addr: w.ke, Name: testName, Roots: w.roots, Close: true}); err != nil {
 		t.Errorf("our own server: %v", err)
 	}
 
@@ -45,7 +46,7 @@ func TestACleanEndIsACloseNotifyAndIsAnswered(t *testing.T) {
 		}
 		answered <- err
 	})
-	if _, err := KeyExchange(t.Context(), Config{Addr: addr, Name: testName, Roots: w.roots, Close: true}); err != nil {
+	if _, err := KeyExchange(patient(t), Config{Addr: addr, Name: testName, Roots: w.roots, Close: true}); err != nil {
 		t.Error(err)
 	}
 	if err := <-answered; err != io.EOF {
@@ -67,12 +68,11 @@ func TestOtherEndsAreTheServersFault(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			addr := rawServer(t, conf, tt.end)
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-			defer cancel()
-			if name != "nothing till late" {
-				ctx = t.Context()
-			}
-			_, err := KeyExchange(ctx, Config{Addr: addr, Name: testName, Roots: roots, Close: true})
+			answered := func(err error) bool { return strings.Contains(fmt.Sprint(err), "after") } // as all words say
+			err := soon(t, answered, func(ctx context.Context) error {
+				_, err := KeyExchange(ctx, Config{Addr: addr, Name: testName, Roots: roots, Close: true})
+				return err
+			})
 			blames(t, err, Server, "ntske", tt.words)
 		})
 	}

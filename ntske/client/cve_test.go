@@ -87,7 +87,7 @@ func TestHostileChains(t *testing.T) {
 				cert.Certificate = append(cert.Certificate, c.Raw)
 			}
 			addr := script(t, &tls.Config{NextProtos: []string{"ntske/1"}, Certificates: []tls.Certificate{cert}}, nil)
-			_, err := KeyExchange(t.Context(), Config{Addr: addr, Name: testName, Roots: roots})
+			_, err := KeyExchange(patient(t), Config{Addr: addr, Name: testName, Roots: roots})
 			blames(t, err, Server, "tls", "x509")
 			if err != nil && len(err.Error()) > maxText+10 {
 				t.Errorf("%d octets of error", len(err.Error()))

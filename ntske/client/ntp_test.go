@@ -33,17 +33,17 @@ func respond(t *testing.T, ip string, ring *cookie.Ring) *responder {
 	t.Helper()
 	r := &responder{}
 	r.ring.Store(ring)
-	r.run(t, ip, 0)
-	return r
-}
-
-// run answers at a port, 0 for any.
-func (r *responder) run(t *testing.T, ip string, port int) {
-	t.Helper()
-	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(ip), Port: port})
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(ip)})
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.run(t, conn)
+	return r
+}
+
+// run answers at a socket.
+func (r *responder) run(t *testing.T, conn *net.UDPConn) {
+	t.Helper()
 	r.addr = conn.LocalAddr().(*net.UDPAddr).AddrPort()
 	done := make(chan struct{})
 	go func() {

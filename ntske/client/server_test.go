@@ -21,6 +21,30 @@ import (
 
 const testName = "alice.pool.example"
 
+// patience is how long what comes is waited for: more than any machine stands still.
+const patience = time.Minute
+
+// patient is a context that ends so late that nothing is held up by it.
+func patient(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// soon asks with a context that ends before long, for what never comes; on a machine on which even what does come takes
+// longer, once more with twice the time.
+func soon(t *testing.T, far func(error) bool, ask func(context.Context) error) error {
+	t.Helper()
+	for time := 300 * time.Millisecond; ; time *= 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), time)
+		err := ask(ctx)
+		cancel()
+		if far(err) || time > patience/4 {
+			return err
+		}
+	}
+}
+
 // world is a key-exchange server and an NTP server that opens its cookies, on
 // one loopback address.
 type world struct {
@@ -67,7 +91,7 @@ func serveTLS(t *testing.T, ip string, conf *tls.Config, s tcp.Service) netip.Ad
 
 func serveOn(t *testing.T, ln net.Listener, conf *tls.Config, s tcp.Service) {
 	t.Helper()
-	srv, err := tcp.New(tcp.Config{TLS: conf, Services: map[string]tcp.Service{"ntske/1": s}})
+	srv, err := tcp.New(tcp.Config{TLS: conf, Services: map[string]tcp.Service{"ntske/1": s}, Timeout: 2 * patience})
 	if err != nil {
 		t.Fatal(err)
 	}
