@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -22,7 +21,7 @@ import (
 // Several KeyUpdates in one record made Go's connections wait for themselves.
 func TestCVE_2026_32283_KeyUpdatesInOneRecord(t *testing.T) {
 	ended := make(chan error, 1)
-	r := start(t, Config{Timeout: 20 * time.Second, Services: map[string]Service{"read": serviceFunc(func(_ context.Context, c *tls.Conn) {
+	r := start(t, Config{Services: map[string]Service{"read": serviceFunc(func(_ context.Context, c *tls.Conn) {
 		_, err := io.Copy(io.Discard, c)
 		ended <- err
 	})}})
@@ -63,7 +62,7 @@ func TestCVE_2025_61730_AMessageBehindTheClientHelloInItsRecord(t *testing.T) {
 		{"a KeyUpdate", []byte{24, 0, 0, 1, 0}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := start(t, Config{Timeout: 20 * time.Second, Services: map[string]Service{"one": answer("")}})
+			r := start(t, Config{Services: map[string]Service{"one": answer("")}})
 			record := slices.Concat(helloFor(t, "one"), tt.behind)
 			binary.BigEndian.PutUint16(record[3:5], uint16(len(record)-5))
 			c := r.dial()
@@ -106,7 +105,7 @@ func TestCVE_2025_58189_NoOctetOfAPeerIsInTheLog(t *testing.T) {
 	}{{"JSON", true}, {"text", false}} {
 		t.Run(format.name, func(t *testing.T) {
 			var log lockedBuffer
-			r := start(t, Config{Timeout: 20 * time.Second, Services: map[string]Service{"one": answer("")},
+			r := start(t, Config{Services: map[string]Service{"one": answer("")},
 				Log: hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Trace, JSONFormat: format.json})})
 			for _, conf := range []*tls.Config{
 				{NextProtos: []string{forged}},

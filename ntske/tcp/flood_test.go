@@ -20,44 +20,42 @@ import (
 )
 
 func TestKeyUpdatesDoNotOutliveTheDeadline(t *testing.T) {
-	const timeout = 400 * time.Millisecond
+	const timeout = 5 * time.Second // in which a machine that stands still for some of them does all that is to be seen
 	type end struct {
 		octets int64
 		err    error
-		after  time.Duration
 		late   bool // the deadline had passed
 	}
-	ended := make(chan end, 1)
-	r := start(t, Config{Timeout: timeout, Services: map[string]Service{"read": serviceFunc(func(ctx context.Context, c *tls.Conn) {
-		begin := time.Now()
-		n, err := io.Copy(io.Discard, c)
-		ended <- end{n, err, time.Since(begin), passed(ctx)}
-	})}})
 	for name, tt := range map[string]struct {
 		write func(s *sender) error
 		good  func(e end) bool
 	}{
 		"with an octet of data after each": {
-			func(s *sender) error { return errors.Join(s.update(), s.send(23, 'x')) },
+			func(s *sender) error { <-time.After(timeout / 200); return errors.Join(s.update(), s.send(23, 'x')) },
 			func(e end) bool {
-				return endedByDeadline(e.err, e.late) && e.octets > 10 && e.after < 4*timeout
+				return endedByDeadline(e.err, e.late) && e.octets > 10
 			},
 		},
 		"CVE-2026-56862 and nothing else": { // crypto/tls has enough of them before the deadline
 			(*sender).update,
-			func(e end) bool { return e.err != nil && e.octets == 0 && e.after < 4*timeout },
+			func(e end) bool { return e.err != nil && e.octets == 0 },
 		},
 		"and nothing else, slowly": {
 			func(s *sender) error { <-time.After(timeout / 8); return s.update() },
-			func(e end) bool { return endedByDeadline(e.err, e.late) && e.octets == 0 && e.after < 4*timeout },
+			func(e end) bool { return endedByDeadline(e.err, e.late) && e.octets == 0 },
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for s := newSender(t, r, "read"); tt.write(s) == nil; {
-				<-time.After(time.Millisecond)
-			}
-			if e := <-ended; !tt.good(e) {
-				t.Errorf("the service saw %d octets and %v after %v of %v", e.octets, e.err, e.after, timeout)
+			t.Parallel()
+			ended := make(chan end, 1)
+			r := start(t, Config{Timeout: timeout, Services: map[string]Service{"read": serviceFunc(func(ctx context.Context, c *tls.Conn) {
+				n, err := io.Copy(io.Discard, c)
+				ended <- end{n, err, passed(ctx)}
+			})}})
+			s := newSender(t, r, "read")
+			ms := eventually(t, "the end", func() bool { return tt.write(s) != nil })
+			if e := <-ended; !tt.good(e) || ms > 3*int(timeout/time.Millisecond) {
+				t.Errorf("the service saw %d octets and %v after %d ms of %v", e.octets, e.err, ms, timeout)
 			}
 		})
 	}
@@ -154,7 +152,7 @@ func (s *sender) update() error {
 
 func TestAPeerThatSendsWithoutEndIsCutOff(t *testing.T) {
 	ended := make(chan error, 1)
-	r := start(t, Config{Timeout: 20 * time.Second, Services: map[string]Service{"read": serviceFunc(func(_ context.Context, c *tls.Conn) {
+	r := start(t, Config{Services: map[string]Service{"read": serviceFunc(func(_ context.Context, c *tls.Conn) {
 		_, err := io.Copy(io.Discard, c)
 		ended <- err
 	})}})

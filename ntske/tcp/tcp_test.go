@@ -180,7 +180,7 @@ func TestServicePanicCostsOneConnectionAndOneLogLine(t *testing.T) {
 }
 
 func TestASuccessorServesTheListenerWhileOldConnectionsGoOn(t *testing.T) {
-	r := start(t, Config{Timeout: 20 * time.Second, Services: map[string]Service{"one": answer("first")}})
+	r := start(t, Config{Services: map[string]Service{"one": answer("first")}})
 	r.dial() // says nothing
 	eventually(t, "the silent client is accepted", func() bool { return r.open() == 1 })
 	silent := r.Server
@@ -188,7 +188,7 @@ func TestASuccessorServesTheListenerWhileOldConnectionsGoOn(t *testing.T) {
 	served := make(chan error, 1)
 	// The first server's Serve ends though its connection does not.
 	r.stopAccepting()
-	again, err := New(Config{TLS: r.tls, Services: map[string]Service{"one": answer("second")}})
+	again, err := New(Config{TLS: r.tls, Services: map[string]Service{"one": answer("second")}, Timeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +243,7 @@ func TestStopWaitsForOpenConnectionsAndTheListenerServesAgain(t *testing.T) {
 		t.Errorf("Serve returned %v", err)
 	}
 
-	again, err := New(Config{TLS: r.tls, Services: map[string]Service{"one": answer("again")}})
+	again, err := New(Config{TLS: r.tls, Services: map[string]Service{"one": answer("again")}, Timeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +255,7 @@ func TestStopWaitsForOpenConnectionsAndTheListenerServesAgain(t *testing.T) {
 }
 
 func TestTheLastAreServedAndLaterOnesRefused(t *testing.T) {
-	r := start(t, Config{Services: map[string]Service{"one": answer("fine")}})
+	r := startAt(t, "127.4.60.12", Config{Services: map[string]Service{"one": answer("fine")}}) // where nobody else takes the port that is given back
 	r.stopAccepting()
 	var waiting []net.Conn // let in by the kernel, and by nobody else
 	for range 10 {
@@ -283,7 +283,7 @@ func TestTheLastAreServedAndLaterOnesRefused(t *testing.T) {
 
 func TestWhoComesWhileAListenerEndsIsServedOrNotHeardButNeverReset(t *testing.T) {
 	for range 5 {
-		r := start(t, Config{Services: map[string]Service{"one": answer("fine")}})
+		r := startAt(t, "127.4.60.13", Config{Services: map[string]Service{"one": answer("fine")}}) // where nobody else takes the port
 		var ended atomic.Bool
 		var comers sync.WaitGroup
 		for range 16 {
@@ -436,18 +436,21 @@ func (f *flaky) Accept() (net.Conn, error) {
 
 func TestAllGoroutinesEnd(t *testing.T) {
 	before := runtime.NumGoroutine()
-	r := start(t, Config{Timeout: 200 * time.Millisecond, Services: map[string]Service{"one": answer("fine")}})
+	served := start(t, Config{Services: map[string]Service{"one": answer("fine")}})
+	silent := start(t, Config{Timeout: 200 * time.Millisecond, Services: map[string]Service{"one": answer("")}})
 	for range 20 {
-		r.dial()
-		if _, err := r.ask(r.dial(), "one"); err != nil {
+		silent.dial()
+		if _, err := served.ask(served.dial(), "one"); err != nil {
 			t.Error(err)
 		}
 	}
-	if err := r.stop(); err != nil {
-		t.Error(err)
-	}
-	if n := r.open(); n != 0 {
-		t.Errorf("%d connections left after Serve returned", n)
+	for _, r := range []*running{served, silent} {
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+		if n := r.open(); n != 0 {
+			t.Errorf("%d connections left after Serve returned", n)
+		}
 	}
 	eventually(t, "goroutines back to where they were", func() bool { return runtime.NumGoroutine() <= before })
 }
