@@ -2,6 +2,7 @@ package feed_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -137,10 +138,14 @@ func TestARestartIsSoonerWhereWhatIsServedEnds(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
 	s := chronytest.Start(t, chronytest.Options{})
-	served, err := feed.Served(t.Context(), s.KE(), chronytest.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var served *x509.Certificate
+	until(t, "its key exchange", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		var err error
+		served, err = feed.Served(ctx, s.KE(), chronytest.Name)
+		return err == nil
+	})
 	dir, record := t.TempDir(), feed.RestartRecord(filepath.Join(t.TempDir(), "state"))
 	e, err := config.ParseExport(fmt.Sprintf("{name: %s, cert: %s/cert.pem, key: %s/key.pem, then: restart, command: [/bin/true]}", chronytest.Name, dir, dir))
 	if err != nil {

@@ -8,10 +8,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ntsagent/ntske/aead"
 	"ntsagent/ntske/client"
@@ -24,8 +28,27 @@ import (
 const patience = 30 * time.Second
 
 // Exchange does one NTS-KE session (RFC 8915 §4) with the daemon's own server
-// and offers it one algorithm only. It returns the session and its cookies.
-func Exchange(addr netip.AddrPort, name string, roots *x509.CertPool, alg aead.ID) (cookie.Session, [][]byte, error) {
+// and offers it one algorithm only. It returns the session and its cookies. A session
+// that is broken off is begun anew: daemons give a client that stands still 2 s or 3.
+func Exchange(addr netip.AddrPort, name string, roots *x509.CertPool, alg aead.ID) (s cookie.Session, cookies [][]byte, err error) {
+	for range 5 {
+		if s, cookies, err = exchange(addr, name, roots, alg); !isBrokenOff(err) {
+			break
+		}
+	}
+	return s, cookies, err
+}
+
+func isBrokenOff(err error) bool {
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, unix.ECONNRESET, unix.EPIPE, os.ErrDeadlineExceeded, context.DeadlineExceeded} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
+}
+
+func exchange(addr netip.AddrPort, name string, roots *x509.CertPool, alg aead.ID) (cookie.Session, [][]byte, error) {
 	s := cookie.Session{AEAD: alg}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
