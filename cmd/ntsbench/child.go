@@ -47,17 +47,20 @@ func startChild(name string, c cpus, cmd *exec.Cmd, log string) (*child, error) 
 // stop asks the process to end and waits; one that does not is killed. One that
 // has ended is left alone: its number may be somebody else's by now.
 func (c *child) stop() {
-	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+	for _, step := range []struct {
+		sign syscall.Signal
+		most time.Duration
+	}{{syscall.SIGTERM, 3 * time.Second}, {syscall.SIGKILL, startMost}} {
 		select {
 		case <-c.ended:
 			return
 		default:
 		}
-		_ = c.process.Signal(s) // which knows what has been waited for
+		_ = c.process.Signal(step.sign) // which knows what has been waited for
 		select {
 		case <-c.ended:
 			return
-		case <-time.After(3 * time.Second):
+		case <-time.After(step.most):
 		}
 	}
 }

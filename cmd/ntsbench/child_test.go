@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -32,4 +34,23 @@ func TestAChildEndsWhenItIsStopped(t *testing.T) {
 		t.Errorf("process %d after stop: %v, want %v", c.pid, err, syscall.ESRCH)
 	}
 	c.stop() // once more does no harm
+}
+
+func TestAChronydWithoutOneOfItsSocketsIsNotTaken(t *testing.T) {
+	for log, want := range map[string]string{
+		"chronyd version 4.3 starting\n": "",
+		"chronyd version 4.3 starting\nCould not open NTS-KE socket on 127.0.0.1:24461\n": "chronyd lacks a socket; it said last: Could not open NTS-KE socket on 127.0.0.1:24461",
+	} {
+		c := &child{name: "chronyd", log: filepath.Join(t.TempDir(), "log"), ended: make(chan struct{})}
+		if err := os.WriteFile(c.log, []byte(log), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.hasItsPorts(); fmt.Sprint(err) != want && (err != nil || want != "") {
+			t.Errorf("%v, want %q", err, want)
+		}
+		close(c.ended)
+		if c.hasItsPorts() == nil {
+			t.Error("one that has ended is taken")
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -72,10 +73,29 @@ ntsservercert %s
 	if d.child, err = s.start(name, dir, cmd); err != nil {
 		return chronyd{}, err
 	}
-	return d, d.wait(ctx, "to tell the time", func(ctx context.Context) error {
+	err = d.wait(ctx, "to tell the time", func(ctx context.Context) error {
 		_, err := client.Plain(ctx, d.ntp)
 		return err
 	})
+	if err == nil {
+		err = d.hasItsPorts()
+	}
+	if err != nil {
+		d.stop() // or it would use the CPU beside the next
+	}
+	return d, err
+}
+
+// hasItsPorts says which port it could not have. Without the one for key exchanges chronyd goes on.
+func (c *child) hasItsPorts() error {
+	if err := c.gone(); err != nil {
+		return err // and somebody else tells the time there
+	}
+	log, err := os.ReadFile(c.log)
+	if err == nil && bytes.Contains(log, []byte("Could not open ")) {
+		err = fmt.Errorf("%s lacks a socket%s", c.name, c.said())
+	}
+	return err
 }
 
 // chronydRoom has chronyd hold as many connections as it can; it may hold fewer.

@@ -43,7 +43,7 @@ var gatewayRows = []string{
 const (
 	quietRate  = 1_000
 	steadyRate = 10_000
-	openWindow = 2 * ntpWindow // a late reply must not hold up the next query
+	openWindow = 12 // a late reply must not hold up the next query; a server's socket has room for some 120 datagrams
 )
 
 // nakOctets is the length of an NTS NAK: header 48, unique identifier 4+32.

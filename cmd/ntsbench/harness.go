@@ -189,7 +189,7 @@ func (h *harness) close() {
 
 // allocated is how many objects it has allocated so far.
 func (h *harness) allocated() (int, error) {
-	h.ask.SetDeadline(time.Now().Add(5 * time.Second))
+	h.ask.SetDeadline(time.Now().Add(startMost))
 	if _, err := h.ask.Write([]byte{'?'}); err != nil {
 		return 0, fmt.Errorf("ask the gateway what it has allocated: %w", err)
 	}

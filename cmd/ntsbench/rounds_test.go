@@ -229,8 +229,8 @@ func TestARoundIsMeasuredFromWhereTheLoadBegins(t *testing.T) {
 		offsets.Add(x)
 	}
 	c.behind = c.child
-	burn := func() { // CPU time of this process, more than any that counts
-		for begin, now := time.Duration(0), time.Duration(0); now-begin < 100*time.Millisecond; {
+	burn := func() { // CPU time of this process, more than looking at it takes
+		for begin, now := time.Duration(0), time.Duration(0); now-begin < 300*time.Millisecond; {
 			now, _ = cpuOf(os.Getpid())
 			if begin == 0 {
 				begin = now
@@ -247,7 +247,7 @@ func TestARoundIsMeasuredFromWhereTheLoadBegins(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := all[0]
-	if s.micros[0] >= 0.05 || s.behind[0] >= 0.05 {
+	if s.micros[0] >= 0.15 || s.behind[0] >= 0.15 {
 		t.Errorf("%v and %v µs per operation: what came before was counted", s.micros, s.behind)
 	}
 	if s.offset[0] != 2 || s.rate[0] != 1e6 {

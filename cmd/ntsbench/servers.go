@@ -82,7 +82,7 @@ func sourceTree(dirs ...string) (string, error) {
 
 // versions names what is compared, each as it names itself.
 func (s *servers) versions(ctx context.Context) string {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, startMost)
 	defer cancel()
 	return firstLine(exec.CommandContext(ctx, s.agent, "version"), "ntsagent") + "; " +
 		firstLine(s.chrony.Command(ctx, "chronyd", "--version"), "chronyd")
@@ -139,14 +139,17 @@ func (s *servers) target(at netip.AddrPort) load.KETarget {
 	return load.KETarget{Addr: at, Name: benchName, Roots: s.id.roots}
 }
 
-// wait calls try until it succeeds, the server is gone, or 20 s are over.
+// startMost is how long a server may take to do what it must before it is measured, on however busy a machine.
+const startMost = time.Minute
+
+// wait calls try until it succeeds, the server is gone, or startMost is over.
 func (c *child) wait(ctx context.Context, what string, try func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, startMost)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		short, done := context.WithTimeout(ctx, 2*time.Second)
+		short, done := context.WithTimeout(ctx, 5*time.Second)
 		err := try(short)
 		done()
 		if err == nil {
