@@ -19,7 +19,7 @@ import (
 )
 
 func TestRequestMayComeInAnyPieces(t *testing.T) {
-	l := newLab(t, 10*time.Second, nil)
+	l := newLab(t, labTime, nil)
 	request := join(rec(99, make([]byte, 40)...), plain)
 	t.Run("one octet in each TLS record", func(t *testing.T) {
 		var pieces [][]byte
@@ -58,7 +58,7 @@ func wellFormed(answer []byte) error {
 }
 
 func TestEveryMutatedRequestIsAnsweredWellAndOnce(t *testing.T) {
-	l := newLab(t, 10*time.Second, nil)
+	l := newLab(t, labTime, nil)
 	var mutants [][]byte
 	for i := range plain {
 		for bit := range 8 {
@@ -88,7 +88,7 @@ func TestEveryMutatedRequestIsAnsweredWellAndOnce(t *testing.T) {
 	}
 	close(work)
 	wg.Wait()
-	for deadline := time.Now().Add(5 * time.Second); ; {
+	for deadline := time.Now().Add(labTime); ; {
 		l.mu.Lock()
 		n := len(l.outcomes)
 		l.mu.Unlock()
@@ -103,7 +103,7 @@ func TestEveryMutatedRequestIsAnsweredWellAndOnce(t *testing.T) {
 }
 
 func TestPeersWhoHangUpAreCountedAsGone(t *testing.T) {
-	l := newLab(t, 10*time.Second, nil)
+	l := newLab(t, labTime, nil)
 	t.Run("close_notify instead of a request", func(t *testing.T) {
 		s := l.open(t)
 		s.CloseWrite()
@@ -126,7 +126,7 @@ func TestMistakesOfPeersAreDebugLinesWithoutSecrets(t *testing.T) {
 	for _, level := range []hclog.Level{hclog.Info, hclog.Debug} {
 		var mu sync.Mutex
 		var log bytes.Buffer
-		l := newLab(t, 10*time.Second, func(c *Config) {
+		l := newLab(t, labTime, func(c *Config) {
 			c.Log = hclog.New(&hclog.LoggerOptions{Level: level, Output: &log, Mutex: &mu})
 		})
 		evil := "\n{\"@level\":\"error\"}\x1b[2J"
@@ -140,7 +140,7 @@ func TestMistakesOfPeersAreDebugLinesWithoutSecrets(t *testing.T) {
 		l.refuses(t, end, error1, BadRequest)
 		// The line is written right after the outcome is told.
 		written := func() string { mu.Lock(); defer mu.Unlock(); return log.String() }
-		for end := time.Now().Add(5 * time.Second); level == hclog.Debug && strings.Count(written(), "key exchange ended") < 3 && time.Now().Before(end); {
+		for end := time.Now().Add(labTime); level == hclog.Debug && strings.Count(written(), "key exchange ended") < 3 && time.Now().Before(end); {
 			<-time.After(time.Millisecond)
 		}
 		text := written()

@@ -3,13 +3,12 @@ package ntske
 import (
 	"crypto/tls"
 	"testing"
-	"time"
 )
 
 // Go resumed sessions under settings that had changed since. A client that
 // wants to resume is given no ticket, and a whole handshake each time.
 func TestCVE_2025_68121_NothingIsResumed(t *testing.T) {
-	l := newLab(t, 20*time.Second, nil)
+	l := newLab(t, labTime, nil)
 	cache := &countingCache{ClientSessionCache: tls.NewLRUClientSessionCache(4)}
 	for range 3 {
 		s, err := l.connect(func(c *tls.Config) { c.ClientSessionCache = cache })

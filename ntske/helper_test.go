@@ -196,7 +196,7 @@ func (l *lab) connect(change func(*tls.Config)) (*session, error) {
 		l.t.Fatal(err)
 	}
 	l.t.Cleanup(func() { nc.Close() })
-	nc.SetDeadline(time.Now().Add(20 * time.Second))
+	nc.SetDeadline(time.Now().Add(labTime))
 	conf := &tls.Config{RootCAs: l.roots, ServerName: testName, NextProtos: []string{Protocol},
 		ClientSessionCache: tls.NewLRUClientSessionCache(1)}
 	if change != nil {
@@ -242,7 +242,7 @@ func (s *session) rest(t testing.TB) []byte {
 // outcome waits for the next outcome and requires it to be want.
 func (l *lab) outcome(t testing.TB, want Outcome) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(labTime); ; {
 		l.mu.Lock()
 		if len(l.outcomes) > 0 {
 			got := l.outcomes[0]
@@ -315,7 +315,7 @@ func (l *lab) listen(t *testing.T, end time.Time, answer ...byte) (netip.AddrPor
 			if err != nil {
 				return
 			}
-			c.SetDeadline(time.Now().Add(10 * time.Second))
+			c.SetDeadline(time.Now().Add(labTime))
 			request := make([]byte, 1024)
 			n, _ := c.Read(request) // fails with the handshake
 			c.Write(answer)

@@ -3,11 +3,18 @@ package ntske
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"os"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ntsagent/ntske/aead"
 	"ntsagent/ntske/cookie"
+	"ntsagent/ntske/tcp"
 )
 
 // TestMatrixOfTheRequest has the rows of what is taken and what is refused (§4 and §4.1).
@@ -114,19 +121,16 @@ func TestMatrixOfTheRequest(t *testing.T) {
 		}
 	})
 	t.Run("K15 a request that is late gets Error 1 before the deadline", func(t *testing.T) {
-		const short = 600 * time.Millisecond
-		l := newLab(t, short, nil)
+		cert := (&lab{t: t}).identity(time.Now().Add(time.Hour))
 		for _, n := range []int{0, 1, len(plain) - 1} {
-			begin := time.Now()
-			s := l.open(t)
-			s.Write(plain[:n])
-			if got := s.rest(t); !bytes.Equal(got, error1) {
-				t.Errorf("%d octets, then silence: got % x", n, got)
-			}
-			if took := time.Since(begin); took < short/3 || took > short+short/2 {
-				t.Errorf("%d octets, then silence: answered after %v of %v", n, took, short)
-			}
-			l.outcome(t, Timeout)
+			synctest.Test(t, func(t *testing.T) {
+				const short = 600 * time.Millisecond
+				begin := time.Now()
+				answer, outcome := late(t, cert, short, plain[:n])
+				if took := time.Since(begin); took != short-writeBudget || !bytes.Equal(answer, error1) || outcome != Timeout {
+					t.Errorf("%d octets, then silence: after %v of %v %q, got % x", n, took, short, outcome, answer)
+				}
+			})
 		}
 	})
 	without := newLab(t, labTime, func(c *Config) { c.Ring = func(context.Context) *cookie.Ring { return nil } })
@@ -168,6 +172,55 @@ func TestMatrixOfTheRequest(t *testing.T) {
 		l.serves(t, join(nextNTPv4, rec(critical|4, 0, 15), end))
 	})
 }
+
+// late sends what is no whole request to a server whose connections last timeout, and returns all that comes back.
+func late(t *testing.T, cert *tls.Certificate, timeout time.Duration, request []byte) (answer []byte, outcome Outcome) {
+	server, err := New(Config{Format: cookie.Chrony{}, Ring: func(context.Context) *cookie.Ring { return nil }, Observe: func(_ context.Context, o Outcome) { outcome = o }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := TLSConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil })
+	srv, err := tcp.New(tcp.Config{TLS: conf, Services: map[string]tcp.Service{Protocol: server}, Timeout: timeout})
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := net.Pipe()
+	defer near.Close()
+	ln := &piped{conns: make(chan net.Conn, 1)}
+	ln.conns <- far
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { err := srv.Serve(ctx, ln); srv.Wait(); done <- err }()
+	c := tls.Client(near, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{Protocol}})
+	if err := c.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	c.Write(request)
+	if answer, err = io.ReadAll(c); err != nil {
+		t.Errorf("reading the reply: %v", err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	return answer, outcome
+}
+
+// piped is a listener with the connections that are put in, until a deadline is set.
+type piped struct {
+	conns chan net.Conn
+	end   sync.Once
+}
+
+func (p *piped) Accept() (net.Conn, error) {
+	if c, ok := <-p.conns; ok {
+		return c, nil
+	}
+	return nil, os.ErrDeadlineExceeded
+}
+func (p *piped) SetDeadline(time.Time) error { p.end.Do(func() { close(p.conns) }); return nil }
+func (p *piped) Close() error                { return nil }
+func (p *piped) Addr() net.Addr              { return &net.TCPAddr{} }
 
 // padTo is a good request of exactly n octets.
 func padTo(n int) []byte {

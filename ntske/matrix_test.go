@@ -18,8 +18,15 @@ import (
 
 // The tests called TestMatrix are RFC 8915 as it binds a key-exchange server and
 // our own client, one row after the other, over real TLS and with requests
-// written octet by octet. labTime is more than any of it takes.
-const labTime = 10 * time.Second
+// written octet by octet. labTime is more than any of it takes on any machine.
+const labTime = time.Minute
+
+// patient is a context that ends so late that nothing is held up by it.
+func patient(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), labTime)
+	t.Cleanup(cancel)
+	return ctx
+}
 
 // TestMatrixOfTheConnection has the rows of what is around the messages (§3 and §4).
 func TestMatrixOfTheConnection(t *testing.T) {
@@ -58,7 +65,7 @@ func TestMatrixOfTheConnection(t *testing.T) {
 			if tt.roots != nil {
 				roots = tt.roots
 			}
-			_, err := client.KeyExchange(t.Context(), client.Config{Addr: addr, Name: tt.ask, Roots: roots})
+			_, err := client.KeyExchange(patient(t), client.Config{Addr: addr, Name: tt.ask, Roots: roots})
 			if tt.why != nil && !errors.As(err, tt.why) {
 				t.Errorf("certificate %s: %v, want a %T", tt.what, err, tt.why)
 			}
@@ -111,11 +118,11 @@ func TestMatrixOfTheConnection(t *testing.T) {
 	t.Run("K29 our own client tries a key exchange once", func(t *testing.T) {
 		for what, answer := range map[string][]byte{"nothing": nil, "Error 1": error1, "Error 2": error2, "text": []byte("HTTP/1.1 503\r\n\r\n")} {
 			addr, roots, heard := l.listen(t, time.Now().Add(time.Hour), answer...)
-			_, err := client.KeyExchange(t.Context(), client.Config{Addr: addr, Name: testName, Roots: roots})
+			_, err := client.KeyExchange(patient(t), client.Config{Addr: addr, Name: testName, Roots: roots})
 			if err == nil {
 				t.Errorf("%s was taken for an answer", what)
 			}
-			r := client.Check(t.Context(), client.CheckConfig{Name: "127.0.0.1", Port: addr.Port(), Roots: roots})
+			r := client.Check(t.Context(), client.CheckConfig{Name: "127.0.0.1", Port: addr.Port(), Roots: roots, Timeout: labTime})
 			if r.OK || len(r.Results) != 1 || r.Results[0].Problem.Step != "ntske" {
 				t.Errorf("%s: the check reports %+v", what, r)
 			}
@@ -160,7 +167,7 @@ func recordLengths(t *testing.T, wire []byte) (n []int) {
 // until the client has read to the end.
 func alone(t *testing.T, protocols []string, request []byte) (answer []byte, outcome Outcome) {
 	t.Helper()
-	l := newLab(t, time.Second, nil)
+	l := newLab(t, labTime, nil)
 	s, err := New(Config{Format: cookie.Chrony{}, Ring: func(context.Context) *cookie.Ring { return l.ring }, Observe: func(_ context.Context, o Outcome) { outcome = o }})
 	if err != nil {
 		t.Fatal(err)
@@ -168,7 +175,7 @@ func alone(t *testing.T, protocols []string, request []byte) (answer []byte, out
 	near, far := net.Pipe()
 	defer near.Close()
 	defer far.Close()
-	near.SetDeadline(time.Now().Add(10 * time.Second))
+	near.SetDeadline(time.Now().Add(labTime))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -178,7 +185,7 @@ func alone(t *testing.T, protocols []string, request []byte) (answer []byte, out
 			t.Error(err)
 			return
 		}
-		s.ServeConn(t.Context(), c)
+		s.ServeConn(patient(t), c)
 		c.CloseWrite() // as a listener does
 	}()
 	c := tls.Client(near, &tls.Config{InsecureSkipVerify: true, NextProtos: protocols})
@@ -210,7 +217,7 @@ func TestServeConnNeedsNoListenerOfOurs(t *testing.T) {
 
 // By default crypto/tls cuts what is written first into records of a segment.
 func TestWhatIsWrittenAtOnceIsOneTLSRecord(t *testing.T) {
-	l := newLab(t, time.Second, nil)
+	l := newLab(t, labTime, nil)
 	cert := l.identity(time.Now().Add(time.Hour))
 	near, far := net.Pipe()
 	defer near.Close()

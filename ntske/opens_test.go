@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"ntsagent/ntske/aead"
 	"ntsagent/ntske/cookie"
@@ -25,7 +24,7 @@ func TestWhatTheDaemonHasShownToOpenIsOfferedAndSealedInItsFormat(t *testing.T) 
 	}
 	for _, format := range []cookie.Format{cookie.NTPsec{}, cookie.NTPDRS{}} {
 		var shown atomic.Pointer[[]aead.ID]
-		l := newLab(t, 5*time.Second, func(c *Config) {
+		l := newLab(t, labTime, func(c *Config) {
 			c.Format, c.Ring = format, func(context.Context) *cookie.Ring { return ring }
 			c.Opens = func() []aead.ID { return *shown.Load() }
 		})
