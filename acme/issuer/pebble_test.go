@@ -24,7 +24,6 @@ import (
 
 	"github.com/letsencrypt/pebble/v2/ca"
 	"github.com/letsencrypt/pebble/v2/db"
-	"github.com/letsencrypt/pebble/v2/va"
 	"github.com/letsencrypt/pebble/v2/wfe"
 	"github.com/miekg/dns"
 
@@ -97,7 +96,7 @@ func newWorld(t *testing.T, s settings, names ...hostcheck.Name) *world {
 			t.Fatal(err)
 		}
 	}
-	validator := va.New(quiet, httpPort, tlsPort, true, w.zone.addr, memory)
+	validator := pebble.Validator(quiet, httpPort, tlsPort, w.zone.addr, memory)
 	if s.eab {
 		if err := memory.AddExternalAccountKeyByID(customer, customerKey); err != nil {
 			t.Fatal(err)

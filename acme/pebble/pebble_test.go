@@ -56,7 +56,7 @@ func TestAnOrderIsShown(t *testing.T) {
 	})
 	t.Run("after a while though its certificate never comes", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			wantShown(t, &core.Order{ID: "1", BeganProcessing: true}, func(*core.Order) {}, signing)
+			wantShown(t, &core.Order{ID: "1", BeganProcessing: true}, func(*core.Order) {}, looks*look)
 		})
 	})
 }

@@ -72,7 +72,7 @@ var onlyIn = map[string][]string{
 	"github.com/go-acme/lego/":         {"acme/issuer"},
 	"github.com/fsnotify/fsnotify":     {"agent/watch"},
 	"gopkg.in/yaml.v3":                 {"agent/config"},
-	"github.com/miekg/dns":             {"acme/dnscheck", "ntske/client"},
+	"github.com/miekg/dns":             {"acme/dnscheck", "ntske/client", "acme/pebble"},
 	"os/exec":                          {"agent/daemon", "agent/feed", "agent/setup", "cmd/ntslab", "cmd/ntsbench", "packaging/parts"},
 	"github.com/spf13/cobra":           {"cmd/ntsagent"},
 	"github.com/coreos/go-systemd/":    {"agent", "agent/task"},

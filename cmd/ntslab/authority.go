@@ -14,7 +14,6 @@ import (
 
 	"github.com/letsencrypt/pebble/v2/ca"
 	"github.com/letsencrypt/pebble/v2/db"
-	"github.com/letsencrypt/pebble/v2/va"
 	"github.com/letsencrypt/pebble/v2/wfe"
 
 	"ntsagent/acme/pebble"
@@ -74,7 +73,7 @@ func (a *authority) serve(dns string, httpPort, tlsPort uint16, n *narrator) ([]
 	n.store = store
 	logger := log.New(n, "", 0)
 	issuer := ca.New(logger, store, "", "ecdsa", 0, 1, profiles)
-	validator := va.New(logger, int(httpPort), int(tlsPort), true, dns, store)
+	validator := pebble.Validator(logger, int(httpPort), int(tlsPort), dns, store)
 	front := wfe.New(logger, store, validator, issuer, []string{"ntslab.invalid"}, true, false, 1, 1)
 	a.server.Handler = pebble.Handler(front.Handler(), store)
 	go func() {
