@@ -47,9 +47,13 @@ func startChild(name string, cmd *exec.Cmd, logPath string) (*child, error) {
 	return c, nil
 }
 
+// How long a child has to end when it is asked to, and when it is killed.
+const endsWithin, diesWithin = 5 * time.Second, time.Minute
+
 // stop asks the process to end and waits; one that does not is killed. One that
 // has ended is left alone: its number may be somebody else's by now.
 func (c *child) stop() {
+	within := endsWithin
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		select {
 		case <-c.ended:
@@ -60,8 +64,9 @@ func (c *child) stop() {
 		select {
 		case <-c.ended:
 			return
-		case <-time.After(5 * time.Second):
+		case <-time.After(within):
 		}
+		within = diesWithin
 	}
 }
 

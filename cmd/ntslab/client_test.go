@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"ntsagent/packaging/parts"
 	"ntsagent/packaging/parts/partstest"
@@ -119,6 +120,9 @@ func (c *chronyClient) chronyc(ctx context.Context, args ...string) (string, err
 	}
 	return strings.TrimSpace(string(out)), nil
 }
+
+// clientPatience is for a client that missed the server once or twice: it waits 16 s then, and 32 s.
+const clientPatience = 2 * time.Minute
 
 // authenticated is nil when the client has a full set of cookies, no refusal,
 // and at least this many valid, authenticated answers from the address and port.

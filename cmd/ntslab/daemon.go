@@ -47,7 +47,7 @@ func startDaemon(ctx context.Context, kind string, w *workspace, s *story) (*dae
 	case "ntpd-rs":
 		var root parts.Root
 		if root, err = unpacked(ctx, s, parts.Debian13, "ntpd-rs", parts.UnpackNTPDRS); err == nil {
-			err = d.startNTPDRS(ctx, root, w)
+			err = d.startNTPDRS(ctx, root, w, freeUDP)
 		}
 	default:
 		err = fmt.Errorf("no daemon is called %q", kind)
@@ -78,7 +78,7 @@ func unpacked(ctx context.Context, s *story, r parts.Release, pkg string, unpack
 // awaitTime waits until the daemon tells the time at all its addresses.
 func (d *daemon) awaitTime(ctx context.Context) error {
 	for _, addr := range d.ntp {
-		if err := eventually(ctx, 30*time.Second, func(ctx context.Context) error { return d.tellsTime(ctx, addr) }); err != nil {
+		if err := eventually(ctx, time.Minute, func(ctx context.Context) error { return d.tellsTime(ctx, addr) }); err != nil {
 			return err
 		}
 	}

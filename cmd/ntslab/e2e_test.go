@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -17,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"ntsagent/agent/daemon/daemontest"
 	"ntsagent/packaging/parts"
 )
 
@@ -43,7 +43,7 @@ func TestAChronydClientAuthenticates(t *testing.T) {
 					if way.daemon == "gateway" && row.release == parts.Debian13 {
 						client.aead = "30" // both like it better
 					}
-					await(t, 60*time.Second, "authenticated answers", func(ctx context.Context) error {
+					await(t, clientPatience, "authenticated answers", func(ctx context.Context) error {
 						return client.authenticated(ctx, address, ntpPort, 4)
 					})
 					for _, report := range []string{"authdata", "sources"} {
@@ -81,8 +81,8 @@ func TestALabTellsItsStory(t *testing.T) {
 			if err != nil {
 				t.Fatalf("ntslab --once: %v\n%s", err, out)
 			}
-			if took := time.Since(start); took > time.Minute {
-				t.Errorf("it took %v, want less than a minute", took)
+			if took := time.Since(start); took > 2*time.Minute { // it takes seconds
+				t.Errorf("it took %v", took)
 			}
 			text := string(out)
 			for _, want := range []string{
@@ -96,11 +96,7 @@ func TestALabTellsItsStory(t *testing.T) {
 				}
 				text = after
 			}
-			for _, pid := range pidsIn(string(out)) {
-				if alive(pid) {
-					t.Errorf("process %s of the lab still runs", pid)
-				}
-			}
+			wantGone(t, pidsIn(string(out)))
 		})
 	}
 }
@@ -139,11 +135,7 @@ func TestALabThatFailsSaysWhy(t *testing.T) {
 	if got, want := errs.String(), "ntslab: ntsagent: exit status 1; it said nothing\n"; got != want {
 		t.Errorf("the reason is %q, want %q", got, want)
 	}
-	for _, pid := range pidsIn(out.String()) {
-		if alive(pid) {
-			t.Errorf("process %s of the lab still runs", pid)
-		}
-	}
+	wantGone(t, pidsIn(out.String()))
 }
 
 // pidsIn are the processes the story names.
@@ -194,33 +186,29 @@ func TestNothingOutlivesALab(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(lab.dir, envName)); err == nil && row.code >= 0 {
 				t.Error("lab.env still says that the lab is up")
 			}
-			await(t, 10*time.Second, "the end of the agent and the daemon", func(context.Context) error {
-				for _, pid := range pids {
-					if alive(pid) {
-						return fmt.Errorf("process %s still runs", pid)
-					}
-				}
-				return nil
-			})
+			wantGone(t, pids)
 		})
 	}
 }
 
+// In a network of its own: elsewhere somebody takes a port of an agent that is dead, sooner or later.
 func TestAKilledAgentComesBackWithWhatItHad(t *testing.T) {
 	t.Parallel()
-	needNamespaces(t)
+	if !daemontest.Isolated(t, nil) {
+		return
+	}
 	for _, daemon := range []string{"chrony", "gateway"} {
 		t.Run(daemon, func(t *testing.T) {
 			t.Parallel()
-			killedAgent(t, startLab(t, "http-01", "--daemon", daemon))
+			killedAgent(t, startLab(t, "http-01", "--daemon", daemon), daemon)
 		})
 	}
 }
 
-func killedAgent(t *testing.T, lab *runningLab) {
+func killedAgent(t *testing.T, lab *runningLab, daemon string) {
 	client := startChronyClient(t, lab, parts.Debian12, loopback4)
 	_, ntpPort, _ := strings.Cut(lab.env["NTP"], ":")
-	await(t, 60*time.Second, "authenticated answers", func(ctx context.Context) error {
+	await(t, clientPatience, "authenticated answers", func(ctx context.Context) error {
 		return client.authenticated(ctx, loopback4, ntpPort, 2)
 	})
 	before, err := lab.status(t.Context())
@@ -236,12 +224,7 @@ func killedAgent(t *testing.T, lab *runningLab) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	await(t, 10*time.Second, "the agent to be gone", func(context.Context) error {
-		if alive(lab.env["AGENT_PID"]) {
-			return errors.New("it runs")
-		}
-		return nil
-	})
+	wantGone(t, []string{lab.env["AGENT_PID"]})
 	// And killed again, at any moment of its start.
 	const kills = 10
 	for range kills {
@@ -256,7 +239,7 @@ func killedAgent(t *testing.T, lab *runningLab) {
 		}
 		<-again.done
 	}
-	t.Logf("%d kills: 1 agent that served, %d that started", 1+kills, kills)
+	fmt.Fprintf(t.Output(), "| %d kills beside %s: 1 agent that served, %d that started\n", 1+kills, daemon, kills)
 	again := startProgram(t, syscall.SIGKILL, "ntsagent", "run", "--config", lab.env["CONFIG"])
 	defer func() {
 		_ = again.cmd.Process.Signal(syscall.SIGTERM) // if it is gone, how it ended tells
@@ -268,7 +251,7 @@ func killedAgent(t *testing.T, lab *runningLab) {
 			t.Logf("the last agent said:\n%s", &again.told)
 		}
 	}()
-	await(t, 30*time.Second, "the last agent to serve", lab.check)
+	await(t, time.Minute, "the last agent to serve", lab.check)
 	after, err := lab.status(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -282,7 +265,7 @@ func killedAgent(t *testing.T, lab *runningLab) {
 	if now := authorityLog(t, lab); now != asked {
 		t.Errorf("it asked the authority again:\n%s", strings.TrimPrefix(now, asked))
 	}
-	await(t, 30*time.Second, "the client to go on", func(ctx context.Context) error {
+	await(t, clientPatience, "the client to go on", func(ctx context.Context) error {
 		return client.authenticated(ctx, loopback4, ntpPort, 6)
 	})
 	if err := filepath.WalkDir(filepath.Join(lab.dir, "state"), func(path string, _ fs.DirEntry, err error) error {

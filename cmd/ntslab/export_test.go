@@ -36,12 +36,7 @@ func TestNtpdServesWhatTheAgentObtainsAndRenews(t *testing.T) {
 	if err := syscall.Kill(agent, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	await(t, 20*time.Second, "the end of the lab's own agent", func(context.Context) error {
-		if alive(lab.env["AGENT_PID"]) {
-			return fmt.Errorf("it runs")
-		}
-		return nil
-	})
+	wantGone(t, []string{lab.env["AGENT_PID"]})
 	pid, err := os.ReadFile(s.PIDFile)
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +114,12 @@ func servedByAuthority(t *testing.T, lab *runningLab, other string) (serial stri
 	if err != nil || len(cookies) != 8 {
 		t.Fatalf("a client of the authority gets %d cookies, %v", len(cookies), err)
 	}
-	if _, err := daemontest.Query(ntpsectest.Addr, session, cookies[0], 0); err != nil {
+	for _, cookie := range cookies { // a busy ntpd may be late for one
+		if _, err = daemontest.Query(ntpsectest.Addr, session, cookie, 0); err == nil {
+			break
+		}
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	return serial

@@ -38,7 +38,7 @@ func TestAnAgentTurnsToTheFallbackCA(t *testing.T) {
 	}
 	// The account is there before it is needed. Another host is another CA.
 	reload("  directory: \"$1\"\n  fallback_directory: \"https://localhost$2\"")
-	await(t, 60*time.Second, "an account at the fallback", func(ctx context.Context) error {
+	await(t, 2*time.Minute, "an account at the fallback", func(ctx context.Context) error {
 		out, err := lab.agent(ctx, "account", "show", "--config", path)
 		if err == nil && bytes.Count(out, []byte("accounturi=")) != 2 {
 			err = fmt.Errorf("told\n%s", out)
@@ -48,7 +48,7 @@ func TestAnAgentTurnsToTheFallbackCA(t *testing.T) {
 
 	reload("  directory: https://127.0.0.1:0/directory\n  fallback_directory: \"$1\"") // nobody can listen on port 0
 	var first status.Certificate
-	await(t, 30*time.Second, "the certificate to be one of the fallback", func(context.Context) error {
+	await(t, 90*time.Second, "the certificate to be one of the fallback", func(context.Context) error {
 		if first = lab.certificate(t); !first.Fallback || first.Serial == "" {
 			return fmt.Errorf("there is %+v", first)
 		}
@@ -68,7 +68,7 @@ func TestAnAgentTurnsToTheFallbackCA(t *testing.T) {
 	if now.Serial == first.Serial || !now.Fallback || now.Revoked != "" || now.Failures != 0 {
 		t.Errorf("there is %+v, want another one by the fallback", now)
 	}
-	await(t, 30*time.Second, "it to serve", lab.check)
+	await(t, 90*time.Second, "it to serve", lab.check)
 	if d, err := lab.status(t.Context()); err != nil || d.State != status.Degraded || !strings.Contains(strings.Join(d.Reasons, " "), "fallback CA") {
 		t.Errorf("%s %q, %v; want someone to look at the first CA", d.State, d.Reasons, err)
 	}

@@ -103,7 +103,7 @@ func startLab(t *testing.T, challenge string, more ...string) *runningLab {
 		}
 		os.RemoveAll(dir)
 	})
-	await(t, 90*time.Second, "lab.env", func(context.Context) error {
+	await(t, 150*time.Second, "lab.env", func(context.Context) error {
 		select {
 		case <-l.done:
 			t.Fatalf("the lab ended early:\n%s", &l.told)
@@ -131,9 +131,9 @@ func (l *runningLab) end(t *testing.T) {
 		if code := l.cmd.ProcessState.ExitCode(); code != 0 {
 			t.Errorf("the lab ended with %d after Ctrl-C:\n%s", code, &l.told)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		_ = l.cmd.Process.Kill() // the failure is told; nothing more to do
-		t.Error("the lab did not end within 20 s of Ctrl-C")
+		t.Error("the lab did not end within a minute of Ctrl-C")
 	}
 }
 
@@ -180,9 +180,24 @@ func await(t *testing.T, most time.Duration, what string, try func(context.Conte
 	}
 }
 
+// alive tells whether there is a process. A zombie is one: threads of it may
+// still hold what it had.
 func alive(pid string) bool {
 	_, err := os.Stat("/proc/" + pid)
 	return err == nil
+}
+
+// wantGone waits for the end of processes: a kill takes its time.
+func wantGone(t *testing.T, pids []string) {
+	t.Helper()
+	await(t, time.Minute, "the end of the lab's processes", func(context.Context) error {
+		for _, pid := range pids {
+			if alive(pid) {
+				return fmt.Errorf("process %s still runs", pid)
+			}
+		}
+		return nil
+	})
 }
 
 type lockedBuffer struct {

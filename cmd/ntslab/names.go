@@ -78,6 +78,10 @@ func (n *nameServer) stop() { n.srv.Shutdown() }
 // inVain is the error after which trying again cannot help.
 type inVain struct{ error }
 
+// oneTry is how long a try may hang, of those that eventually makes: longer than
+// a busy machine stands still.
+const oneTry = 15 * time.Second
+
 // eventually calls try until it succeeds or is in vain, at most for the given
 // time, and returns its last error.
 func eventually(ctx context.Context, most time.Duration, try func(context.Context) error) error {
@@ -85,7 +89,7 @@ func eventually(ctx context.Context, most time.Duration, try func(context.Contex
 	defer cancel()
 	var last error
 	for {
-		one, cancelOne := context.WithTimeout(ctx, 2*time.Second)
+		one, cancelOne := context.WithTimeout(ctx, oneTry)
 		err := try(one)
 		cancelOne()
 		if err == nil {

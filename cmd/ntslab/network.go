@@ -87,7 +87,7 @@ func runInNetwork(ctx context.Context, program []string) error {
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 4 * time.Second // less than the lab waits for us
+	cmd.WaitDelay = endsWithin - time.Second // less than the lab waits for us
 	return cmd.Run()
 }
 

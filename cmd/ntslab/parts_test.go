@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,8 @@ import (
 
 	"ntsagent/agent/config"
 	"ntsagent/agent/feed"
+	"ntsagent/packaging/parts"
+	"ntsagent/packaging/parts/partstest"
 )
 
 func TestAReservedPortIsKeptFromOthers(t *testing.T) {
@@ -36,13 +39,57 @@ func TestAReservedPortIsKeptFromOthers(t *testing.T) {
 		}
 	}
 	release()
-	for _, addr := range []string{on4(port), on6(port)} {
-		c, err := net.ListenPacket("udp", addr)
-		if err != nil {
-			t.Errorf("%s is not free after the release: %v", addr, err)
-			continue
+	const tries = 10 // for somebody may take a port that is free
+	for try := 1; ; try++ {
+		c4, err4 := net.ListenPacket("udp", on4(port))
+		c6, err6 := net.ListenPacket("udp", on6(port))
+		for _, c := range []net.PacketConn{c4, c6} {
+			if c != nil {
+				c.Close()
+			}
 		}
-		c.Close()
+		if err4 == nil && err6 == nil {
+			return
+		}
+		if try == tries {
+			t.Fatalf("port %d is not free after the release: %v", port, errors.Join(err4, err6))
+		}
+		if port, release, err = reserveUDP(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		release()
+	}
+}
+
+func TestADaemonThatLosesItsPortGetsAnother(t *testing.T) {
+	runtime.LockOSThread() // the child dies with its thread
+	defer runtime.UnlockOSThread()
+	w, err := openWorkspace(filepath.Join(t.TempDir(), "lab"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	taken, c4, c6, err := listenUDP(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c4.Close()
+	defer c6.Close()
+	ports := []func(context.Context) (uint16, error){
+		func(context.Context) (uint16, error) { return taken, nil },
+		freeUDP,
+	}
+	d := &daemon{}
+	defer d.stop()
+	if err := d.startNTPDRS(t.Context(), partstest.NTPDRS(t, parts.Debian13), w, func(ctx context.Context) (uint16, error) {
+		next := ports[0]
+		ports = ports[len(ports)-1:]
+		return next(ctx)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if slices.Contains(d.ntp, on4(taken)) {
+		t.Errorf("it serves at %v, which was taken", d.ntp)
 	}
 }
 
@@ -150,11 +197,7 @@ func TestADaemonServesBothFamiliesAndEndsWithTheLab(t *testing.T) {
 			if gone := d.gone(); gone == nil {
 				t.Error("the daemon still runs")
 			}
-			for _, pid := range pidsIn(d.line) {
-				if alive(pid) {
-					t.Errorf("process %s still runs", pid)
-				}
-			}
+			wantGone(t, pidsIn(d.line))
 		})
 	}
 }
@@ -181,9 +224,9 @@ func TestTheAgentReachesChronydInTheLongestFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.stop()
-	if err := feed.Rekey(t.Context(), filepath.Join(w.daemonDir, "chronyd.sock")); err != nil {
-		t.Error(err)
-	}
+	await(t, time.Minute, "an answer of chronyd", func(ctx context.Context) error {
+		return feed.Rekey(ctx, filepath.Join(w.daemonDir, "chronyd.sock"))
+	})
 }
 
 func TestNobodyWaitsForTheDead(t *testing.T) {

@@ -37,6 +37,15 @@ func listenUDP(ctx context.Context) (port uint16, c4, c6 *net.UDPConn, err error
 	return 0, nil, nil, fmt.Errorf("find a UDP port free on %s and %s: %w", loopback4, loopback6, err)
 }
 
+// freeUDP finds a UDP port that is free on 127.0.0.1 and ::1 at this moment.
+func freeUDP(ctx context.Context) (uint16, error) {
+	port, c4, c6, err := listenUDP(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return port, errors.Join(c4.Close(), c6.Close())
+}
+
 // reserveUDP takes a UDP port that is free on 127.0.0.1 and ::1 and keeps others
 // off it. A process of the same user that sets SO_REUSEPORT, as chronyd does,
 // can still bind it and gets every packet: the sockets that hold the port are

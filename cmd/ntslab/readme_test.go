@@ -81,7 +81,11 @@ func TestTheReadmesCommandsWork(t *testing.T) {
 				close(ended)
 			}()
 		default:
-			session = append(session, "echo '$ "+line+"'", here.Replace(line))
+			command := here.Replace(line)
+			if strings.HasPrefix(line, "bin/ntsagent check ") { // which gives up on who is silent for seconds
+				command += " || " + command + " || " + command
+			}
+			session = append(session, "echo '$ "+line+"'", command)
 		}
 	}
 	if stay == nil || len(session) < 10 {
@@ -91,7 +95,7 @@ func TestTheReadmesCommandsWork(t *testing.T) {
 		_ = syscall.Kill(-stay.Process.Pid, syscall.SIGINT) // as Ctrl-C does, to make and all below it
 		<-ended
 	}()
-	await(t, 90*time.Second, "make run DIR=lab", func(context.Context) error {
+	await(t, 4*time.Minute, "make run DIR=lab", func(context.Context) error {
 		select {
 		case <-ended:
 			t.Fatalf("make run DIR=lab ended early:\n%s", &told)

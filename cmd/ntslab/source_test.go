@@ -24,8 +24,8 @@ func TestTheSourceTellsThisHostsTime(t *testing.T) {
 	if h.Leap != 0 || h.Stratum != 8 || h.RootDispersion == 0 || h.RefID != [4]byte{127, 127, 1, 1} || h.Receive > h.Transmit || h.RefTime > h.Receive {
 		t.Errorf("it says %+v", h)
 	}
-	if reply.Offset.Abs() > time.Second { // it is the same clock; the machine may be busy
-		t.Errorf("it is %v off", reply.Offset)
+	if reply.Offset.Abs() > reply.Delay/2+time.Second/10 { // it is the same clock; the machine may be busy
+		t.Errorf("it is %v off, after a way of %v", reply.Offset, reply.Delay)
 	}
 }
 
@@ -40,7 +40,7 @@ func TestTheSourceAnswersRequestsOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	request := packet.Header{Version: 4, Mode: packet.ModeClient, Transmit: 42}
 	reply, control, old := request, request, request
 	reply.Mode, control.Mode, old.Version = packet.ModeServer, 6, 2
@@ -49,6 +49,18 @@ func TestTheSourceAnswersRequestsOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	wantAnswer := func(to packet.Timestamp) {
+		t.Helper()
+		var b [512]byte
+		n, err := c.Read(b[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h, err := packet.ParseHeader(b[:n]); err != nil || n != packet.HeaderLen || h.Mode != packet.ModeServer || h.Origin != to {
+			t.Errorf("%d octets, %+v (%v), want the answer to %d", n, h, err, to)
+		}
+	}
+	wantAnswer(request.Transmit)
 	if _, err := c.Write([]byte("short")); err != nil {
 		t.Fatal(err)
 	}
@@ -56,14 +68,5 @@ func TestTheSourceAnswersRequestsOnly(t *testing.T) {
 	if _, err := c.Write(request.AppendTo(nil)); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []packet.Timestamp{42, 43} {
-		var b [512]byte
-		n, err := c.Read(b[:])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if h, err := packet.ParseHeader(b[:n]); err != nil || n != packet.HeaderLen || h.Mode != packet.ModeServer || h.Origin != want {
-			t.Errorf("%d octets, %+v (%v), want the answer to %d", n, h, err, want)
-		}
-	}
+	wantAnswer(request.Transmit)
 }
