@@ -167,11 +167,13 @@ func (r *rotating) fresh(done <-chan struct{}, count *spent) {
 			return
 		}
 		count.queries.Add(1)
-		for _, cookies := range a.cookies {
+		for generation, cookies := range a.cookies {
 			ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 			_, err := client.Query(ctx, a.ntp, a.keys, cookies[0], 0)
 			cancel()
 			switch {
+			case errors.Is(err, client.ErrNAK) && r.begun.Load()-generation > promisedAge:
+				continue // it stood still while the others had the keys rotated
 			case errors.Is(err, client.ErrNAK):
 				count.nak.Add(1)
 			case err != nil:
