@@ -16,6 +16,7 @@ import (
 	"ntsagent/agent/daemon/daemontest"
 	"ntsagent/agent/status"
 	"ntsagent/ntske/aead"
+	"ntsagent/ntske/cookie"
 	debian "ntsagent/packaging/parts"
 )
 
@@ -37,9 +38,16 @@ func (m *member) knows(opens ...uint16) status.Document {
 }
 
 // agrees exchanges keys with nothing but alg, and asks the daemon with each cookie.
+// What a chronyd opens that has just been started is tried anew, maybe not before
+// the status was looked at.
 func (m *member) agrees(d status.Document, alg aead.ID, size int) {
 	m.t.Helper()
-	session, cookies, err := daemontest.Exchange(m.ke(d), memberName, m.ca.roots, alg)
+	var session cookie.Session
+	var cookies [][]byte
+	err := patiently(func() (err error) {
+		session, cookies, err = daemontest.Exchange(m.ke(d), memberName, m.ca.roots, alg)
+		return err
+	})
 	if err != nil {
 		m.t.Fatal(err)
 	}
