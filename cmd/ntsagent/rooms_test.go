@@ -90,7 +90,7 @@ var standardOnly = map[string][]string{
 	"ntske/record":   nil,
 	"ntske/cookie":   nil,
 	"ntske/registry": nil,
-	"ntske/tcp":      {"github.com/hashicorp/go-hclog"},
+	"ntske/tcp":      {"github.com/hashicorp/go-hclog", "golang.org/x/sys/unix"},
 	"acme/disk":      {"golang.org/x/sys/unix"},
 
 	"cmd/ntsbench/load":  {"golang.org/x/sys/unix"},
