@@ -55,7 +55,7 @@ func TestTenThousandAtThePortOfHTTP01(t *testing.T) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	const others, places = 500, 128
+	const others, places, own = 500, 128, 8 // own: what the agent may open for itself meanwhile
 	attackers := min(10000, int(min(limit.Cur, 1<<20))-others)
 	if attackers < 2*places {
 		t.Fatalf("%d open files are too few for this test", limit.Cur)
@@ -67,7 +67,9 @@ func TestTenThousandAtThePortOfHTTP01(t *testing.T) {
 	cmd := h.given("http-01:tls-alpn-01", web, tls)
 	stop := h.start(cmd)
 	agent := process(cmd.Process.Pid)
-	d := h.wait("it listens", func(d status.Document) bool { return open(d, status.ServiceHTTP01) != "" })
+	d := h.wait("it listens for all", func(d status.Document) bool {
+		return open(d, status.ServiceHTTP01) != "" && open(d, status.ServiceTLSALPN01) != "" && open(d, status.ServiceNTP) != ""
+	})
 	at := netip.MustParseAddrPort(open(d, status.ServiceHTTP01))
 	before, lean := agent.descriptors(t), agent.peak(t)
 
@@ -88,7 +90,7 @@ func TestTenThousandAtThePortOfHTTP01(t *testing.T) {
 			}
 			defer c.Close()
 			come.Add(1)
-			_ = c.SetDeadline(time.Now().Add(time.Minute)) // a defect alone takes so long
+			_ = c.SetDeadline(time.Now().Add(2 * time.Minute)) // a defect alone takes so long
 			_, _ = io.WriteString(c, kinds[i%len(kinds)])
 			b, err := io.ReadAll(c)
 			if ne, ok := err.(net.Error); ok && ne.Timeout() {
@@ -109,7 +111,7 @@ func TestTenThousandAtThePortOfHTTP01(t *testing.T) {
 		}
 		most.Store(max(most.Load(), int64(agent.descriptors(t))))
 		over = gone.Load() == come.Load()
-		if time.Since(last) > 2*time.Minute {
+		if time.Since(last) > 150*time.Second {
 			t.Fatalf("%d of %d attackers are gone, a CA was answered %d times of %d", gone.Load(), come.Load(), answered, asked)
 		}
 		<-time.After(20 * time.Millisecond)
@@ -117,7 +119,7 @@ func TestTenThousandAtThePortOfHTTP01(t *testing.T) {
 	all.Wait()
 	t.Logf("%d attackers, gone %v after the last came; a CA was answered %d times of %d; at most %d descriptors beside %d, memory from %d to %d KiB",
 		come.Load(), time.Since(last).Round(time.Millisecond), answered, asked, most.Load()-int64(before), before, lean, agent.peak(t))
-	for deadline := time.Now().Add(40 * time.Second); agent.descriptors(t) > before; {
+	for deadline := time.Now().Add(90 * time.Second); agent.descriptors(t) > before+own; {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d descriptors, %d before", agent.descriptors(t), before)
 		}

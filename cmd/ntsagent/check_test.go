@@ -185,11 +185,11 @@ func TestCheckResolver(t *testing.T) {
 func runCheck(t *testing.T, g globals, args ...string) (string, int) {
 	t.Helper()
 	if g.Timeout == 0 {
-		g.Timeout = 5 * time.Second
+		g.Timeout = time.Minute
 	}
 	cmd := checkCommand(&g)
 	var out strings.Builder
-	cmd.SetArgs(args)
+	cmd.SetArgs(append([]string{}, args...)) // nil would be those of this program
 	cmd.SetOut(&out)
 	cmd.SetErr(&out)
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true

@@ -136,7 +136,7 @@ func standIn() {
 
 // await returns when somebody answers on the control socket.
 func await() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	client := status.NewClient(os.Args[1])
 	again := time.NewTicker(5 * time.Millisecond)
