@@ -12,7 +12,8 @@ import (
 // of prctl(2) PR_SET_PDEATHSIG would come as soon as the thread that started the
 // process ends, and never to a chronyd that has dropped to another user.
 func Leash(pid int) (loose func(), err error) {
-	cmd := exec.Command("/bin/sh", "-c", `read -r _; kill -9 "$0"`, strconv.Itoa(pid))
+	// It is sent a SIGHUP when we end while it is stopped, as by whoever tries us out.
+	cmd := exec.Command("/bin/sh", "-c", `trap '' HUP; read -r _; kill -9 "$0"`, strconv.Itoa(pid))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what ends our group must not end it before us
 	hold, err := cmd.StdinPipe()
 	if err != nil {
