@@ -48,6 +48,8 @@ pool NS ns2
 `, at, at.Next()))
 	k.zone(t, pool)
 	k.start(t)
+	k.awaitZone(t, "example.", 1) // it reads one zone after the other
+	k.awaitZone(t, "far.test.", 1)
 	return k
 }
 
