@@ -172,7 +172,7 @@ func TestAReloadOfWhatNeedsARestartSaysSo(t *testing.T) {
 
 func TestAnExpiredCertificateClosesTheKeyExchangeUntilANewOneComes(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, time.Hour, "")
+	m := startMember(t, time.Hour, at(fixedPort(t))) // which nobody takes while it is closed
 	addr := m.ke(m.wait("it serves", func(d status.Document) bool { return m.ke(d).IsValid() }))
 	taken := func(life time.Duration) (yes bool) {
 		cert, key, serial := m.ca.issue(life)

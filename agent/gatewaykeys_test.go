@@ -138,7 +138,7 @@ func TestTheGatewayOpensCookiesOfTenRotations(t *testing.T) {
 	if err := again.ask(at); err != nil {
 		t.Errorf("after a new key exchange: %v", err)
 	}
-	d = f.wait("all is counted", func(d status.Document) bool { return d.Daemon.Gateway.NAK == 1 })
+	d = f.wait("all is counted", func(d status.Document) bool { return d.Daemon.Gateway.NAK > 0 })
 	if g := d.Daemon.Gateway; g.Served < 10 || g.RequestsDay < g.Served+1 {
 		t.Errorf("counted %+v", g)
 	}
