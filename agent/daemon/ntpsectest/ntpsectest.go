@@ -198,6 +198,7 @@ func (s *Server) writeConf() {
 		"nts cert " + filepath.Join(s.Dir, daemontest.CertFile),
 		"nts key " + filepath.Join(s.Dir, daemontest.KeyFile),
 		"nts cookie " + s.KeysFile,
+		"restrict 127.0.0.1", "restrict ::1", // who is not let in gets some 20 answers at once, and then none for seconds
 	}
 	if !s.options.NoNTS {
 		lines = append(lines, "nts enable")
