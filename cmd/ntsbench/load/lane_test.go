@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -31,6 +32,16 @@ func TestAReplyThatWaitsForItsReaderIsNotLost(t *testing.T) {
 	all.supervise(ctx, lanes, idle, func() {})
 	if l.result.Done != 1 || l.result.Failed != 0 {
 		t.Errorf("%d done, %d failed (%v), want one done", l.result.Done, l.result.Failed, l.result.FirstErr)
+	}
+}
+
+// The race detector says whether one of the copies was counted while the sum was made.
+func TestALoadIsSummedUpWhenNobodyReadsAnyMore(t *testing.T) {
+	t.Parallel()
+	addr := respond(t, func(b []byte) [][]byte { return slices.Repeat([][]byte{b}, 50) }) // of which a socket has room for twice as many
+	r, err := Echo(t.Context(), PlainConfig{NTP: addr, Sockets: 4, Window: 1, For: 20 * time.Millisecond, LostAfter: patience})
+	if err != nil || r.Done == 0 || r.Failed == 0 || r.Lost > 0 {
+		t.Errorf("%d done, %d failed, %d lost, %v; want some done and the copies failed", r.Done, r.Failed, r.Lost, err)
 	}
 }
 

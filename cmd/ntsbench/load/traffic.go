@@ -67,8 +67,7 @@ func closeAll(lanes []*lane) {
 // sockets and returns the sum.
 func (t traffic) run(ctx context.Context, lanes []*lane, idle <-chan struct{}) (Result, error) {
 	var readers, pacer sync.WaitGroup
-	defer readers.Wait()
-	defer closeAll(lanes)
+	defer closeAll(lanes) // where no pulse can be had
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	start := time.Now()
@@ -89,6 +88,8 @@ func (t traffic) run(ctx context.Context, lanes []*lane, idle <-chan struct{}) (
 		l.pump()
 	}
 	t.supervise(ctx, lanes, idle, stop)
+	closeAll(lanes)
+	readers.Wait() // what comes late or twice may come still
 
 	var sum Result
 	for _, l := range lanes {
