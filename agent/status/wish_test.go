@@ -34,6 +34,7 @@ func TestAWishReachesTheAgentAndItsOutcomeComesBack(t *testing.T) {
 			if out, err := row.ask(c, t.Context(), want); err != nil || got != want || out.Certificate.Serial != "2a" || !out.NotDue {
 				t.Errorf("what was wished for came as one of %d octets, and %+v came of it, %v", len(got.Chain), out, err)
 			}
+			want.Chain = "" // a long one takes the race detector long, and the server waits 10 s for it
 			for _, class := range []error{ErrTemporary, ErrPointless, ErrFailed} {
 				fails = Refuse(class, "in words of its own")
 				if _, err := row.ask(c, t.Context(), want); !errors.Is(err, class) || err.Error() != "in words of its own" {
