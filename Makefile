@@ -10,9 +10,9 @@ run: build ## the whole line on loopback; ONCE=1 ends after the check, CHALLENGE
 	@$(BIN)/ntslab $(if $(ONCE),--once) $(if $(CHALLENGE),--challenge $(CHALLENGE)) $(if $(DAEMON),--daemon $(DAEMON)) $(if $(DIR),--dir $(DIR))
 test:  ## all tests, real daemons included
 	@go test -count=1 -timeout 5m -json ./... | go run ./packaging/tally
-test-slow: ## what make test has no time for: every kill of the sweep, a second CA
+test-slow: ## what make test has no time for: every kill of the sweep, a second CA, more lifetimes
 	@[ -x $(STEPCA)/step-ca ] || CGO_ENABLED=0 GOBIN=$(STEPCA) go install github.com/smallstep/certificates/cmd/step-ca@v0.30.2
-	@NTSAGENT_STEP_CA=$(STEPCA)/step-ca go test -count=1 -timeout 20m -tags slow -json -run 'Killed|StepCA' ./acme/issuer | go run ./packaging/tally
+	@NTSAGENT_STEP_CA=$(STEPCA)/step-ca go test -count=1 -timeout 20m -tags slow -json -run 'Killed|StepCA|Calendars' ./acme ./acme/issuer | go run ./packaging/tally
 race:  ## all tests under the race detector
 	@go test -race ./...
 fuzz:  ## each fuzz target for FUZZTIME=30s

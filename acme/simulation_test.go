@@ -67,7 +67,7 @@ type world struct {
 	earliest               float64 // and at the earliest
 }
 
-func newSimulation(t *testing.T, life time.Duration, directories ...string) *world {
+func newSimulation(t *testing.T, seed uint64, life time.Duration, directories ...string) *world {
 	s, err := store.Open(filepath.Join(t.TempDir(), "acme"))
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +77,7 @@ func newSimulation(t *testing.T, life time.Duration, directories ...string) *wor
 		t.Fatal(err)
 	}
 	start := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
-	w := &world{t: t, rng: rand.New(rand.NewPCG(8915, uint64(life))), store: s, name: name, now: start, started: start, life: life, worst: 1}
+	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, uint64(life))), store: s, name: name, now: start, started: start, life: life, worst: 1}
 	for _, d := range directories {
 		w.cas = append(w.cas, &site{directory: d, turn: start})
 	}
@@ -255,7 +255,8 @@ func (w *world) live(lifetimes int64) {
 }
 
 // TestThousandLifetimes lives through many certificates with a CA that is away for a third of the time; then with another one to
-// turn to that is no better; and with the CA of choice gone for good, at the start or in the middle.
+// turn to that is no better; and with the CA of choice gone for good, at the start or in the middle. The calendar is always the
+// same: TestLifetimesUnderOtherCalendars, of make test-slow, tells what others come to.
 func TestThousandLifetimes(t *testing.T) {
 	t.Parallel()
 	fmt.Fprintln(t.Output(), "| life | renewals | CA down | restarts | orders per renewal | attempts unanswered | validations failed | certificates lost | limit of the domain | least life left at a renewal | most | most certificates in a week | most failed validations in an hour | by the fallback CA | expired |")
@@ -272,7 +273,7 @@ func TestThousandLifetimes(t *testing.T) {
 		{"90 days and a fallback", 90 * day, 200, both, false}, {"45 days and a fallback", 45 * day, 200, both, false}, {"160 hours and a fallback", 160 * time.Hour, 200, both, false},
 		{"90 days, the fallback alone", 90 * day, 100, both, true}, {"45 days, the fallback alone", 45 * day, 100, both, true}, {"160 hours, the fallback alone", 160 * time.Hour, 100, both, true},
 	} {
-		w := newSimulation(t, tt.life, tt.cas...)
+		w := newSimulation(t, 8915, tt.life, tt.cas...)
 		w.cas[0].dead = tt.dead
 		tt.many /= fraction
 		w.live(tt.many)

@@ -16,6 +16,7 @@ import (
 	"math/big"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -35,6 +36,10 @@ type Process struct {
 // NewProcess returns one that is not started and ends with the test.
 func NewProcess(t testing.TB) *Process {
 	p := &Process{t: t}
+	if hup := make(chan os.Signal, 1); signal.Ignored(syscall.SIGHUP) { // under nohup; a daemon would ignore it as well
+		signal.Notify(hup, syscall.SIGHUP)
+		t.Cleanup(func() { signal.Stop(hup) })
+	}
 	t.Cleanup(p.Stop)
 	return p
 }
