@@ -7,5 +7,5 @@ unformatted=$(gofmt -l $dirs)
 [ -z "$unformatted" ] || { echo "gofmt -w is needed by:" "$unformatted" >&2; exit 1; }
 go mod tidy -diff
 go vet ./...
-go vet -tags slow ./acme/issuer # make test-slow
+go vet -tags slow ./acme ./acme/issuer # make test-slow
 go tool staticcheck ./...
