@@ -46,10 +46,16 @@ func newSiege(t *testing.T) *siege {
 	t.Helper()
 	g := &siege{name: mustName(t, "alice.members.pool.example"), ca: newAuthority(t)}
 	g.world = newWorld(t, settings{front: func(real http.Handler) http.Handler {
-		g.real = real
+		g.real = edit("/chalZ/", unheard)(real)
 		return real
 	}}, g.name)
 	return g
+}
+
+// unheard makes the answer to a challenge one from before its validation. Where the server's comes after, as it may on a busy
+// machine, nobody would ask for the authorization.
+func unheard(_ http.Header, body []byte) []byte {
+	return bytes.Replace(body, []byte(`"valid"`), []byte(`"processing"`), 1)
 }
 
 // camp is one case: an agent and the server that it takes for its CA.
