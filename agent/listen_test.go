@@ -5,7 +5,10 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func loopback(port uint16) []netip.AddrPort {
@@ -110,3 +113,25 @@ func TestTheSameListOpensOnce(t *testing.T) {
 }
 
 func portOf(l net.Listener) uint16 { return uint16(l.Addr().(*net.TCPAddr).Port) }
+
+// Multipath TCP, Go's default, has no filter for tcp.Server.Last.
+func TestListenersAreOfPlainTCP(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		ln, err := listenTCP(t.Context(), netip.MustParseAddrPort(address))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		raw, err := ln.(syscall.Conn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var protocol int
+		if failed := raw.Control(func(fd uintptr) { protocol, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PROTOCOL) }); failed != nil || err != nil {
+			t.Fatal(failed, err)
+		}
+		if protocol != unix.IPPROTO_TCP {
+			t.Errorf("%s: protocol %d", address, protocol)
+		}
+	}
+}

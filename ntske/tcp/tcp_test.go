@@ -15,8 +15,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 )
 
 func TestALPNPicksTheService(t *testing.T) {
@@ -332,6 +334,24 @@ func TestADeafListenerHearsNobodyNewAndKeepsWhomItHas(t *testing.T) {
 		if got, err := r.ask(early, "one"); err != nil || got != "fine" {
 			t.Errorf("%s: who was let in: %q, %v", address, got, err)
 		}
+	}
+}
+
+func TestTheEndOfAListenerBeginsWithDeafness(t *testing.T) {
+	r := start(t, Config{Services: map[string]Service{"one": answer("fine")}})
+	r.stopAccepting()
+	socket, err := r.ln.(*net.TCPListener).File() // outlives the listener
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	if err := r.Last(r.ln); err != nil {
+		t.Fatal(err)
+	}
+	var room uint32 // for its filter; the kernel answers how long that is
+	n, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, socket.Fd(), unix.SOL_SOCKET, unix.SO_GET_FILTER, 0, uintptr(unsafe.Pointer(&room)), 0)
+	if errno != 0 || n+uintptr(room) == 0 {
+		t.Errorf("it has ended and hears everybody: %v", errno)
 	}
 }
 
