@@ -48,7 +48,7 @@ func doubt(now, built time.Time, synchronized bool, up time.Duration, newest *x5
 // certificate: without one nobody is served.
 func patience(now, started time.Time, synchronized bool, leaf *x509.Certificate, r store.Renewal) time.Time {
 	until := started.Add(bootDoubt)
-	if leaf = inForce(leaf, r); synchronized || leaf == nil || !until.After(now) || late(until, leaf) {
+	if synchronized || !until.After(now) || late(until, inForce(leaf, r)) {
 		return time.Time{}
 	}
 	return until
